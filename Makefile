@@ -1,0 +1,31 @@
+# The doors of the lab. Each target does the set-up it needs, once.
+#   make lab ARGS="--no-browser --port 8899"   hands ARGS to JupyterLab
+#   make test ARGS="-k layers"                 hands ARGS to pytest
+#   make PYTHON=/path/to/python3.12 lab        uses that Python for a new .venv
+
+BIN := .venv/bin
+ARGS ?=
+export PYTHON
+
+.PHONY: help lab test release
+
+help:
+	@echo "make lab      open the lessons in JupyterLab"
+	@echo "make test     run every test and every lesson"
+	@echo "make release  remake solutions/*.ipynb and notebooks/ from solutions/*.py"
+
+lab: .venv/lab.stamp
+	$(BIN)/jupyter lab notebooks/dora --ServerApp.ip=127.0.0.1 $(ARGS)
+
+test: .venv/test.stamp
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests $(ARGS)
+
+release: .venv/test.stamp
+	$(BIN)/python scripts/release.py $(ARGS)
+
+.venv/lab.stamp: pyproject.toml constraints.txt
+	@scripts/set_up.sh .
+
+.venv/test.stamp: pyproject.toml constraints.txt
+	@scripts/set_up.sh .[test]

@@ -1,0 +1,170 @@
+"""Put adapters into a model, merge them into its weights, and keep them in a file."""
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from lab_utils.layers import DoRALayer, LoRALayer
+
+ADAPTERS = {
+    "lora": LoRALayer,
+    "dora": partial(DoRALayer, norm_dim=1),
+    "dora-input": partial(DoRALayer, norm_dim=0),
+}
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def add_adapters_to_model(
+    model: nn.Module,
+    adapter_type: str,
+    rank: int = 8,
+    alpha: float = 16.0,
+    dropout: float = 0.0,
+    *,
+    target_modules: Sequence[str] = ATTENTION,
+    rank_stabilized: bool = False,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Return a frozen copy of a model whose linear layers have trainable adapters.
+
+    Args:
+        model: the pretrained model. It stays as it is.
+        adapter_type: `"lora"`, `"dora"` (one magnitude per output neuron) or `"dora-input"`
+            (one per input feature).
+        rank, alpha, dropout, rank_stabilized: as in `LoRALayer`.
+        target_modules: the last part of the names of the layers to adapt; the default is the
+            four projections of an attention block.
+        generator: source of every `lora_A`, drawn in the order of `model.named_modules()`. Two
+            calls with equally seeded generators give LoRA and DoRA the same `lora_A`.
+
+    Raises:
+        ValueError: the adapter type is unknown, the model has an adapter already, or a target
+            names no layer.
+        TypeError: a target is not an `nn.Linear`.
+    """
+    if adapter_type not in ADAPTERS:
+        allowed = ", ".join(repr(name) for name in ADAPTERS)
+        raise ValueError(f"adapter_type is {adapter_type!r}; it must be one of {allowed}")
+    if adapter_layers(model):
+        raise ValueError("the model has adapters already; merge them first, or use its base")
+    adapted = copy.deepcopy(model).requires_grad_(False)
+    by_target = {
+        target: [name for name, _ in adapted.named_modules() if name.split(".")[-1] == target]
+        for target in target_modules
+    }
+    missing = [target for target, names in by_target.items() if not names]
+    if missing or not by_target:
+        raise ValueError(
+            f"target_modules is {list(target_modules)}; the model has no layer named "
+            f"{', '.join(missing) or 'nothing'}"
+        )
+    chosen = {name for names in by_target.values() for name in names}
+    for name in [name for name, _ in adapted.named_modules() if name in chosen]:
+        layer = ADAPTERS[adapter_type](
+            adapted.get_submodule(name),
+            rank,
+            alpha,
+            dropout,
+            rank_stabilized=rank_stabilized,
+            generator=generator,
+        )
+        adapted.set_submodule(name, layer)
+    return adapted
+
+
+def merge_adapters(model: nn.Module) -> nn.Module:
+    """Return a copy of a model with every adapter merged into a plain `nn.Linear`.
+
+    The copy computes what `model` computes (in evaluation mode, where dropout rests), at the
+    cost of the model before it was adapted.
+    """
+    merged = copy.deepcopy(model)
+    for name, layer in adapter_layers(merged).items():
+        merged.set_submodule(name, layer.merge())
+    return merged
+
+
+def adapter_layers(model: nn.Module) -> dict[str, LoRALayer]:
+    """Return the adapters of a model (`DoRALayer` is a `LoRALayer`) by their names."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALayer)}
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what an optimiser would train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_adapters(model: nn.Module, path: str | os.PathLike) -> None:
+    """Write the trained parameters of a model's adapters to a safetensors file.
+
+    The file appears complete or not at all; a file that was there is replaced at the end.
+
+    Raises:
+        ValueError: the model has no adapter.
+    """
+    layers = adapter_layers(model)
+    if not layers:
+        raise ValueError("the model has no adapter to save; call add_adapters_to_model first")
+    tensors = {
+        f"{name}.{key}": parameter.detach().cpu().contiguous()
+        for name, layer in layers.items()
+        for key, parameter in trainable_parameters(layer).items()
+    }
+    scaling = {name: layer.scaling for name, layer in layers.items()}
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        finished = Path(folder, path.name)
+        save_file(tensors, finished, metadata={"scaling": json.dumps(scaling)})
+        finished.replace(path)
+
+
+def load_adapters(model: nn.Module, path: str | os.PathLike) -> None:
+    """Read what `save_adapters` wrote into a model with the same adapters, in place.
+
+    Args:
+        model: the same base model, adapted by `add_adapters_to_model` with the same arguments.
+        path: the file.
+
+    Raises:
+        ValueError: the file was made for other layers, another rank, type or scaling. The model
+            is then unchanged.
+    """
+    parameters = {
+        f"{name}.{key}": parameter
+        for name, layer in adapter_layers(model).items()
+        for key, parameter in trainable_parameters(layer).items()
+    }
+    with safe_open(path, framework="pt") as file:
+        scaling = json.loads((file.metadata() or {}).get("scaling", "{}"))
+        saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 not a dict
+    different = sorted(saved.keys() ^ parameters.keys())
+    if different:
+        raise ValueError(
+            f"{path} and the model's adapters differ in {', '.join(different[:3])}; adapt the "
+            "model with the type and target_modules that the file was saved with"
+        )
+    for key, parameter in parameters.items():
+        if saved[key].shape != parameter.shape:
+            raise ValueError(
+                f"{path} holds {key} of shape {tuple(saved[key].shape)} and the model's has "
+                f"{tuple(parameter.shape)}; adapt the model with the rank that the file was "
+                "saved with"
+            )
+    for name, layer in adapter_layers(model).items():
+        if scaling.get(name) != layer.scaling:
+            raise ValueError(
+                f"{path} was trained with scaling {scaling.get(name)} in {name} and the model "
+                f"has {layer.scaling}; adapt the model with the file's alpha and rank"
+            )
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(saved[key])

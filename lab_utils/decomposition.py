@@ -1,0 +1,138 @@
+"""Split a weight into magnitude and direction, and measure how far training moved each.
+
+Throughout the lab a weight has PyTorch's layout, `(out_features, in_features)`: row `i` holds
+what output neuron `i` multiplies its inputs with. `norm_dim` names the dimension that a norm
+sums over, as in `weight.norm(dim=norm_dim)`:
+
+- `norm_dim=1`: one magnitude per output neuron, shape `(out_features, 1)`. The authors' code
+  and PEFT do this.
+- `norm_dim=0`: one magnitude per input feature, shape `(1, in_features)`.
+
+The paper (Liu et al., 2024, arXiv 2402.09353) writes "column-wise norm" because its figures
+draw W as (in, out). Its columns are PyTorch's rows, so `norm_dim=1` is the paper's meaning.
+"""
+
+import torch
+from torch import Tensor
+
+
+def decompose(weight: Tensor, norm_dim: int = 1, eps: float = 1e-8) -> tuple[Tensor, Tensor]:
+    """Split a weight into lengths and unit vectors: `weight == magnitude * direction` (eq. 2).
+
+    Args:
+        weight: `(out_features, in_features)`.
+        norm_dim: 1 for one magnitude per output neuron, 0 for one per input feature.
+        eps: the smallest length to divide by. A vector of zeros has no direction: its
+            magnitude is 0 and its direction stays all zeros.
+
+    Returns:
+        `magnitude`, of shape `(out_features, 1)` or `(1, in_features)`, and `direction`, of the
+        shape of `weight`; both in the dtype of `weight`.
+
+    Raises:
+        ValueError: `weight` is not a matrix, or `norm_dim` is neither 0 nor 1.
+    """
+    _check_matrix("weight", weight)
+    check_norm_dim(norm_dim)
+    # In float16 the square of a small weight is 0 and that of a large one infinite, so a norm
+    # is computed in float32 (or in float64 when the weight is float64).
+    exact = weight.to(at_least_float32(weight.dtype))
+    magnitude = torch.linalg.vector_norm(exact, dim=norm_dim, keepdim=True)
+    direction = exact / magnitude.clamp_min(eps)
+    return magnitude.to(weight.dtype), direction.to(weight.dtype)
+
+
+def recompose(magnitude: Tensor, direction: Tensor) -> Tensor:
+    """Put a weight together again: the inverse of `decompose`.
+
+    Args:
+        magnitude: `(out_features, 1)` or `(1, in_features)`.
+        direction: `(out_features, in_features)`.
+
+    Returns:
+        The weight, `(out_features, in_features)`.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    _check_matrix("direction", direction)
+    out_features, in_features = direction.shape
+    if magnitude.shape not in {(out_features, 1), (1, in_features)}:
+        raise ValueError(
+            f"magnitude has shape {tuple(magnitude.shape)}; for a direction of shape "
+            f"{(out_features, in_features)} it must be {(out_features, 1)} (norm_dim=1) or "
+            f"{(1, in_features)} (norm_dim=0)"
+        )
+    return magnitude * direction
+
+
+def magnitude_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
+    """The paper's delta M (eq. 3): the mean change of length over the vectors of a weight.
+
+    Args:
+        before, after: the weight before and after training, `(out_features, in_features)`. For
+            an adapter, `after` is the merged weight.
+        norm_dim: 1 for one vector per output neuron, 0 for one per input feature.
+
+    Returns:
+        The mean of `| ||after_i|| - ||before_i|| |`: 0 or more, in the unit of the weights.
+
+    Raises:
+        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+    """
+    _check_same_shape(before, after)
+    length_before, _ = decompose(before, norm_dim)
+    length_after, _ = decompose(after, norm_dim)
+    return (length_after - length_before).abs().mean().item()
+
+
+def direction_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
+    """The paper's delta D (eq. 4): the mean turn of the vectors of a weight.
+
+    Args:
+        before, after: the weight before and after training, `(out_features, in_features)`. For
+            an adapter, `after` is the merged weight.
+        norm_dim: 1 for one vector per output neuron, 0 for one per input feature.
+
+    Returns:
+        The mean of `1 - cos(after_i, before_i)`: 0 if no vector turned, 2 if all were reversed.
+        A vector of zeros, before or after, has no direction and counts as a right angle (1).
+
+    Raises:
+        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+    """
+    _check_same_shape(before, after)
+    _, direction_before = decompose(before, norm_dim)
+    _, direction_after = decompose(after, norm_dim)
+    cosine = (direction_before * direction_after).sum(dim=norm_dim)
+    return (1 - cosine).mean().item()
+
+
+def check_norm_dim(norm_dim: int) -> None:
+    """Raise `ValueError` unless `norm_dim` is 0 or 1."""
+    if norm_dim not in (0, 1):
+        raise ValueError(
+            f"norm_dim is {norm_dim!r}; it must be 1 (one magnitude per output neuron) or "
+            "0 (one per input feature)"
+        )
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to compute norms in: float32 for half precision, else `dtype` itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _check_matrix(name: str, tensor: Tensor) -> None:
+    if tensor.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; it must have two dimensions, "
+            "(out_features, in_features)"
+        )
+
+
+def _check_same_shape(before: Tensor, after: Tensor) -> None:
+    if before.shape != after.shape:
+        raise ValueError(
+            f"before has shape {tuple(before.shape)} and after {tuple(after.shape)}; "
+            "both must be the same weight at two times"
+        )

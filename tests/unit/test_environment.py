@@ -1,0 +1,136 @@
+"""Installing the lab: the package lists agree, and a set-up that fails says why."""
+
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_every_dependency_is_constrained_to_a_version_that_it_allows():
+    extras = PROJECT["optional-dependencies"].values()
+    for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]:
+        requirement = Requirement(line)
+        if requirement.name != PROJECT["name"]:
+            assert constraints()[canonicalize_name(requirement.name)] in requirement.specifier, line
+    assert constraints()["torch"] == "2.13.0"
+
+
+def test_environment_yml_holds_the_packages_and_versions_of_the_student_install():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == ["python=3.11", "pip"]
+    assert "3.11" in Requirement(f"python{PROJECT['requires-python']}").specifier
+    options = [line for line in pip["pip"] if line.startswith("--")]
+    assert options == ["--constraint constraints.txt", "--editable ."]
+    found = dict(line.split("==") for line in pip["pip"] if not line.startswith("--"))
+    names = [Requirement(line).name for line in PROJECT["dependencies"]]
+    assert found == {name: constraints()[canonicalize_name(name)] for name in names}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with what the set-up reads, and a `run` that calls it there."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "scripts/set_up.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def run(**environment):
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PIP_", "PYTHON"))
+        }
+        return subprocess.run(
+            ["make", "lab"],
+            cwd=tmp_path,
+            env=inherited | environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return run
+
+
+def program(path, text):
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_no_python(checkout, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "dirname", "env", "make", "sh"):
+        (tools / name).symlink_to(shutil.which(name))
+    done = checkout(PATH=str(tools))
+    assert done.returncode != 0
+    assert "The lab needs Python 3.11 or newer, and found none." in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_old_python(checkout, tmp_path):
+    old = program(tmp_path / "python3.8", '[ "$1" = --version ] && echo Python 3.8.19; exit 1')
+    done = checkout(PYTHON=old)
+    assert done.returncode != 0
+    assert f"PYTHON is {old}, which is Python 3.8.19. The lab needs Python 3.11" in done.stderr
+
+
+def fake_python(path, pip):
+    """A Python whose venvs hold a `python` that does what the shell text `pip` says."""
+    return program(
+        path,
+        'if [ "$2" = venv ]; then mkdir -p .venv/bin; cp "$0.pip" .venv/bin/python; fi\n'
+        f": {program(path.with_suffix('.pip'), pip)}\n",
+    )
+
+
+def test_full_disk(checkout, tmp_path):
+    pip = 'echo "ERROR: [Errno 28] No space left on device"; exit 1'
+    done = checkout(PYTHON=fake_python(tmp_path / "python", pip))
+    assert done.returncode != 0
+    assert "Installing the lab failed: the disk is full." in done.stderr
+    assert not (tmp_path / ".venv" / "lab.stamp").exists()
+
+
+def test_no_network_and_the_next_call_works(checkout, tmp_path):
+    """With a real venv and a real pip, and an index where nobody listens."""
+    done = checkout(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL="http://127.0.0.1:9/simple")
+    assert done.returncode != 0
+    assert "Installing the lab failed: the package index could not be reached." in done.stderr
+    assert (tmp_path / ".venv" / "unfinished").exists()
+
+    # the next call, with an installation that works, makes the environment anew and goes on
+    (tmp_path / ".venv" / "rubble").touch()
+    works = fake_python(tmp_path / "python", "exit 0")
+    program(tmp_path / "jupyter", 'echo "jupyter $*"')
+    text = (tmp_path / "python").read_text()
+    (tmp_path / "python").write_text(
+        text.replace("mkdir -p .venv/bin", "rm -r .venv; mkdir -p .venv/bin; cp jupyter .venv/bin")
+    )
+    done = checkout(PYTHON=works, ARGS="--no-browser --port 8899")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "jupyter lab notebooks/dora --ServerApp.ip=127.0.0.1 --no-browser --port 8899"
+        in done.stdout
+    )
+    assert not (tmp_path / ".venv" / "rubble").exists()
+    assert not (tmp_path / ".venv" / "unfinished").exists()
+
+    again = checkout(PYTHON=works)
+    assert "Installing" not in again.stdout, "a second call must skip the set-up"
+    os.utime(tmp_path / "constraints.txt")
+    assert "Installing" in checkout(PYTHON=works).stdout, "new constraints must be installed"

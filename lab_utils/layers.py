@@ -198,8 +198,9 @@ class DoRALayer(LoRALayer):
 
     def _norm_of(self, updated: Tensor) -> Tensor:
         """Return `||V||` of a weight that is there, in the shape of `magnitude`."""
-        norm = torch.linalg.vector_norm(updated, dim=self.norm_dim, keepdim=True)
-        return (norm.detach() if self.detach_norm else norm).clamp_min(self.eps)
+        constant_or_not = updated.detach() if self.detach_norm else updated
+        norm = torch.linalg.vector_norm(constant_or_not, dim=self.norm_dim, keepdim=True)
+        return norm.clamp_min(self.eps)
 
     def _factored_norm(self) -> Tensor:
         """Return `||V||` in the shape of `magnitude` without building `B A`.

@@ -1,1 +1,14 @@
 """The checks of the exercises: one module a lesson, each finding names the mistake."""
+
+from lab_utils.checks.from_scratch import check_dora_layer, check_lora_layer
+from lab_utils.checks.mathematics import check_count_trainable, check_decompose, check_recompose
+from lab_utils.checks.report import CheckFailed
+
+__all__ = [
+    "CheckFailed",
+    "check_count_trainable",
+    "check_decompose",
+    "check_dora_layer",
+    "check_lora_layer",
+    "check_recompose",
+]

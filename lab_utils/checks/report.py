@@ -1,0 +1,133 @@
+"""How a check speaks: a line for each property on stdout, then why the first one failed.
+
+Nothing is written to stderr, where nbgrader would read any text as a failure.
+"""
+
+import traceback
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+LAB_UTILS = str(Path(__file__).resolve().parents[1])
+SITE_PACKAGES = str(Path(torch.__file__).resolve().parents[1])
+
+
+class CheckFailed(AssertionError):
+    """An exercise is not right yet; its text says what was expected and what was found."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows (IPython's hook): the sentence, not the checks' stack.
+
+        Where the student's own code raised, its lines come first.
+        """
+        lines = []
+        if self.__cause__ is not None:
+            frames = traceback.extract_tb(self.__cause__.__traceback__)
+            own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
+            lines = [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]
+        return [*lines, *f"{type(self).__name__}: {self}".splitlines()]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A well-known way to go wrong.
+
+    Attributes:
+        name: what teachers call it.
+        why: what it does and what to do instead.
+        section: the heading of the lesson that explains it.
+    """
+
+    name: str
+    why: str
+    section: str
+
+    def __str__(self) -> str:
+        return f"Known mistake: {self.name}. {self.why} See the section “{self.section}”."
+
+
+class Report:
+    """Prints a line for each property of an exercise, and fails at the end if one failed.
+
+    Use it as a context manager. Every property is looked at, so that a student sees all that
+    is missing; the error that is raised when the block ends speaks of the first one.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.first_problem: str | None = None
+
+    def __enter__(self) -> "Report":
+        print(self.title)
+        return self
+
+    def expect(self, holds: bool, prop: str, problem: str, mistake: Mistake | None = None) -> bool:
+        """Print whether a property holds; keep the problem if it is the first one."""
+        print(f"  {'ok  ' if holds else 'FAIL'}  {prop}")
+        if not holds and self.first_problem is None:
+            self.first_problem = problem if mistake is None else f"{problem}\n{mistake}"
+        return holds
+
+    def expect_close(
+        self, found: Tensor, expected: Tensor, prop: str, mistakes: list[tuple[Tensor, Mistake]]
+    ) -> bool:
+        """Compare two tensors; where they differ, look for a mistake that explains `found`.
+
+        Args:
+            mistakes: what `found` would be after each known mistake, likeliest first.
+        """
+        if close(found, expected):
+            return self.expect(True, prop, "")
+        named = next((mistake for wrong, mistake in mistakes if close(found, wrong)), None)
+        return self.expect(False, prop, f"{prop}: {difference(found, expected)}.", named)
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if isinstance(error, CheckFailed):
+            print(f"  FAIL  {error}")
+        if self.first_problem is not None and (error is None or isinstance(error, CheckFailed)):
+            raise CheckFailed(self.first_problem) from error
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
+    """Return whether two tensors of any dtypes agree, relative to the size of `expected`.
+
+    The tolerance allows float32 rounding and an epsilon that is added to a norm or clamps it.
+    """
+    if found.shape != expected.shape:
+        return False
+    found, expected = found.double(), expected.double()
+    atol = tolerance * expected.abs().nan_to_num().max().item()
+    return torch.allclose(found, expected, rtol=tolerance, atol=atol, equal_nan=True)
+
+
+def difference(found: Tensor, expected: Tensor) -> str:
+    """Say in what two tensors differ: their shapes, or the value that is furthest off."""
+    if found.shape != expected.shape:
+        return f"expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
+    if not found.isfinite().all():
+        count = int((~found.isfinite()).sum())
+        return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"
+    gap = (found.double() - expected.double()).abs()
+    index = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+    return (
+        f"expected {expected[index].item():.4g} at index {index}, found {found[index].item():.4g}"
+    )
+
+
+def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:
+    """Return the aspects to check: the named one, or all of them if None.
+
+    Raises:
+        ValueError: there is no such aspect. A check that cannot run must not pass.
+    """
+    if aspect is None:
+        return list(aspects)
+    if aspect not in aspects:
+        raise ValueError(f"aspect is {aspect!r}; it must be one of {', '.join(aspects)}, or None")
+    return [aspect]

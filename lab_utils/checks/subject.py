@@ -1,0 +1,187 @@
+"""What a check does with the student's own code: call it, and hand back plain tensors.
+
+A check never touches a student's object itself. It builds a layer from given arrays, runs it,
+asks for gradients, merges it, or calls a function, all through this module.
+"""
+
+import contextlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lab_utils.decomposition
+import lab_utils.layers
+from lab_utils.checks.report import CheckFailed
+
+# Where the code lives that an exercise asks the student to write (PEFT need not be installed).
+PEFT = importlib.util.find_spec("peft")
+REFERENCE_LAYERS = (
+    lab_utils.layers.__file__,
+    *(PEFT.submodule_search_locations if PEFT else ()),
+)
+REFERENCE_MATHEMATICS = (lab_utils.decomposition.__file__, *REFERENCE_LAYERS)
+
+
+@contextlib.contextmanager
+def student_code(step: str, reference: tuple[str, ...]) -> Iterator[None]:
+    """Run the student's code: `step` names it in messages, `reference` is what it may not call.
+
+    Raises:
+        CheckFailed: the code is not written yet, raised an error, or called the reference.
+    """
+    called = []
+
+    def watch(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(reference):
+            called.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}")
+
+    failure = cause = None
+    # Warnings are dropped and stderr is sent to stdout: nbgrader gives a test cell that wrote
+    # to stderr no marks, and a warning is not a wrong answer.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
+        warnings.simplefilter("ignore")
+        before = sys.getprofile()
+        sys.setprofile(watch)
+        try:
+            yield
+        except NotImplementedError as error:
+            failure, cause = f"{step} is not written yet (it raised NotImplementedError).", error
+        except (Exception, SystemExit) as error:
+            failure, cause = f"{step} raised {type(error).__name__}: {error}", error
+        finally:
+            sys.setprofile(before)
+    if called:
+        raise CheckFailed(
+            f"{step} calls {called[0]}, which is the reference; this exercise asks for your own "
+            "code, so a layer or function of lab_utils or PEFT, wrapped, subclassed or handed "
+            "back, earns no marks."
+        )
+    if failure:
+        raise CheckFailed(failure) from cause
+
+
+def call_function(function: Callable, *arguments: Any, **named: Any) -> Any:
+    """Call the student's function and return what it returns."""
+    shown = [str(tuple(a.shape)) if isinstance(a, Tensor) else repr(a) for a in arguments]
+    shown += [f"{name}={value!r}" for name, value in named.items()]
+    name = getattr(function, "__name__", "the function")
+    with student_code(f"{name}({', '.join(shown)})", REFERENCE_MATHEMATICS):
+        return function(*arguments, **named)
+
+
+class LayerSubject:
+    """One layer of the student's class, on a base layer made from given arrays.
+
+    Args:
+        layer_type: the student's class.
+        weight, bias: of the base layer; `bias` may be None.
+        arguments: `rank`, `alpha`, `dropout` and whatever else the class takes.
+        dtype: the layer is built in float32 and then cast, as `model.double()` does.
+    """
+
+    def __init__(
+        self,
+        layer_type: type,
+        weight: Tensor,
+        bias: Tensor | None,
+        arguments: dict[str, Any],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.name = getattr(layer_type, "__name__", repr(layer_type))
+        if isinstance(layer_type, type) and issubclass(layer_type, lab_utils.layers.LoRALayer):
+            raise CheckFailed(
+                f"{self.name} is or subclasses lab_utils.layers.{layer_type.__mro__[0].__name__}; "
+                "this exercise asks for your own code."
+            )
+        out_features, in_features = weight.shape
+        self.base = nn.Linear(in_features, out_features, bias=bias is not None)
+        with torch.no_grad():
+            self.base.weight.copy_(weight)
+            if bias is not None:
+                self.base.bias.copy_(bias)
+        with self._running("__init__"):
+            self.layer = layer_type(self.base, **arguments)
+        if not isinstance(self.layer, nn.Module):
+            raise CheckFailed(
+                f"{self.name}(...) is a {type(self.layer).__name__}; it must be an nn.Module."
+            )
+        self.layer.to(dtype)
+        self.layer.eval()
+        self.dtype = dtype
+
+    def _running(self, method: str) -> contextlib.AbstractContextManager[None]:
+        return student_code(f"{self.name}.{method}", REFERENCE_LAYERS)
+
+    def parameter(self, name: str) -> Tensor:
+        """Return a copy of the parameter, or fail if the layer has none of this name."""
+        parameter = getattr(self.layer, name, None)
+        if not isinstance(parameter, nn.Parameter):
+            found = "nothing" if parameter is None else f"a {type(parameter).__name__}"
+            raise CheckFailed(
+                f"{self.name}.{name} must be an nn.Parameter, so that an optimiser finds it; "
+                f"found {found}."
+            )
+        return parameter.detach().clone()
+
+    def set_parameter(self, name: str, value: Tensor) -> None:
+        """Give a parameter new values; one of another shape but the same size is viewed."""
+        self.parameter(name)
+        with torch.no_grad():
+            parameter = getattr(self.layer, name)
+            parameter.copy_(value.view_as(parameter))
+
+    def trainable(self) -> dict[str, tuple[int, ...]]:
+        """Return names and shapes of what an optimiser would train."""
+        return {n: tuple(p.shape) for n, p in self.layer.named_parameters() if p.requires_grad}
+
+    def base_tensors(self) -> dict[str, Tensor]:
+        """Return copies of the base layer's weight and bias as they are now."""
+        return {name: p.detach().clone() for name, p in self.base.named_parameters()}
+
+    def forward(self, x: Tensor, training: bool = False, seed: int = 0) -> Tensor:
+        """Return the output for `x`, in training or evaluation mode; `seed` is for dropout."""
+        with torch.random.fork_rng(devices=[]), self._running("forward"):
+            torch.manual_seed(seed)
+            self.layer.train(training)
+            output = self.layer(x.to(self.dtype))
+        self.layer.eval()
+        return self._tensor("forward", output).detach()
+
+    def gradients(self, x: Tensor, weights: Tensor) -> dict[str, Tensor | None]:
+        """Return the gradients of `(output * weights).sum()` in `x` and every parameter."""
+        x = x.to(self.dtype).clone().requires_grad_()
+        self.layer.zero_grad()
+        with self._running("forward"):
+            output = self.layer(x)
+        loss = (self._tensor("forward", output) * weights.to(self.dtype)).sum()
+        if not loss.requires_grad:
+            raise CheckFailed(
+                f"the output of {self.name}.forward does not depend on a trainable parameter, "
+                "so nothing could be trained; leave .data, .detach() and no_grad out of it."
+            )
+        with self._running("backward"):
+            loss.backward()
+        return {"x": x.grad} | {name: p.grad for name, p in self.layer.named_parameters()}
+
+    def merge(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of what the layer merges to."""
+        with self._running("merge()"):
+            merged = self.layer.merge()
+        if not isinstance(merged, nn.Linear):
+            raise CheckFailed(
+                f"{self.name}.merge() must return an nn.Linear; found a {type(merged).__name__}."
+            )
+        bias = None if merged.bias is None else merged.bias.detach().clone()
+        return merged.weight.detach().clone(), bias
+
+    def _tensor(self, method: str, value: Any) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise CheckFailed(
+                f"{self.name}.{method} must return a tensor; found a {type(value).__name__}."
+            )
+        return value

@@ -1,0 +1,184 @@
+"""The figures of the lessons, in one style, and how a lesson shows one with an alternative text.
+
+Every function returns a matplotlib `Figure`, which `show` puts into the notebook.
+"""
+
+import math
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lab_utils.decomposition import decompose
+
+# A method keeps its colour in every figure. The colours are those of Okabe and Ito, which stay
+# apart in the common forms of colour blindness; the diverging map does too.
+COLOURS = {
+    "lora": "#0072B2",
+    "dora": "#D55E00",
+    "dora-input": "#CC79A7",
+    "full": "#009E73",
+    "frozen": "#666666",
+}
+NAMES = {"lora": "LoRA", "dora": "DoRA"}
+DIVERGING = "PuOr"
+STYLE = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure with a text for those who cannot see it, and close it."""
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
+    """Draw a small weight as the product of its magnitude and its direction.
+
+    Args:
+        weight: `(out_features, in_features)`, small enough to print every number.
+        norm_dim: 1 for one magnitude per row (output neuron), 0 for one per column.
+    """
+    magnitude, direction = decompose(weight, norm_dim)
+    columns = weight.shape[1]
+    with plt.rc_context(STYLE):
+        widths = [columns, magnitude.shape[1], columns]
+        figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), width_ratios=widths)
+        limit = weight.abs().max().item()
+        _matrix(axes[0], weight, limit, "weight")
+        _matrix(axes[1], magnitude, limit, "=  magnitude  ×")
+        _matrix(axes[2], direction, 1.0, "direction")
+        axes[0].set_ylabel("output neuron")
+        for ax in (axes[0], axes[2]):
+            ax.set_xlabel("input feature")
+    return figure
+
+
+def _matrix(ax: Axes, matrix: Tensor, limit: float, title: str) -> None:
+    ax.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit)
+    ax.set_title(title)
+    rows, columns = matrix.shape
+    ax.set_xticks(range(columns))
+    ax.set_yticks(range(rows))
+    ax.tick_params(length=0)
+    for i in range(rows):
+        for j in range(columns):
+            value = matrix[i, j].item()
+            dark = abs(value) > 0.6 * limit
+            ax.text(
+                j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black"
+            )
+
+
+def one_vector(update_length: float, update_angle: float, magnitude: float) -> Figure:
+    """Draw what LoRA and what DoRA make of one weight vector and the same update.
+
+    Args:
+        update_length: length of the update, in the unit of the weight.
+        update_angle: angle between the weight vector and the update, in degrees.
+        magnitude: DoRA's trained length m, in the unit of the weight.
+    """
+    origin = torch.zeros(2)
+    w0 = 2.0 * _unit(20.0)
+    update = update_length * _unit(20.0 + update_angle)
+    updated = w0 + update
+    norm = updated.norm().clamp_min(1e-8)
+    results = {"lora": ("LoRA: w0 + u", updated)}
+    results["dora"] = ("DoRA: m (w0 + u) / ||w0 + u||", magnitude * updated / norm)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharex=True, sharey=True)
+        for ax, (method, (title, vector)) in zip(axes, results.items(), strict=True):
+            ax.add_patch(plt.Circle((0, 0), 2.0, fill=False, linestyle=":", color="0.6"))
+            if method == "dora":
+                ax.plot(*zip((0, 0), updated.tolist(), strict=True), ":", color="0.4")
+            _arrow(ax, origin, vector, COLOURS[method], "w'")
+            _arrow(ax, origin, w0, COLOURS["frozen"], "w0", side=-1)
+            _arrow(ax, w0, update, "0.55", "u", side=-1)
+            turn = math.degrees(_angle(w0, vector))
+            ax.set_title(
+                f"{title}\nlength {w0.norm():.2f} → {vector.norm():.2f}, turned by {turn:.0f}°"
+            )
+            ax.set(aspect="equal", xlim=(-2.6, 4.2), ylim=(-2.6, 3.4))
+            ax.set_xlabel("weight on input 1")
+        axes[0].set_ylabel("weight on input 2")
+    return figure
+
+
+def _unit(degrees: float) -> Tensor:
+    return torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+
+
+def _angle(a: Tensor, b: Tensor) -> float:
+    """Return the angle between two vectors of the plane, in radians; 0 if one has no length."""
+    cross = a[0] * b[1] - a[1] * b[0]
+    return abs(math.atan2(cross.item(), (a @ b).item()))
+
+
+def _arrow(ax: Axes, start: Tensor, vector: Tensor, colour: str, name: str, side: int = 1) -> None:
+    """Draw a vector with its name beside the middle of the shaft, left (1) or right (-1)."""
+    end, middle = start + vector, start + 0.55 * vector
+    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end.tolist(), start.tolist(), arrowprops=shape)
+    offset = 11 * side * torch.stack([-vector[1], vector[0]]) / vector.norm().clamp_min(1e-8)
+    style = {"textcoords": "offset points", "ha": "center", "va": "center", "color": colour}
+    ax.annotate(name, middle.tolist(), offset.tolist(), **style)
+
+
+def lengths_and_turns(
+    weight: Tensor, update: Tensor, strength: float, magnitude_factor: float
+) -> Figure:
+    """Draw, row by row, the lengths and turns that LoRA and DoRA give a whole weight.
+
+    Args:
+        weight: W0, `(out_features, in_features)`.
+        update: scaling * B A at full strength, of the same shape.
+        strength: how much of the update is applied, from 0 to 1.
+        magnitude_factor: DoRA's m as a multiple of ||W0||.
+    """
+    length, direction = decompose(weight)
+    _, updated_direction = decompose(weight + strength * update)
+    merged = {
+        "lora": weight + strength * update,
+        "dora": magnitude_factor * length * updated_direction,
+    }
+    rows = torch.arange(len(weight))
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+        frozen = {"color": "black", "label": "frozen W0", "zorder": 3}
+        left.hlines(length.flatten(), rows - 0.42, rows + 0.42, **frozen)
+        for i, (method, after) in enumerate(merged.items()):
+            after_length, after_direction = decompose(after)
+            cosine = (direction * after_direction).sum(dim=1).clamp(-1, 1)
+            style = {"width": 0.38, "color": COLOURS[method], "label": NAMES[method]}
+            left.bar(rows + 0.4 * i - 0.2, after_length.flatten(), **style)
+            right.bar(rows + 0.4 * i - 0.2, cosine.arccos().rad2deg(), **style)
+        highest = 1.25 * max(decompose(weight + update)[0].max(), 1.5 * length.max()).item()
+        left.set(xlabel="output neuron (row)", ylabel="length of the row", ylim=(0, highest))
+        right.set(xlabel="output neuron (row)", ylabel="turn of the row (degrees)", ylim=(0, 90))
+        left.legend(loc="upper right", ncols=3, fontsize=9)
+    return figure
+
+
+def saved_memory(megabytes: dict[str, float]) -> Figure:
+    """Draw what each form of a layer keeps for its backward pass.
+
+    Args:
+        megabytes: name of the form to its MB; names that start with LoRA or DoRA get its colour.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(8, 0.9 + 0.5 * len(megabytes)))
+        colours = [COLOURS[name[:4].lower()] for name in megabytes]
+        bars = ax.barh(list(megabytes), list(megabytes.values()), color=colours)
+        ax.bar_label(bars, fmt="%.1f", padding=4)
+        ax.invert_yaxis()
+        ax.set_xlabel("kept for the backward pass besides W0 (MB)")
+    return figure

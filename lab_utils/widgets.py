@@ -1,0 +1,60 @@
+"""The explorers of the lessons: sliders over the figures of `lab_utils.plots`."""
+
+from ipywidgets import FloatSlider, VBox, interactive_output
+from torch import Tensor
+
+from lab_utils import plots
+
+
+def vector_explorer() -> VBox:
+    """Return sliders for one weight vector: an update for LoRA and DoRA, and DoRA's length m."""
+    sliders = {
+        "update_length": _slider("length of u", 1.0, 0.0, 2.0, 0.05),
+        "update_angle": _slider("angle of u (°)", 70.0, -180.0, 180.0, 5.0),
+        "magnitude": _slider("m (DoRA only)", 2.0, 0.5, 3.0, 0.05),
+    }
+
+    def draw(**values: float) -> None:
+        alt = (
+            "Two panels with the same weight vector w0 and update u. Left, LoRA: the sum has "
+            "another length and another angle. Right, DoRA: the same angle, and the length m."
+        )
+        plots.show(plots.one_vector(**values), alt)
+
+    return VBox([*sliders.values(), interactive_output(draw, sliders)])
+
+
+def matrix_explorer(weight: Tensor, update: Tensor) -> VBox:
+    """Return sliders over the rows of a weight: strength of the update, and DoRA's magnitude.
+
+    Args:
+        weight: W0, `(out_features, in_features)`.
+        update: scaling * B A, of the same shape.
+    """
+    sliders = {
+        "strength": _slider("strength of B A", 0.5, 0.0, 1.0, 0.05),
+        "magnitude_factor": _slider("m / ||W0||", 1.0, 0.5, 1.5, 0.05),
+    }
+
+    def draw(strength: float, magnitude_factor: float) -> None:
+        alt = (
+            "Bars for each row of a weight. Left, its length: LoRA's differ from the frozen ones "
+            "as the update grows, DoRA's are m. Right, its turn in degrees: the same for both."
+        )
+        plots.show(plots.lengths_and_turns(weight, update, strength, magnitude_factor), alt)
+
+    return VBox([*sliders.values(), interactive_output(draw, sliders)])
+
+
+def _slider(name: str, start: float, low: float, high: float, step: float) -> FloatSlider:
+    # continuous_update=False: a figure takes longer to draw than a handle takes to move
+    return FloatSlider(
+        value=start,
+        min=low,
+        max=high,
+        step=step,
+        description=name,
+        continuous_update=False,
+        style={"description_width": "9em"},
+        layout={"width": "28em"},
+    )

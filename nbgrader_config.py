@@ -1,0 +1,41 @@
+"""The course: `nbgrader` reads this file when it is called in this folder."""
+
+from pathlib import Path
+
+from nbconvert.preprocessors import ClearMetadataPreprocessor
+from nbgrader.converters import GenerateAssignment
+
+COURSE = Path(__file__).resolve().parent
+GRADING = COURSE / "grading"  # students' work and marks, in one folder that git ignores
+GRADING.mkdir(exist_ok=True)  # for the gradebook, which SQLite makes, but not its folder
+
+c = get_config()  # noqa: F821 nbgrader provides it
+
+c.CourseDirectory.root = str(COURSE)
+c.CourseDirectory.course_id = "dora-lab"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "notebooks"
+
+c.CourseDirectory.submitted_directory = "grading/submitted"
+c.CourseDirectory.autograded_directory = "grading/autograded"
+c.CourseDirectory.feedback_directory = "grading/feedback"
+c.CourseDirectory.db_url = f"sqlite:///{GRADING / 'gradebook.db'}"
+
+# nbgrader copies all files of a source folder into the release: the solutions' text sources
+# must not go with it. Nor does a student's torch.py, which would be imported instead of torch.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "__pycache__", "*.py", "*.pyc"]
+
+# A test cell that a student deleted comes back, and fails, instead of losing its exercise.
+c.OverwriteCells.add_missing_cells = True
+
+# A cell of a lesson takes a few seconds; an endless loop is cut here.
+c.ExecutePreprocessor.timeout = 30
+
+# Outputs of widgets are kept in a notebook's metadata, where nbgrader leaves them.
+c.GenerateAssignment.preprocessors = [
+    *GenerateAssignment.preprocessors.default(),
+    ClearMetadataPreprocessor,
+]
+c.ClearMetadataPreprocessor.enabled = True
+c.ClearMetadataPreprocessor.clear_cell_metadata = False
+c.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec", "language_info"}

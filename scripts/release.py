@@ -1,0 +1,154 @@
+"""Make both notebooks of every lesson from its text.
+
+    solutions/dora/NN-name.py       what people edit
+    solutions/dora/NN-name.ipynb    the same, executed, with outputs
+    notebooks/dora/NN-name.ipynb    what a student receives: `nbgrader generate_assignment`
+
+A second call changes nothing. Work that would be overwritten stops it: answers in notebooks/,
+or edits in a solution's .ipynb that its .py does not have.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+ASSIGNMENT = "dora"
+SOLUTIONS = ROOT / "solutions" / ASSIGNMENT
+NOTEBOOKS = ROOT / "notebooks" / ASSIGNMENT
+METADATA = {  # without the versions and names that differ between machines
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+}
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+
+
+class WorkWouldBeLost(Exception):
+    """A file that the release writes holds work that no other file has."""
+
+
+def stable_ids(cells: list[NotebookNode]) -> list[str]:
+    """Return an id for each cell from its text, so that an edit changes no other cell's id."""
+    digests, ids = [], []
+    for cell in cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        ids.append(f"{digest}-{digests.count(digest)}" if digest in digests else digest)
+        digests.append(digest)
+    return ids
+
+
+def read_lesson(text: Path) -> NotebookNode:
+    """Return the notebook that a lesson's text describes, not executed."""
+    notebook = jupytext.read(text)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell, cell_id in zip(notebook.cells, stable_ids(notebook.cells), strict=True):
+        cell.id = cell_id
+        cell.metadata.pop("lines_to_next_cell", None)  # jupytext's note on blank lines
+    return notebook
+
+
+def execute(notebook: NotebookNode) -> None:
+    """Run every cell in a new kernel and keep the outputs.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed that is not tagged
+            `raises-exception`.
+    """
+    NotebookClient(
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(SOLUTIONS)}},
+        record_timing=False,
+        coalesce_streams=True,  # else the split of a cell's prints differs from run to run
+    ).execute()
+    notebook.metadata["language_info"] = nbformat.from_dict(METADATA["language_info"])
+
+
+def with_stable_widgets(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook with numbered instead of random widget ids."""
+    state = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    text = json.dumps(notebook)
+    for number, model_id in enumerate(state):
+        text = text.replace(model_id, f"{number:032x}")
+    return nbformat.from_dict(json.loads(text))
+
+
+def refuse_lost_edits(text: Path, solution: Path) -> None:
+    """Raise `WorkWouldBeLost` if a solution was edited as a notebook and the text was not."""
+    if not solution.exists():
+        return
+    cells = nbformat.read(solution, as_version=4).cells
+    edited = [cell.id for cell in cells] != stable_ids(cells)
+    in_text = [cell.source for cell in cells] == [cell.source for cell in read_lesson(text).cells]
+    if edited and not in_text:
+        raise WorkWouldBeLost(
+            f"{solution} has edits that {text.name} does not have. To keep them: "
+            f"jupytext --to py:percent {solution}. To drop them: delete {solution.name}. "
+            "Then call make release again."
+        )
+
+
+def refuse_students_work(released: Path) -> None:
+    """Raise `WorkWouldBeLost` if someone has worked in a released notebook."""
+    for cell in nbformat.read(released, as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        solution = cell.metadata.get("nbgrader", {}).get("solution", False)
+        answered = solution and "raise NotImplementedError()" not in cell.source
+        if answered or cell.outputs or cell.execution_count:
+            raise WorkWouldBeLost(
+                f"{released} holds answers or outputs (cell {cell.id}). Move it elsewhere to keep "
+                "them, or delete it. Then call make release again."
+            )
+
+
+def generate_assignment(folder: Path, *options: str) -> list[Path]:
+    """Call nbgrader to make the students' notebooks in `folder`; return their paths."""
+    command = [sys.executable, "-m", "nbgrader", "generate_assignment", ASSIGNMENT, "--force"]
+    command += [f"--CourseDirectory.release_directory={os.path.relpath(folder, ROOT)}", *options]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return sorted((folder / ASSIGNMENT).glob("*.ipynb"))
+
+
+def release() -> None:
+    """Make every notebook of the course."""
+    texts = sorted(SOLUTIONS.glob("*.py"))
+    for text in texts:
+        refuse_lost_edits(text, text.with_suffix(".ipynb"))
+    for released in NOTEBOOKS.glob("*.ipynb"):
+        refuse_students_work(released)
+    for text in texts:
+        print(f"executing {text.relative_to(ROOT)}")
+        notebook = read_lesson(text)
+        execute(notebook)
+        nbformat.write(with_stable_widgets(notebook), text.with_suffix(".ipynb"))
+    print(f"generating {NOTEBOOKS.relative_to(ROOT)} and the gradebook's entries")
+    NOTEBOOKS.mkdir(parents=True, exist_ok=True)
+    # nbgrader deletes the old release when it starts and leaves nothing when it fails; so it
+    # writes beside it, and what it made is moved over when all of it is there.
+    with tempfile.TemporaryDirectory(dir=NOTEBOOKS.parent, prefix=".release-") as folder:
+        made = generate_assignment(Path(folder))
+        for old in NOTEBOOKS.glob("*.ipynb"):
+            if old.name not in {new.name for new in made}:
+                old.unlink()
+        for new in made:
+            new.replace(NOTEBOOKS / new.name)
+
+
+if __name__ == "__main__":
+    try:
+        release()
+    except WorkWouldBeLost as error:
+        sys.exit(str(error))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"nbgrader generate_assignment failed:\n{error.stderr}")

@@ -1,0 +1,365 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3.1.2 DoRA · Lesson 01: the mathematics
+#
+# **About 20 minutes.** You need PyTorch tensors, and the idea of LoRA.
+#
+# After this lesson you can
+# - split a weight into magnitude and direction, and put it together again;
+# - say what a LoRA update does to both, and what DoRA keeps apart;
+# - count what LoRA and DoRA train, on a square and on a non-square layer.
+#
+# **How a lesson works.** Cells with `# YOUR CODE HERE` are exercises. The cell below an exercise
+# checks it: it prints a line for each property and, if one fails, a sentence that says what was
+# expected, what was found and, where it can tell, which mistake it is. The *Validate* button runs
+# all of them. Every other cell works whether or not an exercise is solved.
+
+# %%
+import torch
+
+from lab_utils import checks, decomposition, layers, plots, widgets
+
+# %% [markdown]
+# ## 1. LoRA in one minute
+#
+# A pretrained linear layer holds a weight $W_0$ of shape `(out_features, in_features)`.
+# [LoRA](https://arxiv.org/abs/2106.09685) freezes it and trains a low-rank update beside it:
+#
+# $$W' = W_0 + s\,BA, \qquad s = \frac{\alpha}{r}$$
+#
+# `lora_A` is $(r, \text{in})$ and starts at random, `lora_B` is $(\text{out}, r)$ and starts at
+# zero, so $W' = W_0$ before training. The rank $r$ says how many directions the update can use,
+# and $\alpha$ how strongly it counts.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+weight = torch.tensor([[3.0, 0.0, 4.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.5, -0.5, 0.5, -0.5]])
+lora_A = torch.tensor([[1.0, 2.0, 0.0, -1.0]])  # (rank, in_features) = (1, 4)
+lora_B = torch.tensor([[0.4], [0.2], [0.6]])  # (out_features, rank) = (3, 1)
+scaling = 1.0
+updated = weight + scaling * lora_B @ lora_A
+print("update, of rank", torch.linalg.matrix_rank(lora_B @ lora_A).item())
+print(lora_B @ lora_A)
+print("updated weight")
+print(updated)
+
+# %% [markdown]
+# ## 2. Why magnitude and direction?
+#
+# Think of darts. A throw has a **strength** and an **aim**. Now suppose that your coach can give
+# you just one kind of advice: a push of your hand, so many centimetres this way. A push that
+# corrects your aim also changes how hard you throw, and the other way round; to correct one and
+# keep the other you need a push of exactly the right length and angle. A better coach has two
+# instruments: a dial for the strength, and pushes that count for the aim alone.
+#
+# Each row of a weight is such a throw. It is the vector that one output neuron multiplies its
+# inputs with: its **direction** says what the neuron responds to, its **magnitude** (length) how
+# strongly. A LoRA update is the push. [DoRA](https://arxiv.org/abs/2402.09353) gives every row a
+# dial:
+#
+# $$W' = m \odot \frac{W_0 + s\,BA}{\lVert W_0 + s\,BA \rVert}$$
+#
+# The norm is taken of each row by itself. $m$ holds one trained number per row and starts as
+# $\lVert W_0 \rVert$, so again $W' = W_0$ before training.
+#
+# *Why would that help?* The paper (section 3.2, figure 2; VL-BART) compared how far training moved
+# magnitudes and directions. In LoRA the two moved together (correlation +0.83), in full
+# fine-tuning against each other (-0.62), in DoRA too (-0.31). That is an observation on one
+# model, and it does not say which method ends with the lower loss: lesson 03 repeats the
+# measurement and lesson 04 the comparison.
+
+# %% [markdown]
+# ## 3. Decompose a matrix that you can see
+#
+# Any weight is a magnitude times a direction (the paper's eq. 2):
+#
+# $$W = m \odot V, \qquad m = \lVert W \rVert, \quad V = W / \lVert W \rVert$$
+#
+# so every vector of $V$ has length 1.
+
+# %%
+plots.show(
+    plots.decomposition(weight),
+    "A 3 by 4 weight equals a column of three magnitudes, 5, 2 and 1, times a 3 by 4 direction "
+    "whose rows have length 1.",
+)
+
+# %% [markdown]
+# **Which vectors?** `norm_dim` is the dimension that the norm *sums over*, as in
+# `weight.norm(dim=norm_dim, keepdim=True)`.
+#
+# | | a vector is | one magnitude per | shape of `magnitude` |
+# | --- | --- | --- | --- |
+# | `norm_dim=1` (default) | a row | output neuron | `(out_features, 1)` |
+# | `norm_dim=0` | a column | input feature | `(1, in_features)` |
+#
+# The paper says "column-wise norm", and its figures draw $W$ as (in, out): its columns are
+# PyTorch's **rows**. The authors' code and PEFT keep one magnitude per output neuron, and so does
+# this lab. Many tutorials take the other one; lesson 02 shows how to notice.
+
+# %%
+plots.show(
+    plots.decomposition(weight, norm_dim=0),
+    "The same weight equals a row of four magnitudes times a direction with columns of length 1.",
+)
+
+# %% [markdown]
+# ### Exercise 1: `decompose` (5 points)
+#
+# A row of zeros has length 0 and no direction. Real checkpoints have some, so never divide by
+# zero: such a row keeps magnitude 0 and direction 0. Do not change the tensor that you are given.
+#
+# <details><summary>Hint 1: shapes</summary>
+#
+# `weight.norm(dim=1)` of a `(3, 4)` weight has shape `(3,)`. Dividing `(3, 4)` by `(3,)` fails, or
+# on a square matrix divides the columns. `keepdim=True` gives `(3, 1)`, which divides the rows.
+# </details>
+#
+# <details><summary>Hint 2: zeros</summary>
+#
+# `magnitude.clamp_min(eps)` is `magnitude`, but never below `eps`.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "decompose", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def decompose(weight, norm_dim=1, eps=1e-8):
+    """Split a weight into lengths and unit vectors.
+
+    weight: (out_features, in_features)
+    norm_dim: the dimension that the norm sums over
+    eps: the smallest length to divide by
+    returns (magnitude, direction), with weight == magnitude * direction
+    """
+    ### BEGIN SOLUTION
+    magnitude = weight.norm(dim=norm_dim, keepdim=True)
+    return magnitude, weight / magnitude.clamp_min(eps)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# One magnitude per output neuron (2 points):
+
+# %% nbgrader={"grade": true, "grade_id": "decompose-rows", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_decompose(decompose, "rows")
+### BEGIN HIDDEN TESTS
+checks.check_decompose(decompose, "rows", out_features=9, in_features=4, seed=11)
+checks.check_decompose(decompose, "rows", seed=12, dtype=torch.float64)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# One magnitude per input feature (2 points):
+
+# %% nbgrader={"grade": true, "grade_id": "decompose-columns", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_decompose(decompose, "columns")
+### BEGIN HIDDEN TESTS
+checks.check_decompose(decompose, "columns", out_features=9, in_features=4, seed=13)
+checks.check_decompose(decompose, "columns", seed=14, dtype=torch.float64)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# Rows and columns of zeros (1 point):
+
+# %% nbgrader={"grade": true, "grade_id": "decompose-zeros", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_decompose(decompose, "zeros")
+### BEGIN HIDDEN TESTS
+checks.check_decompose(decompose, "zeros", out_features=6, in_features=3, seed=15)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### Exercise 2: `recompose` (2 points)
+#
+# Put the weight together again. The direction that you are given need not have length 1.
+
+
+# %% nbgrader={"grade": false, "grade_id": "recompose", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def recompose(magnitude, direction):
+    """Return the weight, (out_features, in_features), from what decompose returns."""
+    ### BEGIN SOLUTION
+    return magnitude * direction
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "recompose-test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_recompose(recompose)
+### BEGIN HIDDEN TESTS
+checks.check_recompose(recompose, out_features=9, in_features=4, seed=21)
+checks.check_recompose(recompose, seed=22, dtype=torch.float64)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 4. One vector under a slider
+#
+# One row `w0` of length 2 gets an update `u`, its row of $s\,BA$. **LoRA** adds it: the result has
+# another length *and* another angle. **DoRA** adds it too, but divides the sum by its length and
+# multiplies by `m`: the update decides the angle alone, and `m` the length alone.
+#
+# Try this, and predict before you drag:
+# 1. Set the angle of `u` to 0°, along `w0`. What does LoRA change? What does DoRA?
+# 2. Find a `u` with which LoRA turns `w0` by about 30° and leaves its length at 2.
+# 3. Do the same with DoRA. Which sliders did you need?
+
+# %%
+widgets.vector_explorer()
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. LoRA changes the length alone. DoRA changes nothing: the norm takes the part along `w0` out.
+# 2. The update must be a chord of the circle: its length and its angle depend on each other (about
+#    1.05 at 105°).
+# 3. Any `u` that turns by 30° will do, since `m` already is 2.
+# </details>
+#
+# The same for the three rows of our matrix, in numbers:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+magnitude, direction = decomposition.decompose(weight)
+lora_length, new_direction = decomposition.decompose(updated)
+dora = decomposition.recompose(magnitude, new_direction)  # m stays where it started
+dora_length, _ = decomposition.decompose(dora)
+turn = (direction * new_direction).sum(dim=1).arccos().rad2deg()
+print("row   before   LoRA   DoRA   turned by (both)")
+for row in range(3):
+    lengths = [length[row].item() for length in (magnitude, lora_length, dora_length)]
+    print(f"{row}     {lengths[0]:.2f}     {lengths[1]:.2f}   {lengths[2]:.2f}   {turn[row]:.0f}°")
+
+# %% [markdown]
+# The two measures of change that the paper uses, on merged weights (eq. 3 and 4), are averages
+# over the rows: $\Delta M$ of the change of length, $\Delta D$ of one minus the cosine of the turn.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name, after in (("LoRA", updated), ("DoRA", dora)):
+    delta_m = decomposition.magnitude_change(weight, after)
+    delta_d = decomposition.direction_change(weight, after)
+    print(f"{name}: delta M = {delta_m:.3f}, delta D = {delta_d:.3f}")
+
+# %% [markdown]
+# With its dial untouched DoRA moved only directions. In training the dial moves too, and how far
+# is what lesson 05 tracks.
+#
+# ## 5. What it costs: count the parameters
+#
+# LoRA trains `lora_A` and `lora_B`. DoRA trains the magnitude besides: one number per row
+# (`norm_dim=1`) or per column (`norm_dim=0`).
+#
+# ### Exercise 3: `count_trainable` (3 points)
+
+
+# %% nbgrader={"grade": false, "grade_id": "count-trainable", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def count_trainable(in_features, out_features, rank, method, norm_dim=1):
+    """Return how many numbers an adapter on one linear layer trains, as an int.
+
+    method: "lora" or "dora"
+    norm_dim: for DoRA, 1 (one magnitude per output neuron) or 0 (one per input feature)
+    """
+    ### BEGIN SOLUTION
+    count = rank * in_features + out_features * rank
+    if method == "dora":
+        count += out_features if norm_dim == 1 else in_features
+    return count
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "count-lora", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_count_trainable(count_trainable, "lora")
+### BEGIN HIDDEN TESTS
+checks.check_count_trainable(count_trainable, "lora", in_features=31, out_features=64, rank=5)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "count-dora", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_count_trainable(count_trainable, "dora")
+checks.check_count_trainable(count_trainable, "dora-input")
+### BEGIN HIDDEN TESTS
+checks.check_count_trainable(count_trainable, "dora", in_features=31, out_features=64, rank=5)
+checks.check_count_trainable(count_trainable, "dora-input", in_features=31, out_features=64, rank=5)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# What the lab's own layers count, on the attention projection of a 7B model (4096 × 4096) and on
+# an MLP projection (4096 → 11008):
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for out_features in (4096, 11008):
+    base = torch.nn.Linear(4096, out_features, bias=False)
+    lora = layers.LoRALayer(base, rank=16).trainable_params
+    dora = layers.DoRALayer(base, rank=16).trainable_params
+    frozen = base.weight.numel()
+    print(f"4096 → {out_features}: {frozen:,} frozen")
+    print(f"  LoRA, rank 16: {lora:,} trained ({lora / frozen:.2%} of the layer)")
+    print(f"  DoRA, rank 16: {dora:,} trained ({dora / lora - 1:+.1%} against LoRA)")
+
+# %% [markdown]
+# The magnitude adds a few per cent to a small number. Parameters are not what DoRA costs, though:
+# it needs a norm of the whole weight at every step, and lesson 02 measures what that takes.
+#
+# ## 6. Common mistakes
+#
+# Three wrong versions of `decompose`, and what the check says about each.
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def over_the_wrong_dimension(weight, norm_dim=1, eps=1e-8):
+    magnitude = weight.norm(dim=1 - norm_dim, keepdim=True)
+    return magnitude, weight / magnitude.clamp_min(eps)
+
+
+def without_keepdim(weight, norm_dim=1, eps=1e-8):
+    magnitude = weight.norm(dim=norm_dim)
+    return magnitude, weight / magnitude.unsqueeze(norm_dim).clamp_min(eps)
+
+
+def divides_by_zero(weight, norm_dim=1, eps=1e-8):
+    magnitude = weight.norm(dim=norm_dim, keepdim=True)
+    return magnitude, weight / magnitude
+
+
+for wrong, aspect in (
+    (over_the_wrong_dimension, "rows"),
+    (without_keepdim, "rows"),
+    (divides_by_zero, "zeros"),
+):
+    try:
+        checks.check_decompose(wrong, aspect)
+    except checks.CheckFailed as failure:
+        print(f"{failure}\n")
+
+# %% [markdown]
+# ## Checkpoint
+#
+# Can you answer these without scrolling up?
+#
+# 1. A LoRA update points along a row of $W_0$. What does it change? What would DoRA change?
+# 2. A layer maps 4096 features to 11008. How many magnitudes does DoRA have?
+# 3. Why does $W' = W_0$ hold before training, for both methods?
+#
+# <details><summary>Answers</summary>
+#
+# 1. LoRA: the length of that row. DoRA: nothing, because the length comes from `m` alone.
+# 2. 11008 with `norm_dim=1`, one per output neuron; 4096 with `norm_dim=0`.
+# 3. `lora_B` is zero, so the update is zero; and DoRA's `m` starts as the norm that it divides by.
+# </details>
+#
+# ## Further reading
+#
+# - Liu et al., [DoRA: Weight-Decomposed Low-Rank Adaptation](https://arxiv.org/abs/2402.09353),
+#   2024: section 3 (analysis), section 4 (method)
+# - Hu et al., [LoRA: Low-Rank Adaptation of Large Language Models](https://arxiv.org/abs/2106.09685), 2021
+# - [PEFT documentation](https://huggingface.co/docs/peft)
+#
+# **Next:** lesson 02, in which you write both layers yourself.

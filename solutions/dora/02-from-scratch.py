@@ -1,0 +1,653 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3.1.2 DoRA · Lesson 02: from scratch
+#
+# **About 40 minutes.** You need `nn.Module`, and lesson 01 or its ideas.
+#
+# After this lesson you have
+# - written a LoRA layer and a DoRA layer, and merged both into a plain `nn.Linear`;
+# - seen the axis trap, which a square layer hides;
+# - seen why the norm is a constant in the backward pass, and measured what DoRA keeps in memory.
+#
+# As in every lesson, text and demonstrations use the lab's own `lab_utils.layers`; only your
+# exercises and the cells that check them depend on what you write.
+
+# %%
+import contextlib
+import copy
+import dataclasses
+import inspect
+import io
+import weakref
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lab_utils import checks, layers, plots, widgets
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def random_linear(in_features, out_features, bias=True):
+    """A linear layer that stands for a pretrained one; the same at every call."""
+    layer = nn.Linear(in_features, out_features, bias=bias)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded()))
+    return layer
+
+
+def moved(layer):
+    """Move an adapter away from its start, as training would."""
+    with torch.no_grad():
+        for seed, parameter in enumerate(p for p in layer.parameters() if p.requires_grad):
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=seeded(seed + 1)))
+    return layer
+
+
+# %% [markdown]
+# ## 1. A LoRA layer
+#
+# $$y = W_0 x + b + s\,B\,(A\,x), \qquad s = \frac{\alpha}{r}$$
+#
+# What the layer holds:
+# - `original_layer`, frozen: `requires_grad_(False)` on all of it, bias included. It is not copied
+#   and never changed;
+# - `lora_A`, an `nn.Parameter` of shape `(rank, in_features)`, random (`nn.init.kaiming_uniform_`
+#   with `a=math.sqrt(5)` is the usual choice);
+# - `lora_B`, an `nn.Parameter` of shape `(out_features, rank)`, zeros. One of the two must be zero
+#   so that training starts from $W_0$. If both were, both gradients would be zero for ever, since
+#   $\partial L / \partial B$ contains $A x$, and $\partial L / \partial A$ contains $B$.
+#
+# `forward` goes from right to left: $A x$ has only `rank` numbers, so `B @ A`, which is as large as
+# $W_0$, is never built. `dropout` acts on the input of the low-rank path only. `merge()` returns a
+# new `nn.Linear` with $W_0 + s\,BA$ and the same bias: what you deploy has no adapter and no
+# extra cost.
+#
+# ### Exercise 1: `LoRALayer` (5 points)
+#
+# <details><summary>Hint: forward</summary>
+#
+# `F.linear(x, self.lora_A)` is $A x$ for `x` of any leading shape, like `x @ self.lora_A.T`.
+# </details>
+#
+# <details><summary>Hint: merge</summary>
+#
+# Make an `nn.Linear(in_features, out_features, bias=...)` and fill it under `torch.no_grad()` with
+# `merged.weight.copy_(...)`. A method `update()` that returns $s\,BA$ helps here and in DoRA.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "lora-layer", "locked": false, "schema_version": 3, "solution": true, "task": false}
+class LoRALayer(nn.Module):
+    """A frozen nn.Linear plus a trained low-rank update.
+
+    original_layer: nn.Linear, kept and frozen
+    rank: rows of lora_A and columns of lora_B
+    alpha: the update is scaled by alpha / rank
+    dropout: probability of dropping an input of the low-rank path in training
+    """
+
+    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.original_layer = original_layer.requires_grad_(False)
+        self.scaling = alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        self.lora_A = nn.Parameter(torch.empty(rank, original_layer.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(original_layer.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=5**0.5)
+        ### END SOLUTION
+
+    def forward(self, x):
+        """Map x, (..., in_features), to (..., out_features)."""
+        ### BEGIN SOLUTION
+        low_rank = F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B)
+        return self.original_layer(x) + self.scaling * low_rank
+        ### END SOLUTION
+
+    def merge(self):
+        """Return a new nn.Linear that computes the same in evaluation mode."""
+        ### BEGIN SOLUTION
+        return self.with_weight(self.original_layer.weight + self.update())
+
+    def update(self):
+        return self.scaling * self.lora_B @ self.lora_A
+
+    def with_weight(self, weight):
+        merged = copy.deepcopy(self.original_layer)
+        with torch.no_grad():
+            merged.weight.copy_(weight)
+        return merged
+        ### END SOLUTION
+
+
+# %% [markdown]
+# What it holds, and its output before training (1 point):
+
+# %% nbgrader={"grade": true, "grade_id": "lora-start", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_lora_layer(LoRALayer, "start")
+### BEGIN HIDDEN TESTS
+checks.check_lora_layer(LoRALayer, "start", in_features=5, out_features=9, bias=False, seed=31)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# The output of a trained layer (2 points):
+
+# %% nbgrader={"grade": true, "grade_id": "lora-forward", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_lora_layer(LoRALayer, "forward")
+### BEGIN HIDDEN TESTS
+checks.check_lora_layer(
+    LoRALayer, "forward", in_features=5, out_features=9, rank=3, alpha=12.0, bias=False, seed=32
+)
+checks.check_lora_layer(LoRALayer, "forward", seed=33, dtype=torch.float64)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# Dropout (1 point) and merging (1 point):
+
+# %% nbgrader={"grade": true, "grade_id": "lora-dropout", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_lora_layer(LoRALayer, "dropout")
+### BEGIN HIDDEN TESTS
+checks.check_lora_layer(LoRALayer, "dropout", in_features=9, out_features=5, bias=False, seed=34)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "lora-merge", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_lora_layer(LoRALayer, "merge")
+### BEGIN HIDDEN TESTS
+checks.check_lora_layer(LoRALayer, "merge", in_features=5, out_features=9, bias=False, seed=35)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 2. What a DoRA layer holds
+#
+# $$W' = m \odot \frac{V}{\lVert V \rVert}, \qquad V = W_0 + s\,BA$$
+#
+# All that a LoRA layer holds, and one thing more: `magnitude`, an `nn.Parameter` that starts as
+# $\lVert W_0 \rVert$. With $B = 0$ the norm is $\lVert W_0 \rVert$ too, the two cancel, and the layer
+# starts as the frozen one. A random magnitude, or one of ones, would destroy the pretrained
+# layer before the first step.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+base = random_linear(in_features=6, out_features=4)
+x = torch.randn(5, 6, generator=seeded(1))
+start = layers.DoRALayer(base, rank=2, generator=seeded())
+print("magnitude, shape", tuple(start.magnitude.shape))
+print(
+    "the frozen layer's norms:", torch.equal(start.magnitude, base.weight.norm(dim=1, keepdim=True))
+)
+# the sum is rounded in another order than nn.Linear's, so not always equal to the bit
+print("the frozen layer's output, to 1e-6:", torch.allclose(start(x), base(x), rtol=0, atol=1e-6))
+
+random_start = copy.deepcopy(start)
+with torch.no_grad():
+    random_start.magnitude.copy_(torch.randn(4, 1, generator=seeded(2)))
+difference = (random_start(x) - base(x)).abs().max()
+print(f"largest difference with a random magnitude: {difference:.2f}")
+
+# %% [markdown]
+# ## 3. Divide by the norm
+#
+# The norm is that of $V$, the *updated* weight, and it is taken anew at every step, since $V$
+# moves. Without the division the rows of $m \odot V$ would have length $m \lVert V \rVert$: at the
+# start already $\lVert W_0 \rVert^2$. With the norm of $W_0$ in place of that of $V$ the layer
+# starts right, and the update changes lengths again, as in LoRA.
+#
+# Below are the rows of a weight, with a random update of rank 2 that grows as you drag. Predict:
+# which slider moves the lengths of LoRA's rows, which those of DoRA's, and which the turns?
+
+# %%
+explored = random_linear(in_features=8, out_features=6, bias=False).weight.detach()
+update = torch.randn(6, 2, generator=seeded(3)) @ torch.randn(2, 8, generator=seeded(4)) / 2
+widgets.matrix_explorer(explored, update)
+
+# %% [markdown]
+# ## 4. Which axis?
+#
+# `weight` is `(out_features, in_features)`. DoRA's default, in the authors' code, in PEFT and
+# here, is one magnitude per **output** neuron: the norm of each row, `dim=1`. The other reading,
+# one per **input** feature, is `dim=0`. On a square layer the two have the same number of
+# magnitudes and fit the same shapes, and both start as the frozen layer. Nothing fails, and you
+# train something else than you think. Only a non-square layer, or a trained one, tells:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for in_features, out_features in ((6, 6), (6, 4)):
+    square = random_linear(in_features, out_features)
+    per_output, per_input = (
+        layers.DoRALayer(square, rank=2, norm_dim=norm_dim, generator=seeded())
+        for norm_dim in (1, 0)
+    )
+    print(f"{in_features} → {out_features}")
+    print("  magnitudes:", per_output.magnitude.numel(), "and", per_input.magnitude.numel())
+    print("  same output before training:", torch.allclose(per_output(x), per_input(x), atol=1e-5))
+    with torch.no_grad():
+        for layer in (per_output, per_input):
+            layer.lora_B.copy_(torch.randn(out_features, 2, generator=seeded(5)))
+    print(
+        "  same output once lora_B moved:", torch.allclose(per_output(x), per_input(x), atol=1e-5)
+    )
+
+# %% [markdown]
+# Your layer takes `norm_dim`, so that lesson 04 can measure whether the choice matters.
+#
+# ## 5. The norm is a constant in the backward pass
+#
+# Both $m$ and the norm depend on what is trained. The full gradient of $V$ (the paper's eq. 6),
+# for one row $v$ with its magnitude $m$,
+#
+# $$\nabla_v L = \frac{m}{\lVert v \rVert} \Bigl(I - \frac{v v^\top}{\lVert v \rVert^2}\Bigr) \nabla_{w'} L$$
+#
+# is the gradient of the merged row, scaled, and without its part along $v$: a step cannot lengthen
+# $v$, only turn it. To get it, autograd has to keep what it needs to differentiate the norm. The
+# paper's section 4.3 therefore treats the norm as a constant $C$ in the backward pass (eq. 11):
+#
+# $$\nabla_v L = \frac{m}{C} \nabla_{w'} L$$
+#
+# The output is the same, the gradient of $m$ is the same, and that of $v$ keeps its part along
+# $v$. The paper reports 24.4 % less memory on LLaMA-7B and accuracies of 78.3 and 78.1 (table 7).
+# In code it is one word: `norm.detach()`. Detach the norm alone: if you detach $V$, `lora_A` and
+# `lora_B` learn nothing.
+#
+# With `lora_A` the identity, the gradient of `lora_B` is that of $V$, and the difference shows:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+tall = random_linear(in_features=4, out_features=6)
+for detach_norm in (False, True):
+    dora = moved(layers.DoRALayer(tall, rank=4, alpha=4.0, detach_norm=detach_norm))
+    with torch.no_grad():
+        dora.lora_A.copy_(torch.eye(4))
+    dora(x[:, :4]).square().sum().backward()
+    along_v = (dora.lora_B.grad * dora.updated_weight().detach()).sum(dim=1)
+    print("norm detached" if detach_norm else "full gradient")
+    print(f"  largest part of a row's gradient along v: {along_v.abs().max():.3f}")
+    print(f"  gradient of the first magnitude: {dora.magnitude.grad[0, 0]:.3f}")
+
+# %% [markdown]
+# ## 6. Dropout on the low-rank path only
+#
+# Dropout is there to keep the *update* from relying on single inputs. On the frozen path it would
+# be noise on the pretrained layer, from the first step on. A layer that drops inputs of $W'$ as a
+# whole does that:
+
+# %%
+base_wide = random_linear(256, 128)
+inputs = torch.randn(64, 256, generator=seeded(6))
+torch.manual_seed(0)  # for the masks
+low_rank_only = layers.DoRALayer(base_wide, rank=4, dropout=0.1).train()
+on_everything = F.linear(F.dropout(inputs, 0.1), base_wide.weight, base_wide.bias)
+right = base_wide(inputs)
+for name, output in (
+    ("on the low-rank path", low_rank_only(inputs)),
+    ("on everything", on_everything),
+):
+    print(f"dropout {name}: error before training {(output - right).norm() / right.norm():.1%}")
+
+# %% [markdown]
+# The lab applies $W'$ as $\frac{m}{\lVert V \rVert} \odot \bigl(W_0 x + s\,B A\,\mathrm{drop}(x)\bigr)$.
+# PEFT writes $W_0 x + \bigl(\frac{m}{\lVert V \rVert} - 1\bigr) \odot W_0\,\mathrm{drop}(x) +
+# \frac{m}{\lVert V \rVert} \odot s\,BA\,\mathrm{drop}(x)$: the part that the magnitude adds to
+# $W_0 x$ is dropped too. Both start as the frozen layer, without dropout they are equal, and the
+# check accepts both.
+#
+# ## 7. Merge
+#
+# Merging computes $W'$ once, norm and magnitude included, and puts it into a new `nn.Linear` with
+# the same bias. A merged layer is a plain one: no adapter, no norm, no extra time. The adapted
+# layer and the pretrained weight stay as they are.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+dora = moved(layers.DoRALayer(base, rank=2, generator=seeded()))
+merged = dora.merge()
+print(type(merged).__name__, "in place of", type(dora).__name__)
+print("same output, to 1e-5:", torch.allclose(merged(x), dora(x), rtol=0, atol=1e-5))
+
+# %% [markdown]
+# ### Exercise 2: `DoRALayer` (12 points)
+#
+# All of the above. It may reuse your `LoRALayer`.
+#
+# <details><summary>Hint: a plan</summary>
+#
+# 1. `__init__`: what `LoRALayer` holds, `norm_dim`, and `magnitude` from
+#    `original_layer.weight.detach()`.
+# 2. A method for the factor $m / \lVert V \rVert$, with the norm detached. It has the shape of
+#    `magnitude`.
+# 3. `forward`: the frozen weight and the update, each times the factor, are two `F.linear`: one
+#    for `x`, with the bias, and one for `dropout(x)`.
+# 4. `merge`: the factor times $V$.
+# </details>
+#
+# <details><summary>Hint: why not scale the output?</summary>
+#
+# With `norm_dim=1` the factor is one number per output, so you may scale the output instead of the
+# weight, before the bias is added. With `norm_dim=0` it is one per input. Scaling the weight
+# works for both.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "dora-layer", "locked": false, "schema_version": 3, "solution": true, "task": false}
+class DoRALayer(nn.Module):
+    """LoRA on the direction of a frozen nn.Linear, and a magnitude trained apart from it.
+
+    original_layer: nn.Linear, kept and frozen
+    rank, alpha, dropout: as in LoRALayer
+    norm_dim: 1 for one magnitude per output neuron, shape (out_features, 1);
+        0 for one per input feature, shape (1, in_features)
+    """
+
+    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.original_layer = original_layer.requires_grad_(False)
+        self.scaling = alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        self.norm_dim = norm_dim
+        self.lora_A = nn.Parameter(torch.empty(rank, original_layer.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(original_layer.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=5**0.5)
+        self.magnitude = nn.Parameter(original_layer.weight.norm(dim=norm_dim, keepdim=True))
+        ### END SOLUTION
+
+    def forward(self, x):
+        """Map x, (..., in_features), to (..., out_features)."""
+        ### BEGIN SOLUTION
+        factor = self.factor()
+        frozen = F.linear(x, factor * self.original_layer.weight, self.original_layer.bias)
+        return frozen + F.linear(self.dropout(x), factor * self.update())
+        ### END SOLUTION
+
+    def merge(self):
+        """Return a new nn.Linear that computes the same in evaluation mode."""
+        ### BEGIN SOLUTION
+        merged = copy.deepcopy(self.original_layer)
+        with torch.no_grad():
+            merged.weight.copy_(self.factor() * (self.original_layer.weight + self.update()))
+        return merged
+
+    def update(self):
+        return self.scaling * self.lora_B @ self.lora_A
+
+    def factor(self):
+        updated = self.original_layer.weight + self.update()
+        norm = updated.detach().norm(dim=self.norm_dim, keepdim=True).clamp_min(1e-8)
+        return self.magnitude / norm
+        ### END SOLUTION
+
+
+# %% [markdown]
+# What it holds, and its output before training (2 points):
+
+# %% nbgrader={"grade": true, "grade_id": "dora-start", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_dora_layer(DoRALayer, "start")
+### BEGIN HIDDEN TESTS
+checks.check_dora_layer(DoRALayer, "start", in_features=5, out_features=9, bias=False, seed=41)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# The output of a trained layer, one magnitude per output neuron (3 points):
+
+# %% nbgrader={"grade": true, "grade_id": "dora-forward", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+checks.check_dora_layer(DoRALayer, "forward")
+### BEGIN HIDDEN TESTS
+checks.check_dora_layer(
+    DoRALayer, "forward", in_features=5, out_features=9, rank=3, alpha=12.0, bias=False, seed=42
+)
+checks.check_dora_layer(DoRALayer, "forward", seed=43, dtype=torch.float64)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# The other axis, `norm_dim=0` (2 points):
+
+# %% nbgrader={"grade": true, "grade_id": "dora-axis", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_dora_layer(DoRALayer, "axis")
+### BEGIN HIDDEN TESTS
+checks.check_dora_layer(DoRALayer, "axis", in_features=5, out_features=9, rank=3, seed=44)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# The gradients, with the norm a constant (2 points):
+
+# %% nbgrader={"grade": true, "grade_id": "dora-gradients", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_dora_layer(DoRALayer, "gradients")
+### BEGIN HIDDEN TESTS
+checks.check_dora_layer(DoRALayer, "gradients", in_features=5, out_features=9, rank=3, seed=45)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# Dropout (1 point) and merging (2 points):
+
+# %% nbgrader={"grade": true, "grade_id": "dora-dropout", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_dora_layer(DoRALayer, "dropout")
+### BEGIN HIDDEN TESTS
+checks.check_dora_layer(DoRALayer, "dropout", in_features=9, out_features=5, bias=False, seed=46)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "dora-merge", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_dora_layer(DoRALayer, "merge")
+### BEGIN HIDDEN TESTS
+checks.check_dora_layer(DoRALayer, "merge", in_features=5, out_features=9, bias=False, seed=47)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 8. Common mistakes
+#
+# Each class below changes one thing in a layer that is otherwise right, and the check says which.
+# None of them crashes: without a check you would not notice.
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+class Sketch(nn.Module):
+    """Parameters and bias as they should be; the weight is what the mistakes below get wrong."""
+
+    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
+        super().__init__()
+        self.base = original_layer.requires_grad_(False)
+        self.s = alpha / rank
+        self.lora_A = nn.Parameter(torch.randn(rank, original_layer.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(original_layer.out_features, rank))
+        self.magnitude = nn.Parameter(original_layer.weight.norm(dim=1, keepdim=True))
+
+    def forward(self, x):
+        return F.linear(x, self.weight(), self.base.bias)
+
+
+class NoNormalisation(Sketch):
+    def weight(self):
+        return self.magnitude * (self.base.weight + self.s * self.lora_B @ self.lora_A)
+
+
+class NormOfTheFrozenWeight(Sketch):
+    def weight(self):
+        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
+        return self.magnitude * updated / self.base.weight.norm(dim=1, keepdim=True)
+
+
+class NormOverTheWrongAxis(Sketch):
+    def weight(self):
+        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
+        return self.magnitude * updated / updated.norm(dim=0, keepdim=True)
+
+
+class ScalingLeftOut(Sketch):
+    def weight(self):
+        updated = self.base.weight + self.lora_B @ self.lora_A
+        return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
+
+
+class NormNotDetached(Sketch):
+    def weight(self):
+        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
+        return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
+
+
+class DropoutOnTheFrozenPath(NormNotDetached):
+    def forward(self, x):
+        return super().forward(F.dropout(x, 0.5, self.training))
+
+
+class BiasLost(NormNotDetached):
+    def forward(self, x):
+        return F.linear(x, self.weight())
+
+
+class RandomMagnitude(NormNotDetached):
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.magnitude = nn.Parameter(torch.randn(self.magnitude.shape, generator=seeded()))
+
+
+class BaseTrainable(NormNotDetached):
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.base.requires_grad_(True)
+
+
+for wrong, aspect in (
+    (NoNormalisation, "forward"),
+    (NormOfTheFrozenWeight, "forward"),
+    (NormOverTheWrongAxis, "forward"),
+    (ScalingLeftOut, "forward"),
+    (NormNotDetached, "gradients"),
+    (DropoutOnTheFrozenPath, "dropout"),
+    (BiasLost, "forward"),
+    (RandomMagnitude, "start"),
+    (BaseTrainable, "start"),
+):
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
+            checks.check_dora_layer(wrong, aspect)
+    except checks.CheckFailed as failure:
+        print(f"{wrong.__name__}\n{failure}\n")
+
+# %% [markdown]
+# ## 9. What the norm costs
+#
+# The textbook form, as the lab's own layer has it:
+
+# %%
+print(inspect.getsource(layers.DoRALayer.reference_forward))
+
+# %% [markdown]
+# It builds `B @ A` and weights as large as $W_0$, at every step, for every layer. They are not
+# needed for the norm. For one row,
+#
+# $$\lVert w_0 + s\,bA \rVert^2 = \lVert w_0 \rVert^2 + 2s \langle w_0, bA \rangle + s^2 \lVert bA \rVert^2$$
+#
+# The first term never changes, since $W_0$ is frozen, and the other two need only $W_0 A^\top$ and
+# $A A^\top$, which are as thin as the rank
+# ([Zelenin and Zhuravlyova, 2026](https://arxiv.org/abs/2603.22276) do this for large models).
+# `DoRALayer.forward` takes the norm this way, and scales inputs or outputs instead of a weight.
+# Same output, same gradients:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+big = moved(layers.DoRALayer(random_linear(1024, 1024), rank=8, generator=seeded()))
+tokens = torch.randn(64, 1024, generator=seeded(7))
+weights = torch.randn(64, 1024, generator=seeded(8))
+results = {}
+for name, forward in (("thin", big.forward), ("textbook", big.reference_forward)):
+    big.zero_grad()
+    output = forward(tokens)
+    (output * weights).sum().backward()
+    gradients = {n: p.grad for n, p in big.named_parameters() if p.requires_grad}
+    results[name] = {"output": output.detach()} | gradients
+for name, expected in results["textbook"].items():
+    error = (results["thin"][name] - expected).norm() / expected.norm()
+    print(f"{name}: same to 1e-5 of its size: {bool(error < 1e-5)}")
+
+# %% [markdown]
+# What does each form keep for its backward pass? PyTorch hands every tensor that it keeps to a
+# hook, so we can count them. $W_0$ and the parameters are there anyway and do not count.
+
+
+# %%
+@dataclasses.dataclass(eq=False)
+class Kept:
+    tensor: torch.Tensor
+
+
+def kept_megabytes(layer, forward):
+    """MB that `forward` keeps for its backward pass, besides the layer's own tensors."""
+    alive = weakref.WeakSet()  # what autograd lets go again leaves this set
+
+    def keep(tensor):
+        kept = Kept(tensor)
+        alive.add(kept)
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        output = forward(tokens)
+    assert output.requires_grad
+    own = {tensor.untyped_storage().data_ptr() for tensor in layer.state_dict().values()}
+    storages = [kept.tensor.untyped_storage() for kept in alive]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    return sum(size for address, size in sizes.items() if address not in own) / 1e6
+
+
+lora = moved(layers.LoRALayer(big.original_layer, rank=8, generator=seeded()))
+full_gradient = copy.deepcopy(big)
+full_gradient.detach_norm = False
+memory = {
+    "LoRA": kept_megabytes(lora, lora.forward),
+    "DoRA textbook, full gradient": kept_megabytes(full_gradient, full_gradient.reference_forward),
+    "DoRA textbook, norm detached": kept_megabytes(big, big.reference_forward),
+    "DoRA, norm from thin matrices": kept_megabytes(big, big.forward),
+}
+assert memory["DoRA, norm from thin matrices"] < memory["DoRA textbook, norm detached"]
+assert memory["DoRA textbook, norm detached"] < memory["DoRA textbook, full gradient"]
+plots.show(
+    plots.saved_memory(memory),
+    "Bars of memory kept for the backward pass of one 1024 by 1024 layer: "
+    + ", ".join(f"{name} {value:.1f} MB" for name, value in memory.items()),
+)
+
+# %% [markdown]
+# These are tensors that wait for the backward pass, of one layer and 64 tokens; tensors that come
+# and go within `forward` are not in the bars. What a whole training step takes, in seconds and in
+# peak memory, is measured in lesson 04.
+#
+# ## Checkpoint
+#
+# 1. Your DoRA layer starts as the frozen layer. Which of the mistakes above does that rule out?
+# 2. Why does a square layer hide the axis trap, and how do you find it all the same?
+# 3. What do you gain and what do you lose when the norm is detached?
+# 4. Why does dropout not belong on the frozen path?
+#
+# <details><summary>Answers</summary>
+#
+# 1. A random magnitude, no normalisation, a lost bias, a `lora_B` that is not zero. Scaling, axis
+#    (on a square layer, done alike at the start and in forward), detaching and freezing need a
+#    trained layer, a gradient, or a look at `requires_grad`.
+# 2. Both axes have as many magnitudes and the same first output. Move `lora_B` and compare with the
+#    formula, or look at a non-square layer.
+# 3. Less memory; the gradient of $V$ keeps its part along $V$, which cannot change the output.
+# 4. It would be noise on what the pretrained layer knows, from the first step.
+# </details>
+#
+# ## Further reading
+#
+# - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 4.2 (gradients), 4.3 (memory)
+# - [PEFT's DoRA layer](https://github.com/huggingface/peft/blob/main/src/peft/tuners/lora/dora.py)
+# - `lab_utils/layers.py`: the reference, with half precision, rows of zeros and rsLoRA
+#
+# **Next:** lesson 03 looks at the magnitudes and directions of weights that were really trained.

@@ -1,0 +1,661 @@
+"""Checks of lesson 02: right layers pass however they are written, wrong ones are named."""
+
+import math
+import re
+
+import peft
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lab_utils import checks, layers
+
+
+class LoRA(nn.Module):
+    """A right LoRA layer, in small methods so that a wrong one can change just one of them."""
+
+    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+        super().__init__()
+        self.base = original_layer
+        self.freeze()
+        self.rank, self.alpha = rank, alpha
+        self.scaling = self.scale()
+        self.dropout = nn.Dropout(dropout)
+        self.lora_A = nn.Parameter(self.start_a(rank, original_layer.in_features))
+        self.lora_B = nn.Parameter(self.start_b(original_layer.out_features, rank))
+
+    def freeze(self):
+        self.base.requires_grad_(False)
+
+    def scale(self):
+        return self.alpha / self.rank
+
+    def start_a(self, *shape):
+        return nn.init.kaiming_uniform_(torch.empty(*shape), a=math.sqrt(5))
+
+    def start_b(self, *shape):
+        return torch.zeros(*shape)
+
+    def update(self):
+        return self.scaling * self.lora_B @ self.lora_A
+
+    def forward(self, x):
+        low_rank = F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B)
+        return self.base(x) + self.scaling * low_rank
+
+    def weight(self):
+        return self.base.weight + self.update()
+
+    def merge(self):
+        merged = nn.Linear(
+            self.base.in_features, self.base.out_features, self.base.bias is not None
+        )
+        merged.weight = nn.Parameter(self.weight().detach())
+        if self.base.bias is not None:
+            merged.bias = nn.Parameter(self.base.bias.detach().clone())
+        return merged
+
+
+class DoRA(LoRA):
+    """A right DoRA layer, in small methods."""
+
+    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
+        super().__init__(original_layer, rank, alpha, dropout)
+        self.norm_dim = norm_dim
+        self.magnitude = nn.Parameter(self.start_magnitude())
+
+    def start_magnitude(self):
+        return self.norm(self.base.weight.detach())
+
+    def norm(self, weight):
+        return weight.norm(dim=self.norm_dim, keepdim=True)
+
+    def factor(self):
+        return self.magnitude / self.norm((self.base.weight + self.update()).detach())
+
+    def weight(self):
+        return self.factor() * (self.base.weight + self.update())
+
+    def forward(self, x):
+        factor = self.factor()
+        frozen = F.linear(x, factor * self.base.weight, self.base.bias)
+        return frozen + F.linear(self.dropout(x), factor * self.update())
+
+
+class RightLoRA:
+    in_methods = LoRA
+
+    class matrices(LoRA):
+        """Built from x @ A.T @ B.T, parameters registered in another order, merged by addmm."""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            nn.Module.__init__(self)
+            self.lora_B = nn.Parameter(torch.zeros(original_layer.out_features, rank))
+            self.lora_A = nn.Parameter(0.01 * torch.randn(rank, original_layer.in_features))
+            self.base, self.s = original_layer, alpha / rank
+            for parameter in original_layer.parameters():
+                parameter.requires_grad = False
+            self.drop = nn.Identity() if dropout == 0 else nn.Dropout(p=dropout)
+
+        def forward(self, x):
+            return self.base(x) + self.s * (self.drop(x) @ self.lora_A.T @ self.lora_B.T)
+
+        def weight(self):
+            return torch.addmm(self.base.weight, self.lora_B, self.lora_A, alpha=self.s)
+
+    class einsum(LoRA):
+        def forward(self, x):
+            a = torch.einsum("...i,ri->...r", self.dropout(x), self.lora_A)
+            return self.base(x) + torch.einsum("...r,or->...o", a, self.scaling * self.lora_B)
+
+    class buffers(nn.Module):
+        """Keeps the frozen weight as a buffer and calls F.dropout itself."""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__()
+            self.register_buffer("weight", original_layer.weight.detach().clone())
+            bias = original_layer.bias
+            self.register_buffer("bias", None if bias is None else bias.detach().clone())
+            self.rank, self.alpha, self.p = rank, alpha, dropout
+            out_features, in_features = self.weight.shape
+            self.lora_A = nn.Parameter(torch.empty(rank, in_features).uniform_(-0.1, 0.1))
+            self.lora_B = nn.Parameter(torch.zeros(out_features, rank))
+
+        def forward(self, x):
+            dropped = F.dropout(x, self.p, training=self.training)
+            low_rank = dropped.matmul(self.lora_A.t()).matmul(self.lora_B.t())
+            return F.linear(x, self.weight, self.bias) + low_rank.mul(self.alpha).div(self.rank)
+
+        def merge(self):
+            out_features, in_features = self.weight.shape
+            linear = nn.Linear(in_features, out_features, bias=self.bias is not None)
+            with torch.no_grad():
+                linear.weight = nn.Parameter(
+                    self.weight + self.alpha / self.rank * self.lora_B @ self.lora_A
+                )
+                if self.bias is not None:
+                    linear.bias = nn.Parameter(self.bias.clone())
+            return linear
+
+
+class RightDoRA:
+    in_methods = DoRA
+
+    class normalize(DoRA):
+        """The direction by F.normalize; the gradient of the norm is cut by its own factor."""
+
+        def start_magnitude(self):
+            return torch.linalg.vector_norm(self.base.weight, dim=self.norm_dim, keepdim=True)
+
+        def factor(self):
+            with torch.no_grad():
+                updated = self.base.weight + self.update()
+                ones = F.normalize(updated, dim=self.norm_dim) / updated
+                inverse = ones.nanmean(dim=self.norm_dim, keepdim=True)
+            return self.magnitude * inverse
+
+    class scaled_outputs(DoRA):
+        """Scales outputs or inputs instead of weights, with an epsilon added to the norm."""
+
+        def forward(self, x):
+            updated = self.base.weight + self.update()
+            norm = updated.detach().pow(2).sum(self.norm_dim).sqrt() + 1e-8
+            factor = self.magnitude.flatten() / norm
+            if self.norm_dim == 0:
+                x = x * factor
+            y = F.linear(x, self.base.weight)
+            y = y + self.scaling * (self.dropout(x) @ self.lora_A.T @ self.lora_B.T)
+            y = y if self.norm_dim == 0 else y * factor
+            return y if self.base.bias is None else y + self.base.bias
+
+    class as_peft_does(DoRA):
+        """PEFT's form: dropout also touches the part that the magnitude adds to W0 x."""
+
+        def forward(self, x):
+            factor, dropped = self.factor(), self.dropout(x)
+            extra = F.linear(dropped, (factor - 1) * self.base.weight + factor * self.update())
+            return self.base(x) + extra
+
+    class loops(DoRA):
+        """A flat magnitude, and one vector after the other."""
+
+        def start_magnitude(self):
+            vectors = self.base.weight if self.norm_dim == 1 else self.base.weight.T
+            return torch.stack([vector.norm() for vector in vectors]).detach()
+
+        def factor(self):
+            updated = (self.base.weight + self.update()).detach()
+            vectors = updated if self.norm_dim == 1 else updated.T
+            norms = torch.stack([torch.einsum("i,i", v, v).sqrt() for v in vectors])
+            return (self.magnitude / norms).unsqueeze(self.norm_dim)
+
+
+class WrongLoRA:
+    class scaling_left_out(LoRA):
+        """forward: scaling left out"""
+
+        def scale(self):
+            return 1.0
+
+    class scaling_twice(LoRA):
+        """forward: scaling applied twice"""
+
+        def scale(self):
+            return (self.alpha / self.rank) ** 2
+
+    class alpha_alone(LoRA):
+        """forward: another scaling"""
+
+        def scale(self):
+            return self.alpha
+
+    class base_trainable(LoRA):
+        """start: base weight trainable"""
+
+        def freeze(self):
+            pass
+
+    class b_not_zero(LoRA):
+        """start: lora_B is not zero"""
+
+        def start_b(self, *shape):
+            return torch.randn(*shape)
+
+    class a_zero(LoRA):
+        """start: lora_A is zero"""
+
+        def start_a(self, *shape):
+            return torch.zeros(*shape)
+
+    class dropout_on_frozen(LoRA):
+        """dropout: dropout on the frozen path"""
+
+        def forward(self, x):
+            x = self.dropout(x)
+            return self.base(x) + F.linear(x, self.update())
+
+    class no_dropout(LoRA):
+        """dropout: dropout unused"""
+
+        def forward(self, x):
+            return self.base(x) + F.linear(x, self.update())
+
+    class always_dropout(LoRA):
+        """dropout: dropout in evaluation"""
+
+        def forward(self, x):
+            return self.base(x) + F.linear(F.dropout(x, self.dropout.p), self.update())
+
+    class bias_lost(LoRA):
+        """forward: bias lost"""
+
+        def forward(self, x):
+            return F.linear(x, self.base.weight + self.update())
+
+    class bias_twice(LoRA):
+        """forward: bias changed"""
+
+        def forward(self, x):
+            return super().forward(x) + self.base.bias
+
+    class merge_without_bias(LoRA):
+        """merge: bias lost"""
+
+        def merge(self):
+            merged = super().merge()
+            merged.bias = None
+            return merged
+
+    class merge_in_place(LoRA):
+        """merge: in-place change of the base layer"""
+
+        def merge(self):
+            self.base.weight.data += self.update().detach()
+            return self.base
+
+    class unmerged(LoRA):
+        """merge: update left out"""
+
+        def weight(self):
+            return self.base.weight
+
+    class changes_base(LoRA):
+        """forward: in-place change of the base layer"""
+
+        def forward(self, x):
+            output = super().forward(x)
+            self.base.weight.mul_(0.5)
+            return output
+
+    class transposed_a(LoRA):
+        """start: lora_A must have the shape (rank, in_features) = (2, 7)"""
+
+        def start_a(self, rank, in_features):
+            return torch.randn(in_features, rank)
+
+    class plain_tensor(LoRA):
+        """start: lora_B must be an nn.Parameter"""
+
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            del self.lora_B
+            self.lora_B = torch.zeros(self.base.out_features, self.rank)
+
+    class merge_to_tensor(LoRA):
+        """merge: merge() must return an nn.Linear; found a Tensor"""
+
+        def merge(self):
+            return self.weight()
+
+    class blank(LoRA):
+        """forward: is not written yet"""
+
+        def forward(self, x):
+            raise NotImplementedError()
+
+
+class WrongDoRA:
+    class no_normalisation(DoRA):
+        """forward: no normalisation"""
+
+        def factor(self):
+            return self.magnitude
+
+    class random_magnitude(DoRA):
+        """start: random magnitude"""
+
+        def start_magnitude(self):
+            return torch.randn(self.base.out_features, 1)
+
+    class wrong_axis(DoRA):
+        """start: norm over the wrong axis"""
+
+        def norm(self, weight):
+            return weight.norm(dim=0, keepdim=True)
+
+    class wrong_axis_in_forward(DoRA):
+        """forward: norm over the wrong axis"""
+
+        def start_magnitude(self):
+            return self.base.weight.detach().norm(dim=1, keepdim=True)
+
+        def norm(self, weight):
+            return weight.norm(dim=0, keepdim=True)
+
+    class norm_dim_ignored(DoRA):
+        """axis: norm over the wrong axis"""
+
+        def norm(self, weight):
+            return weight.norm(dim=1, keepdim=True)
+
+    class scaling_left_out(DoRA):
+        """forward: scaling left out"""
+
+        def scale(self):
+            return 1.0
+
+    class scaling_twice(DoRA):
+        """forward: scaling applied twice"""
+
+        def update(self):
+            return self.scaling * super().update()
+
+    class base_trainable(DoRA):
+        """start: base weight trainable"""
+
+        def freeze(self):
+            pass
+
+    class b_not_zero(DoRA):
+        """start: lora_B is not zero"""
+
+        def start_b(self, *shape):
+            return torch.randn(*shape)
+
+    class dropout_on_frozen(DoRA):
+        """dropout: dropout on the frozen path"""
+
+        def forward(self, x):
+            return F.linear(self.dropout(x), self.weight(), self.base.bias)
+
+    class no_dropout(DoRA):
+        """dropout: dropout unused"""
+
+        def forward(self, x):
+            return F.linear(x, self.weight(), self.base.bias)
+
+    class bias_lost(DoRA):
+        """forward: bias lost"""
+
+        def forward(self, x):
+            return F.linear(x, self.weight())
+
+    class bias_scaled(DoRA):
+        """forward: bias changed"""
+
+        def forward(self, x):
+            y = self.base(x) + F.linear(self.dropout(x), self.update())
+            return self.factor().flatten() * y
+
+    class magnitude_buffer(DoRA):
+        """start: magnitude must be an nn.Parameter"""
+
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            magnitude = self.magnitude.detach()
+            del self.magnitude
+            self.register_buffer("magnitude", magnitude)
+
+    class magnitude_frozen(DoRA):
+        """start: magnitude frozen"""
+
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self.magnitude.requires_grad_(False)
+
+    class magnitude_detached(DoRA):
+        """gradients: magnitude frozen"""
+
+        def factor(self):
+            return super().factor().detach()
+
+    class magnitude_unused(DoRA):
+        """forward: magnitude unused"""
+
+        def factor(self):
+            return self.norm(self.base.weight) / self.norm(self.base.weight + self.update())
+
+    class plain_lora(DoRA):
+        """forward: magnitude unused"""
+
+        def forward(self, x):
+            return LoRA.forward(self, x)
+
+    class norm_of_base(DoRA):
+        """forward: norm of W0 instead of V"""
+
+        def factor(self):
+            return self.magnitude / self.norm(self.base.weight)
+
+    class on_the_direction(DoRA):
+        """forward: update added to the direction"""
+
+        def forward(self, x):
+            direction = self.base.weight / self.norm(self.base.weight) + self.update()
+            return F.linear(x, self.magnitude * direction / self.norm(direction), self.base.bias)
+
+    class update_normalised(DoRA):
+        """forward: only the update normalised"""
+
+        def forward(self, x):
+            update = self.magnitude * self.update() / self.norm(self.update())
+            return self.base(x) + F.linear(x, update)
+
+    class not_detached(DoRA):
+        """gradients: norm not detached"""
+
+        def factor(self):
+            return self.magnitude / self.norm(self.base.weight + self.update())
+
+    class in_place(DoRA):
+        """forward: in-place change of the base layer"""
+
+        def forward(self, x):
+            self.base.weight += self.update().detach()
+            return F.linear(x, self.factor() * self.base.weight, self.base.bias)
+
+    class merge_without_norm(DoRA):
+        """merge: norm missing from the merged weight"""
+
+        def weight(self):
+            return self.magnitude * (self.base.weight + self.update())
+
+    class merge_as_lora(DoRA):
+        """merge: norm missing from the merged weight"""
+
+        def weight(self):
+            return self.base.weight + self.update()
+
+    class merge_without_bias(DoRA):
+        """merge: bias lost"""
+
+        def merge(self):
+            merged = super().merge()
+            merged.bias = None
+            return merged
+
+    class crash(DoRA):
+        """forward: forward raised TypeError: unsupported operand"""
+
+        def forward(self, x):
+            return x + None
+
+    class blank(DoRA):
+        """start: is not written yet"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
+            raise NotImplementedError()
+
+
+class handed_back(LoRA):
+    def forward(self, x):
+        return layers.LoRALayer.forward(self, x)
+
+
+def make_reference(*arguments, **named):
+    return layers.DoRALayer(*arguments, **named)
+
+
+class Wrapped(nn.Module):
+    """Own parameters, but every result comes from the reference layer inside."""
+
+    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
+        super().__init__()
+        self.inner = layers.DoRALayer(original_layer, rank, alpha, dropout, norm_dim)
+        self.lora_A, self.lora_B = self.inner.lora_A, self.inner.lora_B
+        self.magnitude = self.inner.magnitude
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class FromPeft(nn.Module):
+    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
+        super().__init__()
+        config = peft.LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=["0"], use_dora=True
+        )
+        self.model = peft.get_peft_model(nn.Sequential(original_layer), config)
+
+
+SUBCLASS = type("DoRALayer", (layers.DoRALayer,), {})
+
+EXERCISES = {
+    "lora": (checks.check_lora_layer, RightLoRA, WrongLoRA),
+    "dora": (checks.check_dora_layer, RightDoRA, WrongDoRA),
+}
+HIDDEN_SIZES = [
+    {},
+    {"in_features": 5, "out_features": 9, "rank": 3, "alpha": 12.0, "bias": False, "seed": 4},
+    {"in_features": 6, "out_features": 6, "rank": 6, "alpha": 3.0, "seed": 5},
+    {"dtype": torch.float64, "seed": 6},
+]
+
+
+def answers(holder):
+    return [value for value in vars(holder).values() if isinstance(value, type)]
+
+
+def cases(index):
+    return [
+        pytest.param(check_and_answers[0], answer, id=f"{name}-{answer.__name__}")
+        for name, check_and_answers in EXERCISES.items()
+        for answer in answers(check_and_answers[index])
+    ]
+
+
+def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
+    for _, right, wrong in EXERCISES.values():
+        assert len(answers(right)) >= 3
+        assert len(answers(wrong)) >= 8
+
+
+@pytest.mark.parametrize("sizes", HIDDEN_SIZES)
+@pytest.mark.parametrize(("check", "answer"), cases(1))
+def test_right_answers_pass(check, answer, sizes, capsys):
+    check(answer, **sizes)
+    captured = capsys.readouterr()
+    assert "FAIL" not in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(("check", "answer"), cases(2))
+def test_wrong_answers_are_named(check, answer, capsys):
+    aspect, words = answer.__doc__.split(": ", 1)
+    with pytest.raises(checks.CheckFailed) as raised:
+        check(answer, aspect)
+    assert words in str(raised.value)
+    captured = capsys.readouterr()
+    assert "FAIL" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "named"),
+    [
+        (checks.check_lora_layer, layers.LoRALayer, "lab_utils.layers.LoRALayer"),
+        (checks.check_dora_layer, layers.DoRALayer, "lab_utils.layers.DoRALayer"),
+        (checks.check_dora_layer, SUBCLASS, "lab_utils.layers.DoRALayer"),
+        (checks.check_dora_layer, make_reference, "lab_utils.layers"),
+        (checks.check_dora_layer, Wrapped, "lab_utils.layers"),
+        (checks.check_lora_layer, handed_back, "lab_utils.layers.LoRALayer.forward"),
+        (checks.check_dora_layer, FromPeft, "peft"),
+    ],
+)
+def test_the_reference_is_rejected_by_name(check, answer, named):
+    with pytest.raises(checks.CheckFailed) as raised:
+        check(answer)
+    assert named in str(raised.value)
+    assert "your own" in str(raised.value)
+
+
+def test_a_warning_or_a_print_to_stderr_costs_nothing(capsys):
+    class Talks(DoRA):
+        def forward(self, x):
+            import sys
+            import warnings
+
+            warnings.warn("something is deprecated", stacklevel=1)
+            print("forward was called", file=sys.stderr)
+            return super().forward(x)
+
+    checks.check_dora_layer(Talks)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "forward was called" in captured.out
+
+
+def test_system_exit_is_a_failure():
+    class Exits(DoRA):
+        def merge(self):
+            raise SystemExit
+
+    checks.check_dora_layer(Exits, "forward")
+    with pytest.raises(checks.CheckFailed, match="SystemExit"):
+        checks.check_dora_layer(Exits, "merge")
+
+
+def test_what_a_notebook_shows_is_the_students_lines_and_the_sentence():
+    with pytest.raises(checks.CheckFailed) as raised:
+        checks.check_dora_layer(WrongDoRA.crash, "forward")
+    shown = "\n".join(raised.value._render_traceback_())
+    assert "return x + None" in shown
+    assert "subject.py" not in shown
+    assert shown.endswith("CheckFailed: " + str(raised.value))
+
+
+def test_a_seeded_pass_leaves_the_global_random_state_alone():
+    state = torch.get_rng_state()
+    layer = LoRA(nn.Linear(7, 4), 2, 3.0, 0.5)
+    torch.set_rng_state(state)
+    from lab_utils.checks.subject import LayerSubject
+
+    subject = LayerSubject(lambda base: layer, torch.zeros(4, 7), None, {})
+    before = torch.get_rng_state()
+    subject.forward(torch.ones(2, 7), training=True, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_every_section_that_a_check_names_is_a_heading_of_its_lesson():
+    from pathlib import Path
+
+    from lab_utils.checks import from_scratch, mathematics
+    from lab_utils.checks.report import Mistake
+
+    solutions = Path(__file__).resolve().parents[2] / "solutions" / "dora"
+    for module, lesson in ((mathematics, "01-mathematics"), (from_scratch, "02-from-scratch")):
+        headings = re.findall(r"^# #+ (.*)$", (solutions / f"{lesson}.py").read_text(), re.M)
+        sections = {value.section for value in vars(module).values() if isinstance(value, Mistake)}
+        assert sections
+        assert sections <= set(headings)

@@ -1,0 +1,226 @@
+"""Stock nbgrader grades real submissions: release, autograde, feedback, export, validate."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import release
+from nbgrader.api import Gradebook
+from nbgrader.validator import Validator
+
+LESSONS = ("01-mathematics", "02-from-scratch")
+
+POINTS = {
+    "decompose-rows": 2,
+    "decompose-columns": 2,
+    "decompose-zeros": 1,
+    "recompose-test": 2,
+    "count-lora": 1,
+    "count-dora": 2,
+    "lora-start": 1,
+    "lora-forward": 2,
+    "lora-dropout": 1,
+    "lora-merge": 1,
+    "dora-start": 2,
+    "dora-forward": 3,
+    "dora-axis": 2,
+    "dora-gradients": 2,
+    "dora-dropout": 1,
+    "dora-merge": 2,
+}
+
+
+def solutions():
+    """The solved exercise cells of all lessons, by grade_id."""
+    cells = {}
+    for lesson in LESSONS:
+        notebook = nbformat.read(release.SOLUTIONS / f"{lesson}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            if cell.metadata.get("nbgrader", {}).get("solution"):
+                cells[cell.metadata.nbgrader.grade_id] = cell.source
+    return cells
+
+
+def replaced(grade_id, *pairs):
+    """A solution with some text replaced: what a student got wrong."""
+    source = solutions()[grade_id]
+    for right, wrong in pairs:
+        assert right in source, right
+        source = source.replace(right, wrong)
+    return source
+
+
+def half_right():
+    """Rows only, LoRA parameters only; a DoRA layer without axis, detach and dropout."""
+    return solutions() | {
+        "decompose": replaced("decompose", ("dim=norm_dim", "dim=1")),
+        "count-trainable": replaced("count-trainable", ('method == "dora"', "False")),
+        "dora-layer": replaced(
+            "dora-layer",
+            ("dim=norm_dim", "dim=1"),
+            ("dim=self.norm_dim", "dim=1"),
+            ("updated.detach()", "updated"),
+            ("self.dropout(x), factor", "x, factor"),
+        ),
+    }
+
+
+def wrong_axis():
+    """Every norm over dimension 0, whatever is asked."""
+    return solutions() | {
+        "decompose": replaced("decompose", ("dim=norm_dim", "dim=0")),
+        "count-trainable": replaced("count-trainable", ("if norm_dim == 1", "if norm_dim == 2")),
+        "dora-layer": replaced(
+            "dora-layer", ("dim=norm_dim", "dim=0"), ("dim=self.norm_dim", "dim=0")
+        ),
+    }
+
+
+def crashing():
+    """A syntax error in one exercise, an error at run time in another, an exit in a third."""
+    return solutions() | {
+        "decompose": "def decompose(weight, norm_dim=1, eps=1e-8)\n    return weight, weight",
+        "recompose": "def recompose(magnitude, direction):\n    raise SystemExit",
+        "dora-layer": replaced("dora-layer", ("factor = self.factor()", "factor = self.norm()")),
+    }
+
+
+# What each student hands in, and the points that are lost.
+STUDENTS = {
+    "perfect": (solutions, {}),
+    "blank": (dict, POINTS),
+    "half-right": (
+        half_right,
+        {"decompose-columns", "decompose-zeros", "count-dora"}
+        | {"dora-axis", "dora-gradients", "dora-dropout"},
+    ),
+    "wrong-axis": (
+        wrong_axis,
+        {"decompose-rows", "decompose-zeros", "count-dora"}
+        | {"dora-start", "dora-forward", "dora-gradients", "dora-merge"},
+    ),
+    "crashing": (
+        crashing,
+        {"decompose-rows", "decompose-columns", "decompose-zeros", "recompose-test"}
+        | {"dora-start", "dora-forward", "dora-axis", "dora-gradients", "dora-dropout"}
+        | {"dora-merge"},
+    ),
+}
+
+
+def answered(lesson, answers):
+    """A released notebook with a student's answers in its exercise cells."""
+    notebook = nbformat.read(release.NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+        cell.source = answers.get(grade_id, cell.source)
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A course folder in which the five submissions were graded."""
+    folder = tmp_path_factory.mktemp("course")
+    (folder / "nbgrader_config.py").write_text((release.ROOT / "nbgrader_config.py").read_text())
+    source = folder / "solutions" / "dora"
+    source.mkdir(parents=True)
+    for lesson in LESSONS:
+        for suffix in (".ipynb", ".py"):
+            content = (release.SOLUTIONS / f"{lesson}{suffix}").read_bytes()
+            (source / f"{lesson}{suffix}").write_bytes(content)
+    nbgrader(folder, "generate_assignment", "dora")
+    for student, (answers, _) in STUDENTS.items():
+        submission = folder / "grading" / "submitted" / student / "dora"
+        submission.mkdir(parents=True)
+        for lesson in LESSONS:
+            nbformat.write(answered(lesson, answers()), submission / f"{lesson}.ipynb")
+    nbgrader(folder, "autograde", "dora")
+    return folder
+
+
+def nbgrader(folder, *arguments):
+    """Call the command line as an instructor would; fail with what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_release_holds_notebooks_only(course):
+    files = sorted(path.name for path in (course / "notebooks" / "dora").iterdir())
+    assert files == [f"{lesson}.ipynb" for lesson in LESSONS]
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_marks_of_each_exercise(course, student):
+    lost = STUDENTS[student][1]
+    expected = {grade_id: 0 if grade_id in lost else p for grade_id, p in POINTS.items()}
+    with Gradebook(f"sqlite:///{course / 'grading' / 'gradebook.db'}") as gradebook:
+        submission = gradebook.find_submission("dora", student)
+        grades = [grade for notebook in submission.notebooks for grade in notebook.grades]
+        assert {grade.name: grade.max_score for grade in grades} == POINTS
+        assert {grade.name: grade.auto_score for grade in grades} == expected
+        assert submission.score == sum(expected.values())
+
+
+def test_feedback_names_the_mistakes(course):
+    nbgrader(course, "generate_feedback", "dora")
+    page = course / "grading" / "feedback" / "wrong-axis" / "dora" / "02-from-scratch.html"
+    assert "Known mistake: norm over the wrong axis." in page.read_text()
+    blank = course / "grading" / "feedback" / "blank" / "dora" / "01-mathematics.html"
+    assert "is not written yet" in blank.read_text()
+
+
+def test_export(course):
+    nbgrader(course, "export", "--to", "grades.csv")
+    with open(course / "grades.csv", newline="") as file:
+        scores = {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)}
+    total = sum(POINTS.values())
+    assert scores.keys() == STUDENTS.keys()
+    assert scores["perfect"] == total
+    assert scores["blank"] == 0
+    assert all(0 < scores[name] < total for name in ("half-right", "wrong-axis", "crashing"))
+
+
+def test_nothing_of_a_students_code_or_mark_is_tracked_by_git():
+    for name in ("grading/gradebook.db", "grading/submitted/a/dora/01-mathematics.ipynb"):
+        done = subprocess.run(["git", "check-ignore", "-q", name], cwd=release.ROOT)
+        assert done.returncode == 0, name
+
+
+@pytest.mark.parametrize(("student", "failing"), [("perfect", 0), ("blank", 6)])
+def test_validate(tmp_path, student, failing):
+    """What the Validate button does. (The command exits with 0 whatever it finds.)"""
+    path = tmp_path / "01-mathematics.ipynb"
+    nbformat.write(answered("01-mathematics", STUDENTS[student][0]()), path)
+    result = Validator().validate(str(path))
+    assert len(result.get("failed", [])) == failing
+    assert "changed" not in result
+
+
+def test_a_deleted_test_cell_comes_back_and_a_shadowing_file_is_not_graded(course):
+    submission = course / "grading" / "submitted" / "deleter" / "dora"
+    submission.mkdir(parents=True)
+    notebook = answered("01-mathematics", solutions() | {"decompose": "decompose = None"})
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade_id") != "decompose-rows"
+    ]
+    nbformat.write(notebook, submission / "01-mathematics.ipynb")
+    nbformat.write(answered("02-from-scratch", {}), submission / "02-from-scratch.ipynb")
+    Path(submission, "torch.py").write_text("raise SystemExit")
+    nbgrader(course, "autograde", "dora", "--student", "deleter")
+    with Gradebook(f"sqlite:///{course / 'grading' / 'gradebook.db'}") as gradebook:
+        found = gradebook.find_submission_notebook("01-mathematics", "dora", "deleter")
+        scores = {grade.name: grade.auto_score for grade in found.grades}
+    assert scores["decompose-rows"] == 0
+    assert scores["recompose-test"] == 2

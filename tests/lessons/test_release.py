@@ -1,0 +1,193 @@
+"""The way of a lesson: text, executed solution and student's notebook say the same."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+import release
+from nbclient import NotebookClient
+
+TEXTS = sorted(release.SOLUTIONS.glob("*.py"))
+every_lesson = pytest.mark.parametrize("text", TEXTS, ids=[text.stem for text in TEXTS])
+
+
+def solution_of(text):
+    return nbformat.read(text.with_suffix(".ipynb"), as_version=4)
+
+
+def released_of(text):
+    return nbformat.read(release.NOTEBOOKS / f"{text.stem}.ipynb", as_version=4)
+
+
+def role(cell):
+    """Return "solution", "test" or "" for a cell that is neither."""
+    nbgrader = cell.metadata.get("nbgrader", {})
+    return "test" if nbgrader.get("grade") else "solution" if nbgrader.get("solution") else ""
+
+
+def test_there_are_lessons():
+    assert [text.stem for text in TEXTS][:2] == ["01-mathematics", "02-from-scratch"]
+    for folder in (release.SOLUTIONS, release.NOTEBOOKS):
+        found = sorted(path.stem for path in folder.glob("*.ipynb"))
+        assert found == [text.stem for text in TEXTS]
+
+
+@every_lesson
+def test_the_solution_is_what_its_text_gives(text):
+    expected, found = release.read_lesson(text), solution_of(text)
+    for key in ("id", "cell_type", "source", "metadata"):
+        assert [cell[key] for cell in found.cells] == [cell[key] for cell in expected.cells], key
+
+
+@every_lesson
+def test_the_solution_was_executed_from_top_to_bottom_without_an_error(text):
+    cells = [cell for cell in solution_of(text).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert "error" not in {output.output_type for output in outputs}
+    assert "stderr" not in {output.get("name") for output in outputs}
+
+
+@pytest.fixture(scope="module")
+def made_again(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    return {path.stem: path for path in release.generate_assignment(folder, "--no-db")}
+
+
+@every_lesson
+def test_the_students_notebook_is_what_nbgrader_makes_of_the_solution(text, made_again):
+    found = (release.NOTEBOOKS / f"{text.stem}.ipynb").read_text()
+    assert found == made_again[text.stem].read_text()
+
+
+@every_lesson
+def test_nothing_of_a_solution_a_hidden_test_or_an_output_is_released(text):
+    released = {cell.id: cell for cell in released_of(text).cells}
+    for cell in released.values():
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert "SOLUTION" not in cell.source
+        assert "HIDDEN" not in cell.source
+    assert released_of(text).metadata.keys() == {"kernelspec", "language_info"}
+
+    secrets = 0
+    for cell in solution_of(text).cells:
+        regions = re.findall(
+            r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", cell.source, re.DOTALL
+        )
+        for line in "".join(regions).splitlines():
+            if line.strip() and line.strip() not in cell.source.split("### BEGIN")[0]:
+                secrets += 1
+                assert line.strip() not in released[cell.id].source
+    assert secrets > 10, "the test looked at nothing"
+
+
+def test_only_notebooks_are_released():
+    listed = subprocess.run(
+        ["git", "ls-files", "notebooks"],
+        cwd=release.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files = listed.stdout.split()
+    assert all(Path(name).suffix == ".ipynb" for name in files)
+    present = [
+        path for path in release.NOTEBOOKS.rglob("*") if ".ipynb_checkpoints" not in path.parts
+    ]
+    assert all(path.suffix == ".ipynb" for path in present)
+
+
+@every_lesson
+def test_exercises_are_well_formed(text):
+    cells = [cell for cell in solution_of(text).cells if role(cell)]
+    for cell in cells:
+        assert cell.metadata.nbgrader.locked == (role(cell) == "test")
+        if role(cell) == "solution":
+            assert "### BEGIN SOLUTION" in cell.source
+        else:
+            assert cell.metadata.nbgrader.points > 0
+            assert cell.source.startswith("checks.check_"), "a test cell is one call of a check"
+            assert "### BEGIN HIDDEN TESTS" in cell.source
+
+
+@every_lesson
+def test_a_blank_notebook_fails_in_exercise_and_test_cells_only(text):
+    notebook = released_of(text)
+    NotebookClient(
+        notebook,
+        timeout=60,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": str(release.NOTEBOOKS)}},
+    ).execute()
+    tests = [cell for cell in notebook.cells if role(cell) == "test"]
+    assert tests
+    for cell in notebook.cells:
+        errors = [o for o in cell.get("outputs", []) if o.output_type == "error"]
+        if not role(cell):
+            assert not errors, cell.source
+    for cell in tests:
+        (error,) = (o for o in cell.outputs if o.output_type == "error")
+        assert error.ename == "CheckFailed"
+        assert "is not written yet" in error.evalue
+        assert all("lab_utils" not in line for line in error.traceback), "the stack is not shown"
+
+
+def test_an_edit_changes_the_id_of_no_other_cell():
+    cells = release.read_lesson(TEXTS[0]).cells
+    before = release.stable_ids(cells)
+    assert len(set(before)) == len(before)
+    edited = [nbformat.v4.new_markdown_cell("a new first cell"), *cells]
+    assert release.stable_ids(edited)[1:] == before
+    cells[3].source += "\n# a remark"
+    after = release.stable_ids(cells)
+    changed = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    assert changed == [3]
+    twins = [nbformat.v4.new_code_cell("x = 1") for _ in range(3)]
+    assert len(set(release.stable_ids(twins))) == 3
+
+
+def test_widget_ids_are_numbered():
+    notebook = nbformat.v4.new_notebook()
+    state = {"f" * 32: {"children": "IPY_MODEL_" + "e" * 32}, "e" * 32: {}}
+    notebook.metadata["widgets"] = {release.WIDGETS: {"state": state}}
+    stable = release.with_stable_widgets(notebook).metadata["widgets"][release.WIDGETS]["state"]
+    assert stable == {"0" * 32: {"children": "IPY_MODEL_" + "0" * 31 + "1"}, "0" * 31 + "1": {}}
+
+
+def test_edits_in_a_solutions_notebook_are_not_lost(tmp_path):
+    text, solution = tmp_path / TEXTS[0].name, tmp_path / f"{TEXTS[0].stem}.ipynb"
+    shutil.copy(TEXTS[0], text)
+    shutil.copy(TEXTS[0].with_suffix(".ipynb"), solution)
+    release.refuse_lost_edits(text, solution)
+    text.write_text(text.read_text() + "\n# %%\nprint('new in the text')\n")
+    release.refuse_lost_edits(text, solution)
+
+    notebook = nbformat.read(solution, as_version=4)
+    notebook.cells[1].source += "\nprint('edited in the notebook')"
+    nbformat.write(notebook, solution)
+    with pytest.raises(
+        release.WorkWouldBeLost, match=r"has edits that 01-mathematics\.py does not"
+    ):
+        release.refuse_lost_edits(text, solution)
+
+
+@pytest.mark.parametrize("work", ["answer", "output"])
+def test_a_students_work_is_not_overwritten(tmp_path, work):
+    path = tmp_path / "01-mathematics.ipynb"
+    shutil.copy(release.NOTEBOOKS / path.name, path)
+    release.refuse_students_work(path)
+    notebook = nbformat.read(path, as_version=4)
+    if work == "answer":
+        cell = next(cell for cell in notebook.cells if role(cell) == "solution")
+        cell.source = "def decompose(weight, norm_dim=1, eps=1e-8):\n    return weight, weight"
+    else:
+        cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
+    nbformat.write(notebook, path)
+    with pytest.raises(release.WorkWouldBeLost, match="holds answers or outputs"):
+        release.refuse_students_work(path)

@@ -17,6 +17,8 @@ help:
 lab: .venv/lab.stamp
 	$(BIN)/jupyter lab notebooks/dora --ServerApp.ip=127.0.0.1 $(ARGS)
 
+# One thread each: two workers with kernels of two threads each slow each other down.
+test: export OMP_NUM_THREADS = 1
 test: .venv/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout=60 tests solutions $(ARGS)

@@ -72,7 +72,8 @@ class LoRALayer(nn.Module):
 
     def _low_rank(self, x: Tensor) -> Tensor:
         """Return `B A dropout(x)`, from right to left: `B A` itself is never built."""
-        return F.linear(F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A), self.lora_B)
+        x = self.dropout(x).to(self.lora_A.dtype)
+        return x @ self.lora_A.T @ self.lora_B.T
 
     def updated_weight(self) -> Tensor:
         """Return `W0 + scaling * B A`, `(out_features, in_features)`."""
@@ -132,8 +133,7 @@ class DoRALayer(LoRALayer):
     """
 
     eps = 1e-8  # the smallest norm to divide by
-    # Below this share of ||W0||^2 + ||scaling B A||^2, a squared norm is computed from V itself.
-    cancellation_share = 0.1
+    cancellation_share = 0.1  # see `_factored_norm`
 
     def __init__(
         self,
@@ -175,8 +175,8 @@ class DoRALayer(LoRALayer):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x`, `(..., in_features)`, to `(..., out_features)`.
 
-        `W' x = (m / ||V||) * (W0 x + scaling * B A x)`: the factor is one number per output
-        (`norm_dim=1`) or per input (`norm_dim=0`), so it scales a vector instead of a weight.
+        The factor `m / ||V||` is one number per output (`norm_dim=1`) or per input
+        (`norm_dim=0`), so it scales a vector: `W' x = (m / ||V||) * (W0 x + scaling * B A x)`.
         """
         weight, bias = self.original_layer.weight, self.original_layer.bias
         norm_scale = (self.magnitude / self._factored_norm()).flatten()
@@ -198,8 +198,8 @@ class DoRALayer(LoRALayer):
 
     def _norm_of(self, updated: Tensor) -> Tensor:
         """Return `||V||` of a weight that is there, in the shape of `magnitude`."""
-        constant_or_not = updated.detach() if self.detach_norm else updated
-        norm = torch.linalg.vector_norm(constant_or_not, dim=self.norm_dim, keepdim=True)
+        vectors = updated.detach() if self.detach_norm else updated
+        norm = torch.linalg.vector_norm(vectors, dim=self.norm_dim, keepdim=True)
         return norm.clamp_min(self.eps)
 
     def _factored_norm(self) -> Tensor:
@@ -212,12 +212,11 @@ class DoRALayer(LoRALayer):
         W0, A, B, s = self.original_layer.weight, self.lora_A, self.lora_B, self.scaling
         if self.norm_dim == 0:  # the columns of V are the rows of V^T = W0^T + s A^T B^T
             W0, A, B = W0.T, B.T, A.T
-        base_squared = self.base_norm.flatten() ** 2
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_norm):
-            # A takes the dtype of W0, not W0 that of A: a half-precision W0 is not copied.
+            # A takes the dtype of W0, so that a half-precision W0 is not copied.
             overlap = (B * (W0 @ A.T.to(W0.dtype))).sum(dim=1)
             update_squared = (B * (B @ (A @ A.T))).sum(dim=1)
-            lengths_squared = base_squared + s**2 * update_squared
+            lengths_squared = self.base_norm.flatten() ** 2 + s**2 * update_squared
             squared = lengths_squared + 2 * s * overlap
             # Where the update undoes most of w0, large terms of opposite sign leave a small
             # sum that keeps their rounding errors: the norm would lose its digits, and its

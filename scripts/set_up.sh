@@ -46,6 +46,11 @@ attempt "Installing the lab" .venv/bin/python -m pip install --disable-pip-versi
 attempt "Registering the kernel" .venv/bin/python -m ipykernel install \
     --prefix .venv --name python3 --display-name "DoRA Lab (Python 3)"
 
+# JupyterLab asks at its first start whether it may fetch news; the lab opens without a question.
+settings=.venv/share/jupyter/lab/settings
+mkdir -p $settings && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
+    > $settings/overrides.json || fail "Configuring JupyterLab failed: $settings cannot be written."
+
 touch .venv/lab.stamp
 case $1 in *test*) touch .venv/test.stamp ;; esac
 rm .venv/unfinished

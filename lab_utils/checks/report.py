@@ -47,7 +47,7 @@ class Mistake:
     section: str
 
     def __str__(self) -> str:
-        return f"Known mistake: {self.name}. {self.why} See the section “{self.section}”."
+        return f"Known mistake: {self.name}.\n{self.why}\nSee the section “{self.section}”."
 
 
 class Report:

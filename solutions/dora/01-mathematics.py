@@ -24,7 +24,8 @@
 # **How a lesson works.** Cells with `# YOUR CODE HERE` are exercises. The cell below an exercise
 # checks it: it prints a line for each property and, if one fails, a sentence that says what was
 # expected, what was found and, where it can tell, which mistake it is. The *Validate* button runs
-# all of them. Every other cell works whether or not an exercise is solved.
+# all of them. Every other cell works whether or not an exercise is solved; but *Run All* stops at
+# the first check that fails, so run cell by cell with Shift+Enter.
 
 # %%
 import torch
@@ -169,7 +170,7 @@ checks.check_decompose(decompose, "columns", seed=14, dtype=torch.float64)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# Rows and columns of zeros (1 point):
+# A row of zeros (1 point):
 
 # %% nbgrader={"grade": true, "grade_id": "decompose-zeros", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 checks.check_decompose(decompose, "zeros")

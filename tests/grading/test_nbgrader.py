@@ -94,8 +94,7 @@ STUDENTS = {
     "blank": (dict, POINTS),
     "half-right": (
         half_right,
-        {"decompose-columns", "decompose-zeros", "count-dora"}
-        | {"dora-axis", "dora-gradients", "dora-dropout"},
+        {"decompose-columns", "count-dora"} | {"dora-axis", "dora-gradients", "dora-dropout"},
     ),
     "wrong-axis": (
         wrong_axis,

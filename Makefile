@@ -6,6 +6,8 @@
 BIN := .venv/bin
 ARGS ?=
 export PYTHON
+# nbgrader calls `alembic` by its name, in JupyterLab's Formgrader too.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help lab test release
 

@@ -95,7 +95,7 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
     results = {"lora": ("LoRA: w0 + u", updated)}
     results["dora"] = ("DoRA: m (w0 + u) / ||w0 + u||", magnitude * updated / norm)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharex=True, sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharex=True, sharey=True)
         for ax, (method, (title, vector)) in zip(axes, results.items(), strict=True):
             ax.add_patch(plt.Circle((0, 0), 2.0, fill=False, linestyle=":", color="0.6"))
             if method == "dora":

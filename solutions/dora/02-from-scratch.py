@@ -254,8 +254,8 @@ for in_features, out_features in ((6, 6), (6, 4)):
 #
 # $$\nabla_v L = \frac{m}{\lVert v \rVert} \Bigl(I - \frac{v v^\top}{\lVert v \rVert^2}\Bigr) \nabla_{w'} L$$
 #
-# is the gradient of the merged row, scaled, and without its part along $v$: a step cannot lengthen
-# $v$, only turn it. To get it, autograd has to keep what it needs to differentiate the norm. The
+# is the gradient of the merged row, scaled, and without its part along $v$: a small step turns $v$
+# and leaves its length. To get it, autograd has to keep what it needs to differentiate the norm. The
 # paper's section 4.3 therefore treats the norm as a constant $C$ in the backward pass (eq. 11):
 #
 # $$\nabla_v L = \frac{m}{C} \nabla_{w'} L$$

@@ -93,11 +93,12 @@ class LayerSubject:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.name = getattr(layer_type, "__name__", repr(layer_type))
-        if isinstance(layer_type, type) and issubclass(layer_type, lab_utils.layers.LoRALayer):
-            raise CheckFailed(
-                f"{self.name} is or subclasses lab_utils.layers.{layer_type.__mro__[0].__name__}; "
-                "this exercise asks for your own code."
-            )
+        for parent in getattr(layer_type, "__mro__", ()):
+            if parent.__module__ == lab_utils.layers.__name__:
+                raise CheckFailed(
+                    f"{self.name} is or subclasses {parent.__module__}.{parent.__name__}, which is "
+                    "the reference; this exercise asks for your own code."
+                )
         out_features, in_features = weight.shape
         self.base = nn.Linear(in_features, out_features, bias=bias is not None)
         with torch.no_grad():

@@ -529,7 +529,7 @@ class FromPeft(nn.Module):
         self.model = peft.get_peft_model(nn.Sequential(original_layer), config)
 
 
-SUBCLASS = type("DoRALayer", (layers.DoRALayer,), {})
+SUBCLASS = type("MyLayer", (layers.DoRALayer,), {})
 
 EXERCISES = {
     "lora": (checks.check_lora_layer, RightLoRA, WrongLoRA),

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -26,12 +27,25 @@ def server(tmp_path_factory):
         text=True,
     )
     try:
-        # It announces the address before it listens, and again, for people to copy, when it does.
-        lines = (re.match(r"\s+(http://\S+)/lab\?token=(\w+)$", line) for line in process.stderr)
-        yield next(line for line in lines if line).groups()
+        lines = (re.search(r"(http://\S+)/lab\?token=(\w+)", line) for line in process.stderr)
+        url, token = next(line for line in lines if line).groups()
+        wait_until_it_listens(url, process)
+        yield url, token
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def wait_until_it_listens(url, process, seconds=60):
+    """It announces its address before it listens there."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return get(f"{url}/api")
+        except urllib.error.URLError:
+            assert process.poll() is None, "JupyterLab stopped"
+            assert time.monotonic() < deadline, f"JupyterLab did not listen within {seconds} s"
+            time.sleep(0.2)
 
 
 def get(url):

@@ -1,0 +1,283 @@
+"""Compare methods fairly: choose each one's learning rate, pair the seeds, give an interval."""
+
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from joblib import Parallel, delayed
+from scipy import stats
+from tqdm.auto import tqdm
+
+from lab_utils.training import Settings, train_and_evaluate
+
+SETTINGS = tuple(Settings.__dataclass_fields__)
+RESULTS = Path(__file__).parent / "results"
+
+
+class PairingError(ValueError):
+    """Two runs that were to be compared differ in more than the method."""
+
+
+def sweep(
+    runs: Sequence[Settings], results_file: str | os.PathLike, *, n_jobs: int = -1
+) -> list[dict]:
+    """Train every run that the results file lacks, several at a time, and return all of them.
+
+    Each result is written as soon as it is there, so an interrupted sweep loses only the runs
+    that were under way: call it again and it goes on. Runs go through joblib: processes on this
+    machine, or, inside `joblib.parallel_config(backend="dask")`, the workers of the Dask cluster
+    that a `distributed.Client` is connected to.
+
+    Args:
+        runs: what to train.
+        results_file: JSON lines, one a run; made if it is not there.
+        n_jobs: runs at a time; -1 for as many as there are cores or workers.
+
+    Returns:
+        A record of each run (see `as_record`), in the order of `runs`.
+
+    Raises:
+        ValueError: the results file holds a line that is no record.
+        RuntimeError: runs raised an error; the others were finished and written.
+    """
+    path = Path(results_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_unfinished_line(path)
+    found = {_key(record): record for record in read_results(path)} if path.exists() else {}
+    missing = [run for run in dict.fromkeys(runs) if _key(asdict(run)) not in found]
+    failures = []
+    with open(path, "a", encoding="utf-8") as file, tqdm(total=len(missing), unit="run") as bar:
+        # results come as they are finished, not in the order of the runs
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+        for run, outcome in parallel(delayed(_attempt)(run) for run in missing):
+            bar.update()
+            if isinstance(outcome, Exception):
+                failures.append((run, outcome))
+                continue
+            found[_key(outcome)] = outcome
+            file.write(json.dumps(outcome) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    if failures:
+        run, error = failures[0]
+        raise RuntimeError(f"{len(failures)} of {len(missing)} runs failed; {run}: {error}")
+    return [found[_key(asdict(run))] for run in runs]
+
+
+def _attempt(run: Settings) -> tuple[Settings, dict | Exception]:
+    """Train in a worker; hand an error back instead of raising it, which would end the sweep."""
+    try:
+        return run, as_record(train_and_evaluate(verbose=False, **asdict(run)))
+    except Exception as error:
+        return run, error
+
+
+def as_record(result: dict, parts: int = 24) -> dict:
+    """Return what a results file keeps of a run: numbers and short lists, and where it was made.
+
+    `step_losses` and `gradient_norms` become means over `parts` equal stretches of the training,
+    and `magnitude_history` is left out.
+    """
+    record = {key: value for key, value in result.items() if key != "magnitude_history"}
+    for key in ("step_losses", "gradient_norms"):
+        stretches = torch.tensor(result[key]).tensor_split(parts)
+        record[key] = [round(s.mean().item(), 4) for s in stretches if len(s)]
+    record["made_with"] = {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    return record
+
+
+def read_results(path: str | os.PathLike) -> list[dict]:
+    """Return the records of a results file.
+
+    Raises:
+        ValueError: a line is no record. (A last line that was cut short is none either, but
+            `sweep` removes it.)
+    """
+    records = []
+    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            _key(record)
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number} is not the record of a run ({error}); delete that line, "
+                "and the sweep will train the run again"
+            ) from error
+        records.append(record)
+    return records
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Remove a last line without an end: its writer was interrupted."""
+    if path.exists():
+        with open(path, "rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _key(record: dict) -> tuple:
+    """Return what tells a run from every other: its settings."""
+    return tuple(record[name] for name in SETTINGS)
+
+
+def select(records: Sequence[dict], **settings) -> list[dict]:
+    """Return the records that have these settings, ordered by seed."""
+    chosen = [r for r in records if all(r[name] == value for name, value in settings.items())]
+    return sorted(chosen, key=lambda record: record["seed"])
+
+
+def learning_rate_curve(records: Sequence[dict], metric: str) -> dict[float, list[float]]:
+    """Return the metric of every seed by learning rate, both in rising order.
+
+    Raises:
+        ValueError: there are no records, or not every rate was run with the same seeds, which
+            would compare rates by luck.
+    """
+    rates = sorted({record["learning_rate"] for record in records})
+    by_rate = {rate: select(records, learning_rate=rate) for rate in rates}
+    seeds = {rate: [record["seed"] for record in found] for rate, found in by_rate.items()}
+    if not rates or any(found != seeds[rates[0]] for found in seeds.values()):
+        raise ValueError(f"the seeds by learning rate are {seeds}; they must be the same for each")
+    return {rate: [record[metric] for record in found] for rate, found in by_rate.items()}
+
+
+def choose_learning_rate(records: Sequence[dict]) -> float:
+    """Return the rate with the lowest mean validation loss.
+
+    Args:
+        records: runs of one method at one rank, with the same seeds at every rate. A run that
+            ended in NaN counts as infinitely bad.
+
+    Raises:
+        ValueError: as in `learning_rate_curve`, or no rate gave a finite loss.
+    """
+    means = {
+        rate: statistics.fmean(math.inf if math.isnan(loss) else loss for loss in losses)
+        for rate, losses in learning_rate_curve(records, "validation_loss").items()
+    }
+    best = min(means, key=means.get)
+    if math.isinf(means[best]):
+        raise ValueError(f"every learning rate diverged: {sorted(means)}; try lower ones")
+    return best
+
+
+def at_chosen_rate(records: Sequence[dict]) -> list[dict]:
+    """Return the runs at the rate that `choose_learning_rate` picks, ordered by seed."""
+    return select(records, learning_rate=choose_learning_rate(records))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much another method's loss differs from a baseline's: below zero, the other is lower.
+
+    Attributes:
+        baseline, other: names of the methods.
+        mean: of the differences, `other - baseline`, over the seeds.
+        low, high: ends of the confidence interval of the mean.
+        relative: `mean` as a share of the baseline's mean loss.
+        seeds: how many pairs.
+        confidence: of the interval.
+    """
+
+    baseline: str
+    other: str
+    mean: float
+    low: float
+    high: float
+    relative: float
+    seeds: int
+    confidence: float
+
+    def __str__(self) -> str:
+        """Say what follows, and no more than that."""
+        interval = (
+            f"{self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f}, "
+            f"{self.seeds} paired seeds"
+        )
+        if self.low <= 0 <= self.high:
+            return (
+                f"{self.other} minus {self.baseline}: {self.mean:+.4f} ({interval}). The interval "
+                "holds zero: these runs do not show which of the two ends lower."
+            )
+        lower, higher = (
+            (self.other, self.baseline) if self.mean < 0 else (self.baseline, self.other)
+        )
+        return (
+            f"{self.other} minus {self.baseline}: {self.mean:+.4f} ({interval}). {lower} ends "
+            f"lower than {higher}, by {abs(self.relative):.1%}, on this task with these settings."
+        )
+
+
+def paired_difference(
+    baseline: Sequence[dict],
+    other: Sequence[dict],
+    metric: str = "test_loss",
+    confidence: float = 0.95,
+) -> PairedDifference:
+    """Compare two methods seed by seed, with Student's t interval of the mean difference.
+
+    The seeds' own luck (their batches, their `lora_A`) is the same on both sides and drops out
+    of the difference, so the interval is narrower than that of two separate means.
+
+    Args:
+        baseline, other: runs of one method each, the same seeds in both.
+        metric: what to compare, `"test_loss"` or `"validation_loss"`.
+        confidence: of the interval, between 0 and 1.
+
+    Raises:
+        PairingError: the seeds differ, or the runs of a seed started from another base or
+            `lora_A`, saw other batches, or are of another length: their difference would not be
+            the method's.
+        ValueError: there are fewer than two pairs, or a loss is NaN.
+    """
+    seeds = [sorted(record["seed"] for record in records) for records in (baseline, other)]
+    if seeds[0] != seeds[1]:
+        raise PairingError(f"the seeds are {seeds[0]} and {seeds[1]}; they must be the same")
+    if len(seeds[0]) < 2:
+        raise ValueError(f"there are {len(seeds[0])} pairs; an interval needs two or more")
+    pairs = list(zip(select(baseline), select(other), strict=True))
+    for left, right in pairs:
+        _check_pair(left, right)
+    differences = [right[metric] - left[metric] for left, right in pairs]
+    if not all(math.isfinite(difference) for difference in differences):
+        raise ValueError(f"the differences are {differences}; a run diverged")
+    mean = statistics.fmean(differences)
+    spread = stats.sem(differences)
+    # Equal differences have no spread, and the interval is the point.
+    low, high = (
+        stats.t.interval(confidence, len(pairs) - 1, mean, spread) if spread else (mean,) * 2
+    )
+    return PairedDifference(
+        baseline=baseline[0]["adapter_type"],
+        other=other[0]["adapter_type"],
+        mean=mean,
+        low=float(low),
+        high=float(high),
+        relative=mean / statistics.fmean(left[metric] for left, _ in pairs),
+        seeds=len(pairs),
+        confidence=confidence,
+    )
+
+
+def _check_pair(left: dict, right: dict) -> None:
+    same = ["base", "batches"]
+    if left["rank"] == right["rank"]:  # another rank has another lora_A, and so has none at all
+        same.append("lora_A")
+    for what in same:
+        if left["pairing"][what] != right["pairing"][what]:
+            raise PairingError(
+                f"the runs of seed {left['seed']} ({left['adapter_type']} and "
+                f"{right['adapter_type']}) have not the same {what}, so their difference is not "
+                "that of the methods; train both with train_and_evaluate and the same seed"
+            )

@@ -1,0 +1,282 @@
+"""Train one adapter on one task, so that runs of the same seed differ in the method alone."""
+
+import contextlib
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from tqdm.auto import tqdm
+
+from lab_utils.adapters import ADAPTERS, adapter_layers, add_adapters_to_model, trainable_parameters
+from lab_utils.data import TASKS, Split, Task
+from lab_utils.layers import DoRALayer, LoRALayer
+from lab_utils.memory import PeakMemory
+
+METHODS = (*ADAPTERS, "full", "frozen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the numbers of a run. `train_and_evaluate` says what each field means.
+
+    Raises:
+        ValueError: a value is out of range or names nothing known.
+    """
+
+    adapter_type: str
+    n_epochs: int = 3
+    rank: int | None = 8
+    task: str = "language"
+    alpha: float | None = None
+    learning_rate: float = 5e-3
+    seed: int = 0
+    batch_size: int = 8
+    max_norm: float = 1.0
+    weight_decay: float = 0.01
+    rank_stabilized: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("adapter_type", METHODS), ("task", TASKS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of "
+                    f"{', '.join(map(repr, allowed))}"
+                )
+        for name in ("n_epochs", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate!r}; it must be a finite number above 0"
+            )
+        if self.adapter_type not in ADAPTERS:  # no adapter, so no rank: one run, not one a rank
+            object.__setattr__(self, "rank", None)
+            object.__setattr__(self, "alpha", None)
+        elif self.alpha is None:
+            object.__setattr__(self, "alpha", 2.0 * self.rank)
+
+
+def train_and_evaluate(
+    adapter_type: str,
+    n_epochs: int = 3,
+    rank: int = 8,
+    verbose: bool = True,
+    *,
+    on_step: Callable[[int, nn.Module], None] | None = None,
+    **settings,
+) -> dict:
+    """Adapt the base model of a task by one method, and measure how well that went.
+
+    Every method of a seed starts from the same base and, if it has one, the same `lora_A`, and
+    sees the same batches in the same order. The optimiser is AdamW with clipped gradients and a
+    learning rate that falls to zero along a cosine. The same call gives the same numbers again.
+
+    Args:
+        adapter_type: `"lora"`, `"dora"`, `"dora-input"` (as in `add_adapters_to_model`), `"full"`
+            (every parameter of the model is trained) or `"frozen"` (none is).
+        n_epochs: passes over the training part.
+        rank: of the adapters; `"full"` and `"frozen"` have none.
+        verbose: show a progress bar.
+        on_step: called with the step and the model, once before training (step 0) and after
+            every step.
+        settings: any of
+
+            - `task`: `"language"` (default) or `"regression"`, see `lab_utils.data`;
+            - `alpha`: strength of the adapters; by default `2 * rank`, as in the paper (table 8);
+            - `learning_rate` at the first step, 5e-3;
+            - `seed` of `lora_A` and of the order of the batches, 0;
+            - `batch_size`, 8 examples; what does not fill a batch is left out of the epoch;
+            - `max_norm`, 1.0: the gradient of all trained parameters is clipped to this length;
+            - `weight_decay` of `lora_A` and `lora_B`, or of all matrices for `"full"`, 0.01. A
+              magnitude gets none: decay would pull it to zero, whatever the data say;
+            - `rank_stabilized`: as in `LoRALayer`, False.
+
+    Returns:
+        The settings by their names, and
+
+        - `trainable_params`: how many numbers were trained;
+        - `train_losses`: the mean loss of each epoch; `final_train_loss`: the last of them;
+        - `validation_losses`: before training and after each epoch; `validation_loss`: the last;
+        - `test_loss`: after training;
+        - `step_losses`, `gradient_norms`: of every step; the norm is that before clipping;
+        - `magnitude_history`: for DoRA, each layer's `m` before training and after each epoch,
+          `(n_epochs + 1, magnitudes)`, by the layer's name; else empty;
+        - `seconds`: what the steps took, without the first and without the evaluations;
+        - `peak_memory`: the most bytes that tensors held in the first step, beyond the model:
+          activations, gradients and the optimiser's state;
+        - `pairing`: fingerprints of the base, the batches and `lora_A`. Runs may be compared
+          seed by seed where these are equal.
+
+    Raises:
+        ValueError: a setting is out of range or names nothing known.
+    """
+    run = Settings(adapter_type=adapter_type, n_epochs=n_epochs, rank=rank, **settings)
+    task = TASKS[run.task]()
+    model = model_to_train(task, run)
+    epochs = batch_order(len(task.train), run.batch_size, n_epochs, run.seed)
+    n_steps = epochs.shape[0] * epochs.shape[1]
+    optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
+    scheduler = CosineAnnealingLR(optimizer, n_steps)
+    pairing = {
+        "base": fingerprint(base_parameters(model)),
+        "batches": fingerprint([task.train.inputs[epochs], task.train.targets[epochs]]),
+        "lora_A": fingerprint(layer.lora_A for layer in adapter_layers(model).values()),
+    }
+
+    step_losses, gradient_norms, seconds = [], [], 0.0
+    validation_losses = [evaluate(model, task.validation, task.loss)]
+    magnitudes = [_magnitudes(model)]
+    memory = PeakMemory()
+    if on_step:
+        on_step(0, model)
+    with tqdm(total=n_steps, desc=f"{adapter_type}, seed {run.seed}", disable=not verbose) as bar:
+        for epoch in epochs:
+            model.train()
+            for indices in epoch:
+                first = not step_losses
+                batch = task.train.inputs[indices], task.train.targets[indices]
+                started = time.perf_counter()
+                with memory if first else contextlib.nullcontext():
+                    loss, norm = train_step(model, batch, task.loss, optimizer, run.max_norm)
+                if not first:  # measuring memory makes the first step slow
+                    seconds += time.perf_counter() - started
+                scheduler.step()
+                step_losses.append(loss)
+                gradient_norms.append(norm)
+                bar.update()
+                if on_step:
+                    on_step(len(step_losses), model)
+            validation_losses.append(evaluate(model, task.validation, task.loss))
+            magnitudes.append(_magnitudes(model))
+
+    train_losses = torch.tensor(step_losses).view(n_epochs, -1).mean(dim=1).tolist()
+    return asdict(run) | {
+        "trainable_params": sum(p.numel() for p in trainable_parameters(model).values()),
+        "train_losses": train_losses,
+        "final_train_loss": train_losses[-1],
+        "validation_losses": validation_losses,
+        "validation_loss": validation_losses[-1],
+        "test_loss": evaluate(model, task.test, task.loss),
+        "step_losses": step_losses,
+        "gradient_norms": gradient_norms,
+        "magnitude_history": {
+            name: torch.stack([record[name] for record in magnitudes]) for name in magnitudes[0]
+        },
+        "seconds": seconds,
+        "peak_memory": memory.peak,
+        "pairing": pairing,
+    }
+
+
+def model_to_train(task: Task, run: Settings) -> nn.Module:
+    """Return a copy of a task's base in which only what the method trains is trainable."""
+    if run.adapter_type in ADAPTERS:
+        return add_adapters_to_model(
+            task.base,
+            run.adapter_type,
+            run.rank,
+            run.alpha,
+            rank_stabilized=run.rank_stabilized,
+            generator=torch.Generator().manual_seed(run.seed),
+        )
+    return copy.deepcopy(task.base).requires_grad_(run.adapter_type == "full")
+
+
+def batch_order(examples: int, batch_size: int, n_epochs: int, seed: int) -> Tensor:
+    """Return the examples of each batch, `(n_epochs, batches, batch_size)`, shuffled each epoch.
+
+    Raises:
+        ValueError: the batch is larger than the data.
+    """
+    if batch_size > examples:
+        raise ValueError(f"batch_size is {batch_size}; the task has {examples} examples to train")
+    generator = torch.Generator().manual_seed(seed)
+    full = examples - examples % batch_size
+    order = [torch.randperm(examples, generator=generator)[:full] for _ in range(n_epochs)]
+    return torch.stack(order).view(n_epochs, -1, batch_size)
+
+
+def make_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return AdamW over what is trainable; only matrices decay, and a magnitude is none."""
+    decaying, others = [], []
+    for name, parameter in trainable_parameters(model).items():
+        matrix = parameter.ndim == 2 and not name.endswith(".magnitude")
+        (decaying if matrix else others).append(parameter)
+    groups = [
+        {"params": decaying, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, learning_rate)
+
+
+def train_step(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    loss_function: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    max_norm: float = 1.0,
+) -> tuple[float, float]:
+    """Take one step on a batch of inputs and targets; return its loss and gradient norm.
+
+    The norm is that of all trained parameters together, before it is clipped to `max_norm`.
+    """
+    inputs, targets = batch
+    optimizer.zero_grad()
+    loss = loss_function(model(inputs), targets)
+    if loss.requires_grad:  # nothing of a frozen model does
+        loss.backward()
+    parameters = trainable_parameters(model).values()
+    gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    optimizer.step()
+    return loss.item(), gradient_norm.item()
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    loss_function: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int = 64,
+) -> float:
+    """Return the mean loss over a part of a task, with the model in evaluation mode."""
+    model.eval()
+    total = 0.0
+    for inputs, targets in zip(
+        split.inputs.split(batch_size), split.targets.split(batch_size), strict=True
+    ):
+        total += loss_function(model(inputs), targets).item() * len(inputs)
+    return total / len(split)
+
+
+def base_parameters(model: nn.Module) -> list[Tensor]:
+    """Return the parameters that a model had before it was adapted."""
+    others = (module for module in model.modules() if not isinstance(module, LoRALayer))
+    return [parameter for module in others for parameter in module.parameters(recurse=False)]
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """Return a short text that differs if any number or shape of the tensors does."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        tensor = tensor.detach().contiguous()
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _magnitudes(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of every layer's magnitude, flat, by the layer's name."""
+    return {
+        name: layer.magnitude.detach().clone().flatten()
+        for name, layer in adapter_layers(model).items()
+        if isinstance(layer, DoRALayer)
+    }

@@ -74,6 +74,26 @@ def call_function(function: Callable, *arguments: Any, **named: Any) -> Any:
         return function(*arguments, **named)
 
 
+def probe(
+    question: Callable, student: Any, *arguments: Any, step: str, reference: tuple[str, ...]
+) -> Any:
+    """Ask a question about the student's object: return `question(student, *arguments)`.
+
+    A question is a function of a checks module. It does all that touches the student's object,
+    and gives back what it saw; what that is worth is decided outside it. Arguments and answer
+    are numbers, texts, tensors, None, and lists, tuples and dicts of these.
+
+    Args:
+        step: what the student's code is asked to do, for messages.
+        reference: the files whose code the student may not call.
+
+    Raises:
+        CheckFailed: as in `student_code`.
+    """
+    with student_code(step, reference):
+        return question(student, *arguments)
+
+
 class LayerSubject:
     """One layer of the student's class, on a base layer made from given arrays.
 

@@ -144,7 +144,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
 def test_a_run_that_fails_costs_no_other(tmp_path):
     path = tmp_path / "results.jsonl"
     wrong = Settings(adapter_type="lora", task="regression", n_epochs=1, rank=999)
-    with pytest.raises(RuntimeError, match="1 of 3 runs failed; .*rank=999.*it must be from 1"):
+    with pytest.raises(RuntimeError, match=r"1 of 3 runs failed; .*rank=999.*it must be from 1"):
         sweep([wrong, *runs(2)], path, n_jobs=1)
     assert len(comparison.read_results(path)) == 2
 

@@ -1,14 +1,36 @@
 """The checks of the exercises: one module a lesson, each finding names the mistake."""
 
+from lab_utils.checks.decomposition import (
+    check_coupling,
+    check_direction_change,
+    check_magnitude_change,
+)
 from lab_utils.checks.from_scratch import check_dora_layer, check_lora_layer
+from lab_utils.checks.head_to_head import (
+    check_add_adapters,
+    check_paired_difference,
+    check_train_step,
+)
 from lab_utils.checks.mathematics import check_count_trainable, check_decompose, check_recompose
+from lab_utils.checks.rank_and_magnitude import (
+    check_compare_across_ranks,
+    check_track_magnitude_changes,
+)
 from lab_utils.checks.report import CheckFailed
 
 __all__ = [
     "CheckFailed",
+    "check_add_adapters",
+    "check_compare_across_ranks",
     "check_count_trainable",
+    "check_coupling",
     "check_decompose",
+    "check_direction_change",
     "check_dora_layer",
     "check_lora_layer",
+    "check_magnitude_change",
+    "check_paired_difference",
     "check_recompose",
+    "check_track_magnitude_changes",
+    "check_train_step",
 ]

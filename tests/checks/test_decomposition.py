@@ -111,7 +111,7 @@ class WrongDirection:
         return F.cosine_similarity(before, after, dim=norm_dim).mean().item()
 
     def dot(before, after, norm_dim=1):
-        """dot product of vectors whose length is not 1"""
+        """dot product of vectors that are not of length 1"""
         return (1 - (before * after).sum(dim=norm_dim)).mean().item()
 
     def angle(before, after, norm_dim=1):

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lab_utils import commonsense
+from lab_utils import commonsense, plots
 from lab_utils.commonsense import TASKS, HubUnreachable, NoLanguageModel, RowsError, measurement
 from lab_utils.commonsense import rows as rows_module
 from lab_utils.commonsense.__main__ import main
@@ -498,6 +498,20 @@ def test_the_summary():
     lines = measurement.table(summary).splitlines()
     assert lines[2].startswith("| zero-shot |  |  | 40.0% ± 4.9% | 50.0% ± 5.0% | 45.0% ± 3.5% |")
     assert "| lora | 8 | 0.001 | 51.0% ± 5.0% |" in lines[3] and "3.0 s" in lines[3]
+
+
+def test_the_figure():
+    figure = plots.commonsense(measurement.summarise(made_up_records()), rank=8)
+    top, bottom = figure.axes
+    heights = [[bar.get_height() for bar in method] for method in top.containers[1::2]]
+    assert heights[:2] == [pytest.approx([40, 50, 45]), pytest.approx([51, 61, 56])]
+    assert [text.get_text() for text in top.get_legend().get_texts()] == [
+        "before training",
+        "LoRA",
+        "DoRA",
+    ]
+    assert bottom.lines[1].get_ydata() == pytest.approx([8 / 3] * 3)
+    plots.plt.close(figure)
 
 
 def test_the_summary_takes_no_times_from_runs_that_shared_the_device():

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -133,6 +134,7 @@ def measure(run: Run, machine: Machine) -> dict:
     dtype = torch.bfloat16 if on_gpu else torch.float32
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # TF32
+        gc.collect()  # the last run's model, which would count as this one's memory
         torch.cuda.reset_peak_memory_stats()
     pairing = {"base": f"{base_fingerprint} {dtype}", "test": _fingerprint_texts(rows.test)}
     result = {}

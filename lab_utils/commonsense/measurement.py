@@ -196,9 +196,12 @@ def _fingerprint_texts(part: dict[str, tuple[list[dict], list[Text]]]) -> str:
 
 
 def _made_with(machine: Machine) -> dict:
+    found = comparison.made_with()
+    found["command"] = found["command"].replace("__main__.py", "python -m lab_utils.commonsense", 1)
     packages = {name: version(name) for name in ("transformers", "peft")}
-    device = torch.cuda.get_device_name() if machine.device == "cuda" else platform.machine()
-    return comparison.made_with() | packages | asdict(machine) | {"device": device}
+    on_gpu = machine.device == "cuda"
+    device = torch.cuda.get_device_name() if on_gpu else platform.machine()
+    return found | packages | asdict(machine) | {"device": device, "cuda": torch.version.cuda}
 
 
 def measure_all(

@@ -1,9 +1,21 @@
 """The explorers of the lessons: sliders over the figures of `lab_utils.plots`."""
 
-from ipywidgets import FloatSlider, VBox, interactive_output
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from IPython.display import display
+from ipywidgets import FloatSlider, IntSlider, SelectionSlider, VBox, interactive_output
+from matplotlib import pyplot as plt
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from lab_utils import plots
+from lab_utils.adapters import ADAPTERS
+from lab_utils.comparison import RESULTS, at_chosen_rate, select
+from lab_utils.models import load_pretrained
+
+# See benchmarks/decomposition.py, which recorded it.
+RECORDED_LAYER = "blocks.1.q_proj"
 
 
 def vector_explorer() -> VBox:
@@ -44,6 +56,129 @@ def matrix_explorer(weight: Tensor, update: Tensor) -> VBox:
         plots.show(plots.lengths_and_turns(weight, update, strength, magnitude_factor), alt)
 
     return VBox([*sliders.values(), interactive_output(draw, sliders)])
+
+
+def training_explorer() -> VBox:
+    """Return sliders over recorded trainings of one layer: rank, step, strength of the update."""
+    recorded = load_file(RESULTS / "one-layer.safetensors")
+    weight = load_pretrained().get_submodule(RECORDED_LAYER).weight.detach()
+    ranks, steps = (sorted({int(key.split("/")[part]) for key in recorded}) for part in (1, 2))
+    sliders = {
+        "rank": _choice("rank", ranks, 8),
+        "step": _choice("step of the training", steps, steps[-1]),
+        "strength": _slider("strength of B A", 1.0, 0.1, 2.0, 0.1),
+    }
+
+    def merged(method: str, rank: int, step: int, strength: float) -> Tensor:
+        base = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        base.load_state_dict({"weight": weight})
+        layer = ADAPTERS[method](base, rank, alpha=2 * rank * strength)
+        trained = {n: recorded[f"{method}/{rank}/{step}/{n}"] for n in _trained(layer)}
+        layer.load_state_dict(trained, strict=False)
+        return layer.merged_weight().detach()
+
+    def draw(**values: float) -> None:
+        alt = (
+            "A point for each row of a layer, its turn against the change of its length. Left, "
+            "LoRA: rows that turn further grow longer. Right, DoRA: lengths change little."
+        )
+        after = {method: merged(method, **values) for method in ("lora", "dora")}
+        plots.show(plots.rows_moved(weight, after), alt)
+
+    return VBox([*sliders.values(), interactive_output(draw, sliders)])
+
+
+def _trained(layer: nn.Module) -> list[str]:
+    return [name for name, parameter in layer.named_parameters() if parameter.requires_grad]
+
+
+class LiveLosses:
+    """A chart of training losses that grows while models train, one after the other.
+
+    Args:
+        every: steps between two drawings. A drawing takes about as long as a step or two.
+    """
+
+    def __init__(self, every: int = 15) -> None:
+        self.every = every
+        self.losses: dict[str, list[float]] = {}
+        self._shown = display("", display_id=True)
+
+    def follow(self, method: str) -> Callable[[int, nn.Module, float], None]:
+        """Return an `on_step` for `train_and_evaluate` that adds this method's losses."""
+        losses = self.losses.setdefault(method, [])
+
+        def on_step(step: int, model: nn.Module, loss: float) -> None:
+            if step:  # step 0 has no loss
+                losses.append(loss)
+            if step % self.every == 0:
+                self.draw()
+
+        return on_step
+
+    def draw(self) -> None:
+        """Draw what there is; call it at the end, too."""
+        figure = plots.live_losses(self.losses)
+        alt = "Training loss over the steps so far, one line for each method."
+        self._shown.update(figure, metadata={"image/png": {"alt": alt}})
+        plt.close(figure)
+
+
+def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> VBox:
+    """Return a slider over the number of seeds that an interval is computed from.
+
+    Args:
+        baseline, other: the loss of each seed of LoRA and DoRA, in the same order.
+    """
+    slider = IntSlider(
+        value=2, min=2, max=len(baseline), description="seeds", continuous_update=False
+    )
+
+    def draw(seeds: int) -> None:
+        alt = f"Two intervals from {seeds} seeds; the paired one is narrower than the unpaired."
+        plots.show(plots.narrowing_interval(baseline, other, seeds), alt)
+
+    return VBox([slider, interactive_output(draw, {"seeds": slider})])
+
+
+def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)) -> VBox:
+    """Return a slider for one learning rate of LoRA at all ranks, against DoRA's chosen ones.
+
+    Args:
+        records: runs of both methods at all ranks and rates, as `benchmarks/head_to_head.py`
+            makes them.
+        ranks: which of them to draw.
+    """
+    rates = sorted({record["learning_rate"] for record in records})
+    slider = _choice("LoRA's learning rate", ["chosen for each rank", *rates], rates[2])
+
+    def losses(method: str, rank: int, rate: float | str) -> list[float]:
+        runs = select(records, adapter_type=method, rank=rank)
+        chosen = at_chosen_rate(runs) if isinstance(rate, str) else select(runs, learning_rate=rate)
+        return [run["test_loss"] for run in chosen]
+
+    def draw(rate: float | str) -> None:
+        by_method = {
+            "lora": {rank: losses("lora", rank, rate) for rank in ranks},
+            "dora": {rank: losses("dora", rank, "chosen") for rank in ranks},
+        }
+        gaps = [fmean(by_method["lora"][r]) - fmean(by_method["dora"][r]) for r in ranks]
+        title = "LoRA's loss above DoRA's: " + ", ".join(f"{gap:+.3f}" for gap in gaps)
+        alt = f"Test loss over the rank for LoRA at learning rate {rate} and DoRA. {title}."
+        plots.show(plots.loss_by_rank(by_method, title), alt)
+
+    return VBox([slider, interactive_output(draw, {"rate": slider})])
+
+
+def _choice(name: str, options: Sequence, start: object) -> SelectionSlider:
+    return SelectionSlider(
+        options=options,
+        value=start,
+        description=name,
+        continuous_update=False,
+        style={"description_width": "11em"},
+        layout={"width": "32em"},
+    )
 
 
 def _slider(name: str, start: float, low: float, high: float, step: float) -> FloatSlider:

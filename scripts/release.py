@@ -65,7 +65,7 @@ def execute(notebook: NotebookNode) -> None:
     """
     NotebookClient(
         notebook,
-        timeout=120,
+        timeout=600,
         kernel_name="python3",
         resources={"metadata": {"path": str(SOLUTIONS)}},
         record_timing=False,

@@ -1,0 +1,194 @@
+"""Figures of runs: losses over training, learning rates, seeds and ranks."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from lab_utils.comparison import PairedDifference
+from lab_utils.plots.style import COLOURS, NAMES, STYLE
+
+
+def loss_curves(records: dict[str, list[dict]]) -> Figure:
+    """Draw the training loss of each method: the mean over seeds, in a band from lowest to highest.
+
+    Args:
+        records: by method, a run for each seed (see `lab_utils.comparison.as_record`).
+    """
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.9))
+        for method, runs in records.items():
+            losses = torch.tensor([run["step_losses"] for run in runs])
+            share = (torch.arange(losses.shape[1]) + 0.5) / losses.shape[1]
+            _band(left, runs[0]["n_epochs"] * share, losses, method)
+            validation = torch.tensor([run["validation_losses"] for run in runs])
+            _band(right, torch.arange(validation.shape[1]), validation, method)
+        left.set(title="training", ylim=(None, 2.6), ylabel="loss (nats a byte)")
+        right.set(title="validation")
+        for ax in (left, right):
+            ax.set_xlabel("epoch")
+        right.legend(fontsize=9)
+    return figure
+
+
+def _band(ax: Axes, x: torch.Tensor, losses: torch.Tensor, method: str) -> None:
+    style = {"color": COLOURS[method]}
+    ax.plot(x, losses.mean(dim=0), label=NAMES[method], **style)
+    ax.fill_between(x, losses.amin(dim=0), losses.amax(dim=0), alpha=0.25, linewidth=0, **style)
+
+
+def live_losses(losses: dict[str, list[float]]) -> Figure:
+    """Draw the training losses so far: each step as a point, and a mean over ten steps as a line.
+
+    Args:
+        losses: by method, of each step.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(8, 3.4))
+        for method, found in losses.items():
+            steps = torch.arange(1, len(found) + 1)
+            ax.plot(steps, found, ".", color=COLOURS[method], alpha=0.25)
+            smooth = torch.tensor(found).unfold(0, 10, 1).mean(dim=1) if len(found) >= 10 else []
+            ax.plot(steps[9:], smooth, color=COLOURS[method], label=NAMES[method])
+        ax.set(xlabel="step", ylabel="training loss (nats a byte)")
+        if losses:
+            ax.legend(fontsize=9, loc="upper right")
+    return figure
+
+
+def learning_rates(curves: dict[str, dict[float, list[float]]], highest: float) -> Figure:
+    """Draw the loss of each method over the learning rate, and mark the lowest mean.
+
+    Args:
+        curves: by method, then by learning rate, the loss of each seed.
+        highest: where the axis ends. A mean above it is drawn there, as a triangle.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(8, 4.2))
+        for method, curve in curves.items():
+            means = {rate: sum(losses) / len(losses) for rate, losses in curve.items()}
+            colour, best = COLOURS[method], min(means, key=means.get)
+            shown = {rate: min(mean, highest) for rate, mean in means.items()}
+            ax.plot(shown.keys(), shown.values(), color=colour, label=NAMES[method])
+            for rate, losses in curve.items():
+                ax.vlines(rate, min(losses), min(max(losses), highest), color=colour, alpha=0.5)
+                if means[rate] > highest:
+                    ax.plot(rate, highest, "^", color=colour, clip_on=False, markersize=8)
+            ax.plot(best, means[best], "o", color=colour, markersize=9)
+        ax.set(xscale="log", ylim=(None, highest), xlabel="learning rate at the first step")
+        ax.set_xticks(list(curve), [f"{rate:g}" for rate in curve])
+        ax.minorticks_off()
+        ax.set_ylabel("validation loss (nats a byte)")
+        ax.legend(fontsize=9)
+    return figure
+
+
+def final_losses(losses: dict[str, list[float]], differences: list[PairedDifference]) -> Figure:
+    """Draw the final loss of every seed, and the paired differences with their intervals.
+
+    Args:
+        losses: by method, the loss of each seed, the seeds in the same order.
+        differences: what to compare.
+    """
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=[1.1, 1])
+        names = [NAMES[method] for method in losses]
+        by_seed = zip(*losses.values(), strict=True)
+        for one_seed in by_seed:
+            left.plot(one_seed, range(len(names)), color="0.8", linewidth=1, zorder=0)
+        for at, (method, values) in enumerate(losses.items()):
+            left.scatter(values, [at] * len(values), 40, COLOURS[method], alpha=0.8)
+        left.set_yticks(range(len(names)), names)
+        left.invert_yaxis()
+        left.set(xlabel="test loss (nats a byte)", title="each seed (a grey line is one seed)")
+        labels = []
+        for at, d in enumerate(differences):
+            ends = [[d.mean - d.low], [d.high - d.mean]]
+            style = {"color": COLOURS[d.other], "capsize": 5, "fmt": "o", "markersize": 7}
+            right.errorbar(d.mean, at, xerr=ends, **style)
+            labels.append(f"{NAMES[d.other]}\n− {NAMES[d.baseline]}")
+        right.axvline(0, color="0.4", linewidth=1)
+        right.set_yticks(range(len(labels)), labels)
+        right.locator_params(axis="x", nbins=5)
+        right.set_ylim(len(labels) - 0.5, -0.5)
+        right.set(
+            xlabel="difference of test losses",
+            title=f"paired, {differences[0].confidence:.0%} interval",
+        )
+    return figure
+
+
+def narrowing_interval(baseline: Sequence[float], other: Sequence[float], seeds: int) -> Figure:
+    """Draw the interval of a difference for the first seeds: paired, and as if unpaired.
+
+    Args:
+        baseline, other: the loss of each seed, in the same order.
+        seeds: how many of them to use, 2 or more.
+    """
+    a, b = torch.tensor(baseline[:seeds]), torch.tensor(other[:seeds])
+    paired = stats.ttest_rel(b, a).confidence_interval(0.95)
+    unpaired = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(8, 2.4))
+        for at, (low, high) in enumerate((paired, unpaired)):
+            ax.plot(
+                [low, high], [at, at], color=COLOURS["dora"], linewidth=3, solid_capstyle="butt"
+            )
+        ax.plot((b - a).numpy(), [0] * seeds, "o", color="0.3", markersize=5, zorder=3)
+        ax.axvline(0, color="0.4", linewidth=1)
+        ax.set_yticks([0, 1], ["paired", "unpaired"])
+        ax.set(
+            ylim=(1.5, -0.5), xlim=(-0.045, 0.045), xlabel="DoRA − LoRA, test loss (nats a byte)"
+        )
+        ax.set_title(f"{seeds} seeds: 95% interval, and each seed's difference")
+    return figure
+
+
+def loss_by_rank(losses: dict[str, dict[int, list[float]]], title: str = "") -> Figure:
+    """Draw the test loss of each method over the rank: means with 95% intervals over seeds.
+
+    Args:
+        losses: by method, then by rank, the loss of each seed.
+        title: of the figure.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 3.9))
+        for method, by_rank in losses.items():
+            means = [sum(values) / len(values) for values in by_rank.values()]
+            half = [
+                stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+                for values in by_rank.values()
+            ]
+            style = {"color": COLOURS[method], "capsize": 4, "marker": "o", "label": NAMES[method]}
+            ax.errorbar(list(by_rank), means, half, **style)
+        _rank_axis(ax, list(by_rank))
+        ax.set(ylabel="test loss (nats a byte)", title=title)
+        ax.legend(fontsize=9)
+    return figure
+
+
+def published_by_rank(accuracies: dict[str, dict[int, float]]) -> Figure:
+    """Draw published accuracies over the rank, as they stand.
+
+    Args:
+        accuracies: by method, then by rank, the average accuracy in per cent.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 3.5))
+        for method, by_rank in accuracies.items():
+            style = {"color": COLOURS[method], "marker": "o", "label": NAMES[method]}
+            ax.plot(by_rank.keys(), by_rank.values(), **style)
+        _rank_axis(ax, list(by_rank))
+        ax.set(ylabel="average accuracy (%)", title="the paper's table 15 (LLaMA-7B, 8 tasks)")
+        ax.legend(fontsize=9)
+    return figure
+
+
+def _rank_axis(ax: Axes, ranks: list[int]) -> None:
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ranks, ranks)
+    ax.minorticks_off()
+    ax.set_xlabel("rank")

@@ -1,0 +1,296 @@
+"""Figures of weights: what they are made of, and what LoRA and DoRA do to them."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
+from lab_utils.plots.style import COLOURS, DIVERGING, NAMES, STYLE
+
+
+def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
+    """Draw a small weight as the product of its magnitude and its direction.
+
+    Args:
+        weight: `(out_features, in_features)`, small enough to print every number.
+        norm_dim: 1 for one magnitude per row (output neuron), 0 for one per column.
+    """
+    magnitude, direction = decompose(weight, norm_dim)
+    columns = weight.shape[1]
+    with plt.rc_context(STYLE):
+        widths = [columns, magnitude.shape[1], columns]
+        figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), width_ratios=widths)
+        limit = weight.abs().max().item()
+        _matrix(axes[0], weight, limit, "weight")
+        _matrix(axes[1], magnitude, limit, "=  magnitude  ×")
+        _matrix(axes[2], direction, 1.0, "direction")
+        axes[0].set_ylabel("output neuron")
+        for ax in (axes[0], axes[2]):
+            ax.set_xlabel("input feature")
+    return figure
+
+
+def _matrix(ax: Axes, matrix: Tensor, limit: float, title: str) -> None:
+    ax.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit)
+    ax.set_title(title)
+    rows, columns = matrix.shape
+    ax.set_xticks(range(columns))
+    ax.set_yticks(range(rows))
+    ax.tick_params(length=0)
+    for i in range(rows):
+        for j in range(columns):
+            value = matrix[i, j].item()
+            dark = abs(value) > 0.6 * limit
+            ax.text(
+                j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black"
+            )
+
+
+def one_vector(update_length: float, update_angle: float, magnitude: float) -> Figure:
+    """Draw what LoRA and what DoRA make of one weight vector and the same update.
+
+    Args:
+        update_length: length of the update, in the unit of the weight.
+        update_angle: angle between the weight vector and the update, in degrees.
+        magnitude: DoRA's trained length m, in the unit of the weight.
+    """
+    origin = torch.zeros(2)
+    w0 = 2.0 * _unit(20.0)
+    update = update_length * _unit(20.0 + update_angle)
+    updated = w0 + update
+    norm = updated.norm().clamp_min(1e-8)
+    results = {"lora": ("LoRA: w0 + u", updated)}
+    results["dora"] = ("DoRA: m (w0 + u) / ||w0 + u||", magnitude * updated / norm)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharex=True, sharey=True)
+        for ax, (method, (title, vector)) in zip(axes, results.items(), strict=True):
+            ax.add_patch(plt.Circle((0, 0), 2.0, fill=False, linestyle=":", color="0.6"))
+            if method == "dora":
+                ax.plot(*zip((0, 0), updated.tolist(), strict=True), ":", color="0.4")
+            _arrow(ax, origin, vector, COLOURS[method], "w'")
+            _arrow(ax, origin, w0, COLOURS["frozen"], "w0", side=-1)
+            _arrow(ax, w0, update, "0.55", "u", side=-1)
+            turn = math.degrees(_angle(w0, vector))
+            ax.set_title(
+                f"{title}\nlength {w0.norm():.2f} → {vector.norm():.2f}, turned by {turn:.0f}°"
+            )
+            ax.set(aspect="equal", xlim=(-2.6, 4.2), ylim=(-2.6, 3.4))
+            ax.set_xlabel("weight on input 1")
+        axes[0].set_ylabel("weight on input 2")
+    return figure
+
+
+def _unit(degrees: float) -> Tensor:
+    return torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+
+
+def _angle(a: Tensor, b: Tensor) -> float:
+    """Return the angle between two vectors of the plane, in radians; 0 if one has no length."""
+    cross = a[0] * b[1] - a[1] * b[0]
+    return abs(math.atan2(cross.item(), (a @ b).item()))
+
+
+def _arrow(ax: Axes, start: Tensor, vector: Tensor, colour: str, name: str, side: int = 1) -> None:
+    """Draw a vector with its name beside the middle of the shaft, left (1) or right (-1)."""
+    end, middle = start + vector, start + 0.55 * vector
+    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end.tolist(), start.tolist(), arrowprops=shape)
+    offset = 11 * side * torch.stack([-vector[1], vector[0]]) / vector.norm().clamp_min(1e-8)
+    style = {"textcoords": "offset points", "ha": "center", "va": "center", "color": colour}
+    ax.annotate(name, middle.tolist(), offset.tolist(), **style)
+
+
+def lengths_and_turns(
+    weight: Tensor, update: Tensor, strength: float, magnitude_factor: float
+) -> Figure:
+    """Draw, row by row, the lengths and turns that LoRA and DoRA give a whole weight.
+
+    Args:
+        weight: W0, `(out_features, in_features)`.
+        update: scaling * B A at full strength, of the same shape.
+        strength: how much of the update is applied, from 0 to 1.
+        magnitude_factor: DoRA's m as a multiple of ||W0||.
+    """
+    length, direction = decompose(weight)
+    _, updated_direction = decompose(weight + strength * update)
+    merged = {
+        "lora": weight + strength * update,
+        "dora": magnitude_factor * length * updated_direction,
+    }
+    rows = torch.arange(len(weight))
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+        frozen = {"color": "black", "label": "frozen W0", "zorder": 3}
+        left.hlines(length.flatten(), rows - 0.42, rows + 0.42, **frozen)
+        for i, (method, after) in enumerate(merged.items()):
+            after_length, after_direction = decompose(after)
+            cosine = (direction * after_direction).sum(dim=1).clamp(-1, 1)
+            style = {"width": 0.38, "color": COLOURS[method], "label": NAMES[method]}
+            left.bar(rows + 0.4 * i - 0.2, after_length.flatten(), **style)
+            right.bar(rows + 0.4 * i - 0.2, cosine.arccos().rad2deg(), **style)
+        highest = 1.25 * max(decompose(weight + update)[0].max(), 1.5 * length.max()).item()
+        left.set(xlabel="output neuron (row)", ylabel="length of the row", ylim=(0, highest))
+        right.set(xlabel="output neuron (row)", ylabel="turn of the row (degrees)", ylim=(0, 90))
+        left.legend(loc="upper right", ncols=3, fontsize=9)
+    return figure
+
+
+def saved_memory(megabytes: dict[str, float]) -> Figure:
+    """Draw what each form of a layer keeps for its backward pass.
+
+    Args:
+        megabytes: name of the form to its MB; names that start with LoRA or DoRA get its colour.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(8, 0.9 + 0.5 * len(megabytes)))
+        colours = [COLOURS[name[:4].lower()] for name in megabytes]
+        bars = ax.barh(list(megabytes), list(megabytes.values()), color=colours)
+        ax.bar_label(bars, fmt="%.1f", padding=4)
+        ax.invert_yaxis()
+        ax.set_xlabel("kept for the backward pass besides W0 (MB)")
+    return figure
+
+
+def weight_changes(before: Tensor, after: dict[str, Tensor]) -> Figure:
+    """Draw a weight and what it is made of, and below, for each method, what training changed.
+
+    Args:
+        before: the weight before training, `(out_features, in_features)`.
+        after: by method, the merged weight after training.
+    """
+    length, direction = decompose(before)
+    rows = torch.arange(len(before))
+    with plt.rc_context(STYLE):
+        size = (11, 2.5 * (1 + len(after)))
+        figure, axes = plt.subplots(1 + len(after), 3, figsize=size, sharex="col")
+        _heat_map(axes[0, 0], before, "weight W0")
+        axes[0, 1].plot(rows, length.flatten(), color=COLOURS["frozen"])
+        axes[0, 1].set(title="magnitude of each row", ylim=(0, None))
+        _heat_map(axes[0, 2], direction, "direction: rows of length 1")
+        for method, (left, middle, right) in zip(after, axes[1:], strict=True):
+            new_length, new_direction = decompose(after[method])
+            name, colour = NAMES[method], COLOURS[method]
+            delta_m = magnitude_change(before, after[method])
+            delta_d = direction_change(before, after[method])
+            _heat_map(left, after[method] - before, f"{name}: update")
+            middle.bar(rows, (new_length - length).flatten(), width=1.0, color=colour)
+            middle.axhline(0, color="0.6", linewidth=0.8)
+            middle.set_title(f"change of magnitude, ΔM = {delta_m:.3f}")
+            turn = 1 - (direction * new_direction).sum(dim=1)
+            right.bar(rows, turn, width=1.0, color=colour)
+            right.set_title(f"1 − cosine, ΔD = {delta_d:.4f}")
+        axes[0, 2].set_xlabel("input feature")
+        for column, label in enumerate(("input feature", "output neuron", "output neuron")):
+            axes[-1, column].set_xlabel(label)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("output neuron")
+    return figure
+
+
+def _heat_map(ax: Axes, matrix: Tensor, title: str) -> None:
+    limit = matrix.abs().quantile(0.999).item()
+    image = ax.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    ax.set_title(title)
+    ax.figure.colorbar(image, ax=ax)
+
+
+def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
+    """Draw each row of a weight as a point: how far it turned, and how its length changed.
+
+    Args:
+        before: the weight before training, `(out_features, in_features)`.
+        after: by method, the merged weight.
+    """
+    length, direction = decompose(before)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(after), figsize=(4.8 * len(after), 3.9), sharey=True)
+        for ax, (method, weight) in zip(axes, after.items(), strict=True):
+            new_length, new_direction = decompose(weight)
+            turn = (direction * new_direction).sum(dim=1).clamp(-1, 1).arccos().rad2deg()
+            growth = 100 * (new_length / length - 1).flatten()
+            ax.axhline(0, color="0.6", linewidth=0.8)
+            ax.scatter(turn, growth, s=14, color=COLOURS[method], alpha=0.7)
+            ax.set_title(
+                f"{NAMES[method]}: ΔM = {magnitude_change(before, weight):.3f}, "
+                f"ΔD = {direction_change(before, weight):.3f}"
+            )
+            ax.set(xlabel="turn of the row (degrees)", xlim=(0, 95), ylim=(-40, 110))
+        axes[0].set_ylabel("change of its length (%)")
+    return figure
+
+
+def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Figure:
+    """Draw figure 2 of the paper for our own runs: delta M against delta D.
+
+    Args:
+        points: by method, a `delta_m`, a `delta_d`, a `layer` and a `step` for each point.
+        published: by method, the paper's correlation.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(points), figsize=(3.9 * len(points), 3.7))
+        for ax, (method, found) in zip(axes, points.items(), strict=True):
+            for marker, layer in zip("os^D", sorted({p["layer"] for p in found}), strict=False):
+                of_layer = [p for p in found if p["layer"] == layer]
+                x, y = ([p[key] for p in of_layer] for key in ("delta_d", "delta_m"))
+                sizes = [12 + 60 * p["step"] / max(q["step"] for q in found) for p in of_layer]
+                ax.plot(x, y, color="0.8", linewidth=1, zorder=0)
+                ax.scatter(x, y, sizes, COLOURS[method], marker, alpha=0.75, label=layer)
+            r = coupling([p["delta_m"] for p in found], [p["delta_d"] for p in found])
+            ax.set_title(f"{NAMES[method]}\nr = {r:+.2f} (paper {published[method]:+.2f})")
+            ax.set(xlabel="ΔD (1 − cosine)", xlim=(0, None), ylim=(0, None))
+        axes[0].set_ylabel("ΔM (unit of the weights)")
+        axes[0].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def magnitude_maps(histories: dict[str, Tensor], steps: Sequence[int]) -> Figure:
+    """Draw how every magnitude moved over the training, in per cent of where it started.
+
+    Args:
+        histories: by layer, `(len(steps), magnitudes)`.
+        steps: of the training, from 0.
+    """
+    changes = {name: 100 * (h / h[0] - 1) for name, h in histories.items()}
+    limit = max(change.abs().quantile(0.995).item() for change in changes.values())
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(changes), figsize=(2.9 * len(changes), 3.6), sharey=True)
+        for ax, (name, change) in zip(axes, changes.items(), strict=True):
+            order = change[-1].argsort()
+            image = ax.imshow(
+                change[:, order].T,
+                cmap=DIVERGING,
+                vmin=-limit,
+                vmax=limit,
+                aspect="auto",
+                extent=(steps[0], steps[-1], len(order), 0),
+                interpolation="nearest",
+            )
+            ax.set(title=name, xlabel="step")
+        axes[0].set_ylabel("magnitude (sorted by its end)")
+        figure.colorbar(image, ax=axes, label="change of m (%)")
+    return figure
+
+
+def magnitude_shares(shares: dict[str, dict[str, float]]) -> Figure:
+    """Draw how much of a weight's change is change of length, for each method and kind of layer.
+
+    Args:
+        shares: by method, then by kind of layer, from 0 to 1 (see
+            `lab_utils.decomposition.magnitude_share`).
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 3.4))
+        for i, (method, by_kind) in enumerate(shares.items()):
+            at = [k + 0.27 * (i - (len(shares) - 1) / 2) for k in range(len(by_kind))]
+            values = [100 * share for share in by_kind.values()]
+            bars = ax.bar(at, values, 0.25, color=COLOURS[method], label=NAMES[method])
+            ax.bar_label(bars, fmt="%.0f", fontsize=9)
+        ax.set_xticks(range(len(by_kind)), list(by_kind))
+        ax.set_ylabel("length's share of the change (%)")
+        ax.legend(fontsize=9)
+    return figure

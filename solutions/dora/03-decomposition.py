@@ -1,0 +1,421 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3.1.2 DoRA · Lesson 03: what training does to a weight
+#
+# **About 20 minutes**, one of them computing. You need the ideas of lesson 01: a weight's rows,
+# their magnitudes and their directions.
+#
+# After this lesson you can
+# - measure how far training moved the lengths and the directions of a weight;
+# - read figure 2 of the DoRA paper, and say what its correlations are made of;
+# - say what came out when we repeated it on a small model of our own.
+#
+# *Run All* stops at the first exercise that is not solved; every other cell runs without it.
+
+# %%
+import contextlib
+import io
+from statistics import fmean
+
+import torch
+
+from lab_utils import checks, comparison, decomposition, plots, training, widgets
+
+# %% [markdown]
+# ## 1. A real weight, trained three ways
+#
+# The lab has a small language model of its own: four transformer blocks, 840,448 parameters, that
+# has read the reference of the Python language. It predicts a text byte by byte. Now it is to
+# predict Python *code*, which it has hardly seen: a real base, and a task that is shifted from what
+# it knows.
+#
+# The cell below adapts it three ways: by LoRA, by DoRA (both of rank 8, on the four attention
+# projections of every block), and by full fine-tuning, which trains everything. Each takes the
+# learning rate that was best for it on validation data; lesson 04 shows how that was found. They
+# see the same batches in the same order, for one pass over the data.
+
+# %%
+LAYER = "blocks.1.q_proj"
+found = comparison.read_results(comparison.RESULTS / "head-to-head.jsonl")
+before, after = None, {}
+for method, rank in (("full", None), ("lora", 8), ("dora", 8)):
+    tried = comparison.select(found, adapter_type=method, rank=rank)
+    rate = comparison.choose_learning_rate(tried)
+    weights = training.WeightRecorder([LAYER], steps=range(1000))
+    result = training.train_and_evaluate(
+        method, n_epochs=1, rank=8, learning_rate=rate, on_step=weights
+    )
+    before = weights.weights[0][LAYER]
+    after[method] = weights.weights[max(weights.weights)][LAYER]
+    print(
+        f"{method}: learning rate {rate:g}, loss on unseen code "
+        f"{result['validation_losses'][0]:.3f} → {result['validation_loss']:.3f} nats a byte"
+    )
+
+# %% [markdown]
+# One layer of it, the query projection of the second block. Above, the weight as the base has it,
+# its magnitudes and its directions. Below, for each method, what training added, how the length of
+# each row changed, and how far each row turned.
+
+# %%
+plots.show(
+    plots.weight_changes(before, after),
+    "Heat maps and bars for one layer. Full fine-tuning changes each row a little, LoRA and DoRA "
+    "about ten times as much. LoRA's bars of length point up, those of the other two mostly down.",
+)
+for method, weight in after.items():
+    grown = (weight.norm(dim=1) > before.norm(dim=1)).float().mean()
+    print(f"{plots.NAMES[method]}: {grown:.0%} of the rows became longer")
+
+# %% [markdown]
+# Each picture has its own scale, so read the numbers first. An update of low rank has to make do
+# with few directions: its stripes are ten times as large as anything in the update of full
+# fine-tuning, which is spread over the whole matrix.
+#
+# Now the middle column. **LoRA made nearly every row longer**: what it adds to a row lies mostly
+# across it, and that lengthens it, as the sliders of lesson 01 showed. In full fine-tuning most
+# rows became *shorter*, and in DoRA, whose lengths are trained by themselves, most did, too. On
+# this layer the coupling that the paper speaks of can be seen by eye.
+#
+# ## 2. How far did the lengths move?
+#
+# The paper puts a picture like this into two numbers. For a weight with $k$ vectors (its rows),
+# before ($w_i$) and after ($w_i'$) training, the first is the mean change of length (eq. 3):
+#
+# $$\Delta M = \frac{1}{k} \sum_{i=1}^{k} \bigl|\, \lVert w_i' \rVert - \lVert w_i \rVert \,\bigr|$$
+#
+# For LoRA and DoRA, "after" is the *merged* weight: what the layer really multiplies with.
+#
+# ### Exercise 1: `magnitude_change` (3 points)
+#
+# Use PyTorch's own functions; `lab_utils.decomposition` is the reference, and calling it earns no
+# marks. Return a plain float.
+#
+# <details><summary>Hint</summary>
+#
+# `weight.norm(dim=1)` has one length for each row. Where does the absolute value go: before or
+# after the mean?
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "magnitude-change", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def magnitude_change(before, after, norm_dim=1):
+    """Return the mean change of length over the vectors of a weight, as a float.
+
+    before, after: the weight at two times, (out_features, in_features)
+    norm_dim: the dimension that a norm sums over: 1 for rows, 0 for columns
+    """
+    ### BEGIN SOLUTION
+    lengths = [weight.norm(dim=norm_dim) for weight in (before, after)]
+    return (lengths[1] - lengths[0]).abs().mean().item()
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Over rows (2 points) and over columns (1 point):
+
+# %% nbgrader={"grade": true, "grade_id": "magnitude-change-rows", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_magnitude_change(magnitude_change, "rows")
+### BEGIN HIDDEN TESTS
+checks.check_magnitude_change(magnitude_change, "rows", out_features=11, in_features=3, seed=51)
+checks.check_magnitude_change(magnitude_change, "rows", seed=52, dtype=torch.float64)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "magnitude-change-columns", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_magnitude_change(magnitude_change, "columns")
+### BEGIN HIDDEN TESTS
+checks.check_magnitude_change(magnitude_change, "columns", out_features=11, in_features=3, seed=53)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 3. How far did the vectors turn?
+#
+# The second number is the mean of one minus the cosine between each row and itself before training
+# (eq. 4): 0 for a row that kept its direction, 1 for a right angle, 2 for a row that was reversed.
+#
+# $$\Delta D = \frac{1}{k} \sum_{i=1}^{k} \bigl(1 - \cos(w_i', w_i)\bigr)$$
+#
+# ### Exercise 2: `direction_change` (4 points)
+#
+# A row of zeros has no direction, and no angle to anything: count it as a right angle, so 1.
+#
+# <details><summary>Hint</summary>
+#
+# Divide both weights by their norms (`clamp_min(1e-8)` keeps zeros from becoming NaN); the cosine
+# of two rows of length 1 is the sum of their products. `F.normalize` and `F.cosine_similarity` do
+# such steps for you; look up what they do with zeros.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "direction-change", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def direction_change(before, after, norm_dim=1):
+    """Return the mean of 1 - cosine over the vectors of a weight, as a float.
+
+    before, after: the weight at two times, (out_features, in_features)
+    norm_dim: the dimension that a norm sums over: 1 for rows, 0 for columns
+    """
+    ### BEGIN SOLUTION
+    directions = [
+        weight / weight.norm(dim=norm_dim, keepdim=True).clamp_min(1e-8)
+        for weight in (before, after)
+    ]
+    return (1 - (directions[0] * directions[1]).sum(dim=norm_dim)).mean().item()
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Over rows (2 points), over columns (1 point), and with a row of zeros (1 point):
+
+# %% nbgrader={"grade": true, "grade_id": "direction-change-rows", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_direction_change(direction_change, "rows")
+### BEGIN HIDDEN TESTS
+checks.check_direction_change(direction_change, "rows", out_features=11, in_features=3, seed=54)
+checks.check_direction_change(direction_change, "rows", seed=55, dtype=torch.float64)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "direction-change-columns", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_direction_change(direction_change, "columns")
+### BEGIN HIDDEN TESTS
+checks.check_direction_change(direction_change, "columns", out_features=11, in_features=3, seed=56)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "direction-change-zeros", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_direction_change(direction_change, "zeros")
+### BEGIN HIDDEN TESTS
+checks.check_direction_change(direction_change, "zeros", out_features=6, in_features=9, seed=57)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 4. A recorded training under sliders
+#
+# Three passes over the data were recorded for this layer, at four ranks. Each point is one row of
+# the weight: how far it turned, and how its length changed. *strength* multiplies the trained
+# update $s\,BA$, as if you had chosen another $\alpha$ afterwards.
+#
+# Predict before you drag:
+# 1. LoRA, strength from 1 to 2: what happens to the turns, and to the lengths?
+# 2. DoRA, the same: what happens to the lengths?
+# 3. At the last step, how many rows became longer, by LoRA and by DoRA?
+
+# %%
+widgets.training_explorer()
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. Both grow together: a row that is pushed further to the side also becomes longer.
+# 2. Nothing: the length of each row is `m`, whatever the update is.
+# 3. By LoRA nearly all, 95 % or more at every rank; by DoRA fewer than half, 36 to 44 %.
+# </details>
+#
+# ## 5. Do the two move together?
+#
+# Figure 2 of the paper takes the query weight of every layer at several checkpoints, one point
+# each, and asks whether $\Delta M$ and $\Delta D$ go together. Its answer, for VL-BART on
+# image-text tasks: in full fine-tuning they go *against* each other (correlation -0.62), in LoRA
+# *together* (+0.83), in DoRA against each other again (-0.31). From this comes the idea that LoRA
+# lacks the freedom to change one and not the other.
+#
+# ### Exercise 3: `coupling` (3 points)
+#
+# Pearson's correlation of two lists. Where one of the two does not vary there is none: return NaN
+# (`math.nan`), and let nothing crash.
+#
+# <details><summary>Hint</summary>
+#
+# Subtract the mean from each. Then divide the sum of the products by the root of the product of
+# both sums of squares. `torch.corrcoef`, `numpy.corrcoef` and `statistics.correlation` know how,
+# too; try each of them on a constant list.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "coupling", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def coupling(delta_m, delta_d):
+    """Return the correlation of two lists of floats, as a float; NaN where there is none."""
+    ### BEGIN SOLUTION
+    m, d = (torch.tensor(values, dtype=torch.float64) for values in (delta_m, delta_d))
+    m, d = m - m.mean(), d - d.mean()
+    return ((m * d).sum() / (m.square().sum() * d.square().sum()).sqrt()).item()
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Points that vary (2 points), and a list that does not (1 point):
+
+# %% nbgrader={"grade": true, "grade_id": "coupling-correlation", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_coupling(coupling, "correlation")
+### BEGIN HIDDEN TESTS
+checks.check_coupling(coupling, "correlation", points=31, seed=58)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "coupling-constant", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_coupling(coupling, "constant")
+### BEGIN HIDDEN TESTS
+checks.check_coupling(coupling, "constant", points=5, seed=59)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### Figure 2, repeated
+#
+# For our model `benchmarks/decomposition.py` trained each method with five seeds, for three passes
+# over the data, and measured every attention layer at four checkpoints. These are the query
+# weights of one seed. A larger point is a later checkpoint; grey lines join the checkpoints of one
+# layer.
+
+# %%
+runs = comparison.read_results(comparison.RESULTS / "decomposition.jsonl")
+PAPER = {"full": -0.62, "lora": +0.83, "dora": -0.31}
+
+
+def points_of(method, seed, kind="q_proj"):
+    run = comparison.select(runs, adapter_type=method, seed=seed)[0]
+    return [point for point in run["changes"] if point["layer"].endswith(kind)]
+
+
+plots.show(
+    plots.couplings({method: points_of(method, seed=0) for method in PAPER}, PAPER),
+    "Delta M against delta D for the query weights of four blocks at four checkpoints. In all "
+    "three panels points rise from left to right, most closely in LoRA; in DoRA the magnitudes "
+    "stay in a narrow band while the directions spread.",
+)
+
+
+# %% [markdown]
+# Now all five seeds, and not only queries. `pooled` is the paper's way: one correlation over all
+# layers and checkpoints.
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def correlation(points):
+    return decomposition.coupling(*([p[key] for p in points] for key in ("delta_m", "delta_d")))
+
+
+def pooled(method, kind):
+    return fmean(correlation(points_of(method, seed, kind)) for seed in range(5))
+
+
+print("pooled correlation, mean of five seeds")
+print("                 q_proj   v_proj   all four   the paper")
+for method, published in PAPER.items():
+    ours = "   ".join(f"{pooled(method, kind):+.2f}   " for kind in ("q_proj", "v_proj", "proj"))
+    print(f"{plots.NAMES[method]:16} {ours}   {published:+.2f}")
+
+# %% [markdown]
+# **Our model does not show the paper's pattern.** In the query weights all three correlations are
+# positive: +0.95 for full fine-tuning, +0.99 for LoRA, +0.86 for DoRA. What agrees is the order of
+# LoRA and DoRA: LoRA's two numbers move together most closely, for every kind of layer, and DoRA's
+# more loosely. In the figure you see why: whatever the turn, DoRA's magnitudes stay in a narrow
+# band.
+#
+# That full fine-tuning is on the other side than in the paper should make us ask what such a
+# correlation is made of.
+#
+# ### What pooling does
+#
+# A correlation over layers *and* checkpoints mixes two questions:
+# - **within a layer**: as training goes on, do length and direction change together? Both start at
+#   0 and grow, so they will, in nearly any training;
+# - **across layers**, at one checkpoint: do layers that turn further change their lengths more?
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def grouped(method, kind, key):
+    """Mean correlation within the groups of points that share a layer, or a step."""
+    values = []
+    for seed in range(5):
+        points = points_of(method, seed, kind)
+        for group in sorted({point[key] for point in points}):
+            values.append(correlation([point for point in points if point[key] == group]))
+    return fmean(values)
+
+
+print("                           pooled   within a layer   across layers")
+for kind in ("q_proj", "v_proj"):
+    for method in PAPER:
+        row = pooled(method, kind), grouped(method, kind, "layer"), grouped(method, kind, "step")
+        print(
+            f"{kind}  {plots.NAMES[method]:16}  "
+            + "   ".join(f"{value:+.2f}        " for value in row)
+        )
+
+# %% [markdown]
+# In the value weights of full fine-tuning the correlation within a layer is +1.00 and that across
+# layers -0.09, and pooling makes +0.45 of the two. So the sign of a pooled correlation can come
+# from how far training went, from how layers differ, or from a mixture that belongs to neither. The
+# paper's 24 points and ours are few, and they are not independent.
+#
+# What this lesson supports: in our runs an update of LoRA changes lengths and directions together;
+# DoRA keeps lengths in a narrow band. What it does not support: that full fine-tuning in general
+# has a negative correlation, or that resembling it is what makes a method good. Whether DoRA
+# *trains* better is a question for losses: lesson 04.
+#
+# ## 6. Common mistakes
+#
+# Each changes one thing, none crashes.
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def norm_of_the_difference(before, after, norm_dim=1):
+    return (after - before).norm(dim=norm_dim).mean().item()
+
+
+def signed(before, after, norm_dim=1):
+    return (after.norm(dim=norm_dim) - before.norm(dim=norm_dim)).mean().item()
+
+
+def one_cosine(before, after, norm_dim=1):
+    return 1 - torch.cosine_similarity(before.flatten(), after.flatten(), dim=0).item()
+
+
+def covariance(delta_m, delta_d):
+    return torch.cov(torch.tensor([delta_m, delta_d]))[0, 1].item()
+
+
+for wrong, check, aspect in (
+    (norm_of_the_difference, checks.check_magnitude_change, "rows"),
+    (signed, checks.check_magnitude_change, "rows"),
+    (one_cosine, checks.check_direction_change, "rows"),
+    (covariance, checks.check_coupling, "correlation"),
+):
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
+            check(wrong, aspect)
+    except checks.CheckFailed as failure:
+        print(f"{wrong.__name__}\n{failure}\n")
+
+# %% [markdown]
+# ## Checkpoint
+#
+# 1. A LoRA layer was merged. Which weight do you compare with $W_0$ to get $\Delta M$?
+# 2. DoRA's update becomes twice as strong and `m` stays. What happens to $\Delta M$?
+# 3. A colleague shows a correlation of +0.9 over 12 layers and 10 checkpoints. What do you ask?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The merged one, $W_0 + s\,BA$: not $BA$ alone.
+# 2. Nothing: row lengths are `m`. $\Delta D$ grows.
+# 3. How much of it is there within one layer, and how much across layers at one checkpoint? Both
+#    numbers start at 0 and grow, which alone gives a high correlation.
+# </details>
+#
+# ## Further reading
+#
+# - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 3.2, eq. 3 and 4, figure 2
+# - `lab_utils/decomposition.py`, and `benchmarks/decomposition.py`, which made the runs
+#
+# **Next:** lesson 04 trains the methods head to head, and asks which ends lower.

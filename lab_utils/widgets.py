@@ -131,7 +131,7 @@ def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> VBox:
         baseline, other: the loss of each seed of LoRA and DoRA, in the same order.
     """
     slider = IntSlider(
-        value=2, min=2, max=len(baseline), description="seeds", continuous_update=False
+        value=3, min=2, max=len(baseline), description="seeds", continuous_update=False
     )
 
     def draw(seeds: int) -> None:

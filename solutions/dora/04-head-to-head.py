@@ -126,6 +126,9 @@ checks.check_add_adapters(add_adapters_to_model, "frozen", n_blocks=3, rank=1, s
 
 # %% nbgrader={"grade": true, "grade_id": "add-adapters-types", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 checks.check_add_adapters(add_adapters_to_model, "types")
+### BEGIN HIDDEN TESTS
+checks.check_add_adapters(add_adapters_to_model, "types", n_blocks=1, seed=60)
+### END HIDDEN TESTS
 
 # %% [markdown]
 # `lab_utils.adapters` does the same, with one thing more: it draws every `lora_A` from a generator

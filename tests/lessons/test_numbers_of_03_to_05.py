@@ -235,8 +235,9 @@ def test_lesson_05_shares():
         "05-rank-and-magnitude",
         f"{full} of the change in full fine-tuning, {lora} in LoRA, {dora} in DoRA",
     )
-    for i in range(4):
-        assert shares["full"][i] < shares["dora"][i] < shares["lora"][i]
+    for i in range(3):
+        assert shares["full"][i] < shares["dora"][i] < 0.6 * shares["lora"][i]
+    assert shares["dora"][3] == pytest.approx(shares["lora"][3], rel=0.15)
 
 
 def test_the_recorded_decomposition_is_of_the_chosen_rates():

@@ -1,6 +1,6 @@
 """The explorers of the lessons: sliders over the figures of `lab_utils.plots`."""
 
-from ipywidgets import FloatSlider, VBox, interactive_output
+from ipywidgets import Checkbox, FloatSlider, SelectionSlider, VBox, interactive_output
 from torch import Tensor
 
 from lab_utils import plots
@@ -58,3 +58,23 @@ def _slider(name: str, start: float, low: float, high: float, step: float) -> Fl
         style={"description_width": "9em"},
         layout={"width": "28em"},
     )
+
+
+def scaling_explorer() -> VBox:
+    """Return a slider over the rank and one over alpha, for LoRA's two scalings."""
+    controls = {
+        "rank": SelectionSlider(value=64, options=[4, 8, 16, 32, 64], description="rank"),
+        "alpha": _slider("alpha", 16.0, 4.0, 64.0, 4.0),
+        "grows": Checkbox(value=False, description="alpha = 2 * rank instead"),
+    }
+    controls["rank"].layout, controls["rank"].style = {"width": "28em"}, controls["alpha"].style
+
+    def draw(rank: int, alpha: float, grows: bool) -> None:
+        alt = (
+            "Two panels over the rank. Left, the scaling: alpha / rank falls faster than "
+            "alpha / sqrt(rank). Right, the first gradient relative to rank 4: with a fixed alpha "
+            "it falls under alpha / rank and stays the same under alpha / sqrt(rank)."
+        )
+        plots.show(plots.scaling_rules(rank, alpha, grows), alt)
+
+    return VBox([*controls.values(), interactive_output(draw, controls)])

@@ -277,6 +277,8 @@ def training_by_rule(runs: dict[int, dict[tuple[str, bool], list[dict]]], steps:
             above.set_title(f"rank {rank}")
             above.legend(fontsize=9)
             below.set(xlabel="step", yscale="log")
+            below.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+            below.minorticks_off()
         axes[0, 0].set_ylabel("training loss (nats a byte)")
         axes[1, 0].set_ylabel("gradient norm before clipping")
     return figure

@@ -251,8 +251,12 @@ class WrongNorms:
         return RightNorms.one_vector(ranks[:1], rank_stabilized)
 
     def tensors(ranks, rank_stabilized):
-        """expected the norm at rank 4 as a finite float, found a Tensor"""
+        """expected floats as values, found a Tensor"""
         return by_rank(lambda rank: torch.tensor(1.0), ranks)
+
+    def not_a_number(ranks, rank_stabilized):
+        """found nan, nan, nan"""
+        return by_rank(lambda rank: math.nan, ranks)
 
     def blank(ranks, rank_stabilized):
         """is not written yet"""

@@ -1,9 +1,10 @@
 """The explorers of the lessons: sliders over the figures of `lab_utils.plots`."""
 
-from ipywidgets import Checkbox, FloatSlider, SelectionSlider, VBox, interactive_output
+from ipywidgets import Checkbox, Dropdown, FloatSlider, SelectionSlider, VBox, interactive_output
 from torch import Tensor
 
 from lab_utils import plots
+from lab_utils.published import TASKS, commonsense_table, find
 
 
 def vector_explorer() -> VBox:
@@ -76,5 +77,38 @@ def scaling_explorer() -> VBox:
             "it falls under alpha / rank and stays the same under alpha / sqrt(rank)."
         )
         plots.show(plots.scaling_rules(rank, alpha, grows), alt)
+
+    return VBox([*controls.values(), interactive_output(draw, controls)])
+
+
+def published_explorer() -> VBox:
+    """Return controls over the published table: the pair to compare, and a task to leave out."""
+    table = commonsense_table()
+    pairs = {
+        f"{model}, DoRA rank {rank} against {method}": (model, rank, method)
+        for model, rank, method in (
+            ("LLaMA-7B", 32, "LoRA"),
+            ("LLaMA-7B", 32, "LoRA (own run)"),
+            ("LLaMA-7B", 16, "LoRA (own run)"),
+            ("LLaMA-13B", 32, "LoRA"),
+            ("LLaMA2-7B", 32, "LoRA"),
+            ("LLaMA2-7B", 16, "LoRA"),
+            ("LLaMA3-8B", 32, "LoRA"),
+        )
+    }
+    wide = {"layout": {"width": "36em"}, "style": {"description_width": "9em"}}
+    controls = {
+        "pair": Dropdown(options=list(pairs), description="compare", **wide),
+        "left_out": SelectionSlider(
+            options=["nothing", *TASKS], description="leave out", continuous_update=False, **wide
+        ),
+    }
+
+    def draw(pair: str, left_out: str) -> None:
+        model, rank, method = pairs[pair]
+        dora, lora = find(table, model, "DoRA", rank), find(table, model, method, 32)
+        figure = plots.published_gains(dora, lora, None if left_out == "nothing" else left_out)
+        alt = f"Bars of DoRA's gain on eight tasks: {figure.axes[0].get_title()}."
+        plots.show(figure, alt)
 
     return VBox([*controls.values(), interactive_output(draw, controls)])

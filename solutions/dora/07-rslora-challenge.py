@@ -432,7 +432,7 @@ for wrong, check in (
 #
 # The last exercise is open, and a person marks it.
 
-# %% [markdown] nbgrader={"grade": false, "grade_id": "plan-task", "locked": true, "points": 0, "schema_version": 3, "solution": false, "task": true}
+# %% [markdown] nbgrader={"grade": false, "grade_id": "plan-question", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 3: a colleague's question (4 points, marked by hand)
 #
 # A colleague fine-tunes a 7B model with LoRA. At rank 8 with $\alpha = 16$ the loss was good; at rank 64,

@@ -24,10 +24,10 @@ def released_of(text):
 
 def role(cell):
     """Return "solution", "test", or "" for a cell that is neither; of an open question, which a
-    person marks, "answer" and "task"."""
+    person marks, "question" and "answer"."""
     nbgrader = cell.metadata.get("nbgrader", {})
     if cell.cell_type == "markdown":
-        return "answer" if nbgrader.get("grade") else "task" if nbgrader.get("task") else ""
+        return "answer" if nbgrader.get("grade") else "question" if nbgrader else ""
     return "test" if nbgrader.get("grade") else "solution" if nbgrader.get("solution") else ""
 
 
@@ -111,10 +111,10 @@ def test_only_notebooks_are_released():
 def test_exercises_are_well_formed(text):
     cells = [cell for cell in solution_of(text).cells if role(cell)]
     for cell in cells:
-        assert cell.metadata.nbgrader.locked == (role(cell) in ("test", "task"))
+        assert cell.metadata.nbgrader.locked == (role(cell) in ("test", "question"))
         if role(cell) in ("solution", "answer"):
             assert "BEGIN SOLUTION" in cell.source
-        elif role(cell) == "task":
+        elif role(cell) == "question":
             assert "BEGIN MARK SCHEME" in cell.source
         else:
             assert cell.metadata.nbgrader.points > 0

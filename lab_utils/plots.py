@@ -368,3 +368,55 @@ def published_and_rerun(gains: dict[str, float], reruns: list[dict], lora: float
         right.set(xlabel="rank (LLaMA-7B)", ylabel="average accuracy (%)", ylim=(50, 82))
         right.legend(fontsize=9, loc="lower right")
     return figure
+
+
+def commonsense_accuracies(summary: dict) -> Figure:
+    """Draw accuracies before and after adapting, and how far DoRA's are from LoRA's.
+
+    Args:
+        summary: from `lab_utils.commonsense.measurement.summarise`.
+    """
+    names = ["average", *summary["tasks"]]
+    places = torch.arange(len(names))
+    ranks = list(summary["differences"])
+    shown = {"zero-shot": summary["zero_shot"]}
+    for row in summary["methods"]:
+        if row["rank"] == ranks[-1]:
+            shown[row["adapter_type"]] = row
+    with plt.rc_context(STYLE):
+        size = {"figsize": (11, 4.2), "width_ratios": (1.3, 1), "sharey": True}
+        figure, (left, right) = plt.subplots(1, 2, **size)
+        for i, (name, row) in enumerate(shown.items()):
+            accuracy = row["accuracy"] | {"average": row["average"]}
+            error = row["standard_error"] | {"average": row["average_standard_error"]}
+            left.errorbar(
+                [100 * accuracy[n] for n in names],
+                places + 0.22 * (i - 1),
+                xerr=[100 * error[n] for n in names],
+                fmt="o",
+                color=COLOURS.get(name, COLOURS["frozen"]),
+                label=f"{NAMES[name]}, rank {ranks[-1]}" if name in NAMES else name,
+            )
+        for i, rank in enumerate(ranks):
+            gaps = [summary["differences"][rank][name] for name in names]
+            right.errorbar(
+                [100 * gap.mean for gap in gaps],
+                places + 0.22 * (i - (len(ranks) - 1) / 2),
+                xerr=[
+                    [100 * (g.mean - g.low) for g in gaps],
+                    [100 * (g.high - g.mean) for g in gaps],
+                ],
+                fmt="os"[i % 2],
+                color=COLOURS["dora"],
+                alpha=1 - 0.5 * i / max(1, len(ranks) - 1),
+                label=f"rank {rank}",
+            )
+        right.axvline(0, color="black", linewidth=0.8)
+        left.set_yticks(places, names)
+        left.invert_yaxis()
+        left.set(xlabel="accuracy (%), with the standard error of its test rows")
+        right.set(xlabel="DoRA minus LoRA (points), 95 % interval")
+        for ax in (left, right):
+            ax.axhline(0.5, color="0.8", linewidth=0.8)
+            ax.legend(fontsize=9)
+    return figure

@@ -6,9 +6,10 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from joblib import Parallel, delayed
@@ -25,10 +26,19 @@ class PairingError(ValueError):
     """Two runs that were to be compared differ in more than the method."""
 
 
+def train_and_record(run: Settings) -> dict:
+    """Train once and return the record of it."""
+    return as_record(train_and_evaluate(verbose=False, **asdict(run)))
+
+
 def sweep(
-    runs: Sequence[Settings], results_file: str | os.PathLike, *, n_jobs: int = -1
+    runs: Sequence,
+    results_file: str | os.PathLike,
+    *,
+    n_jobs: int = -1,
+    measure: Callable[[Any], dict] = train_and_record,
 ) -> list[dict]:
-    """Train every run that the results file lacks, several at a time, and return all of them.
+    """Make every run that the results file lacks, several at a time, and return all of them.
 
     Each result is written as soon as it is there, so an interrupted sweep loses only the runs
     that were under way: call it again and it goes on. Runs go through joblib: processes on this
@@ -36,12 +46,14 @@ def sweep(
     that a `distributed.Client` is connected to.
 
     Args:
-        runs: what to train.
+        runs: `Settings`, or another frozen dataclass whose fields tell runs apart.
         results_file: JSON lines, one a run; made if it is not there.
         n_jobs: runs at a time; -1 for as many as there are cores or workers.
+        measure: makes a run and returns its record, numbers and texts with the run's fields
+            among them; by default it trains and returns what `as_record` says.
 
     Returns:
-        A record of each run (see `as_record`), in the order of `runs`.
+        A record of each run, in the order of `runs`.
 
     Raises:
         ValueError: the results file holds a line that is no record.
@@ -50,31 +62,33 @@ def sweep(
     path = Path(results_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_unfinished_line(path)
-    found = {_key(record): record for record in read_results(path)} if path.exists() else {}
-    missing = [run for run in dict.fromkeys(runs) if _key(asdict(run)) not in found]
+    settings = tuple(type(runs[0]).__dataclass_fields__) if runs else ()
+    known = read_results(path, settings) if path.exists() else []
+    found = {_key(record, settings): record for record in known}
+    missing = [run for run in dict.fromkeys(runs) if _key(asdict(run), settings) not in found]
     failures = []
     with open(path, "a", encoding="utf-8") as file, tqdm(total=len(missing), unit="run") as bar:
         # results come as they are finished, not in the order of the runs
         parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-        for run, outcome in parallel(delayed(_attempt)(run) for run in missing):
+        for run, outcome in parallel(delayed(_attempt)(measure, run) for run in missing):
             bar.update()
             if isinstance(outcome, Exception):
                 failures.append((run, outcome))
                 continue
-            found[_key(outcome)] = outcome
+            found[_key(outcome, settings)] = outcome
             file.write(json.dumps(outcome) + "\n")
             file.flush()
             os.fsync(file.fileno())
     if failures:
         run, error = failures[0]
         raise RuntimeError(f"{len(failures)} of {len(missing)} runs failed; {run}: {error}")
-    return [found[_key(asdict(run))] for run in runs]
+    return [found[_key(asdict(run), settings)] for run in runs]
 
 
-def _attempt(run: Settings) -> tuple[Settings, dict | Exception]:
-    """Train in a worker; hand an error back instead of raising it, which would end the sweep."""
+def _attempt(measure: Callable[[Any], dict], run: Any) -> tuple[Any, dict | Exception]:
+    """Make a run in a worker; hand an error back, which would end the sweep if it were raised."""
     try:
-        return run, as_record(train_and_evaluate(verbose=False, **asdict(run)))
+        return run, measure(run)
     except Exception as error:
         return run, error
 
@@ -89,17 +103,22 @@ def as_record(result: dict, parts: int = 24) -> dict:
     for key in ("step_losses", "gradient_norms"):
         stretches = torch.tensor(result[key]).tensor_split(parts)
         record[key] = [round(s.mean().item(), 4) for s in stretches if len(s)]
-    record["made_with"] = {
+    record["made_with"] = made_with()
+    return record
+
+
+def made_with() -> dict:
+    """Return the command and the versions that a record was made with."""
+    return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    return record
 
 
-def read_results(path: str | os.PathLike) -> list[dict]:
-    """Return the records of a results file.
+def read_results(path: str | os.PathLike, settings: Sequence[str] = SETTINGS) -> list[dict]:
+    """Return the records of a results file, which have at least these settings.
 
     Raises:
         ValueError: a line is no record. (A last line that was cut short is none either, but
@@ -109,7 +128,7 @@ def read_results(path: str | os.PathLike) -> list[dict]:
     for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), start=1):
         try:
             record = json.loads(line)
-            _key(record)
+            _key(record, settings)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}, line {number} is not the record of a run ({error}); delete that line, "
@@ -126,9 +145,9 @@ def _drop_unfinished_line(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _key(record: dict) -> tuple:
+def _key(record: dict, settings: Sequence[str]) -> tuple:
     """Return what tells a run from every other: its settings."""
-    return tuple(record[name] for name in SETTINGS)
+    return tuple(record[name] for name in settings)
 
 
 def select(records: Sequence[dict], **settings) -> list[dict]:
@@ -152,19 +171,20 @@ def learning_rate_curve(records: Sequence[dict], metric: str) -> dict[float, lis
     return {rate: [record[metric] for record in found] for rate, found in by_rate.items()}
 
 
-def choose_learning_rate(records: Sequence[dict]) -> float:
-    """Return the rate with the lowest mean validation loss.
+def choose_learning_rate(records: Sequence[dict], metric: str = "validation_loss") -> float:
+    """Return the rate with the lowest mean of a metric, by default the validation loss.
 
     Args:
         records: runs of one method at one rank, with the same seeds at every rate. A run that
             ended in NaN counts as infinitely bad.
+        metric: what to choose by; never one of the test part.
 
     Raises:
         ValueError: as in `learning_rate_curve`, or no rate gave a finite loss.
     """
     means = {
         rate: statistics.fmean(math.inf if math.isnan(loss) else loss for loss in losses)
-        for rate, losses in learning_rate_curve(records, "validation_loss").items()
+        for rate, losses in learning_rate_curve(records, metric).items()
     }
     best = min(means, key=means.get)
     if math.isinf(means[best]):
@@ -185,7 +205,7 @@ class PairedDifference:
         baseline, other: names of the methods.
         mean: of the differences, `other - baseline`, over the seeds.
         low, high: ends of the confidence interval of the mean.
-        relative: `mean` as a share of the baseline's mean loss.
+        relative: `mean` as a share of the baseline's mean; NaN if that is zero.
         seeds: how many pairs.
         confidence: of the interval.
     """
@@ -253,6 +273,7 @@ def paired_difference(
     if not all(math.isfinite(difference) for difference in differences):
         raise ValueError(f"the differences are {differences}; a run diverged")
     mean = statistics.fmean(differences)
+    baseline_mean = statistics.fmean(left[metric] for left, _ in pairs)
     spread = stats.sem(differences)
     # Equal differences have no spread, and the interval is the point.
     low, high = (
@@ -264,7 +285,7 @@ def paired_difference(
         mean=mean,
         low=float(low),
         high=float(high),
-        relative=mean / statistics.fmean(left[metric] for left, _ in pairs),
+        relative=mean / baseline_mean if baseline_mean else math.nan,
         seeds=len(pairs),
         confidence=confidence,
     )

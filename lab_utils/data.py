@@ -1,5 +1,6 @@
 """The tasks that models are adapted to: a small real one, and a synthetic one that hides things."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -52,10 +53,15 @@ def language_task() -> Task:
     The base was pretrained on the text of Python's language reference. The parts are source code
     of other standard modules each, in windows of 128 bytes; input and targets are
     `(windows, 128)`, shifted by one byte. The loss is the cross-entropy in nats a byte.
+
+    While nbgrader validates or grades a notebook (it sets NBGRADER_EXECUTION), each part is cut to
+    its first 24 windows: no exercise is marked on this task, and nobody should wait for
+    demonstrations then.
     """
     base = load_pretrained()
+    length = 24 * base.context + 1 if "NBGRADER_EXECUTION" in os.environ else None
     parts = {
-        part: windows((TEXTS / f"code-{part}.txt").read_bytes(), base.context)
+        part: windows((TEXTS / f"code-{part}.txt").read_bytes()[:length], base.context)
         for part in ("train", "validation", "test")
     }
     return Task("language", base, next_byte_loss, **parts)

@@ -12,6 +12,8 @@ The paper (Liu et al., 2024, arXiv 2402.09353) writes "column-wise norm" because
 draw W as (in, out). Its columns are PyTorch's rows, so `norm_dim=1` is the paper's meaning.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -106,6 +108,51 @@ def direction_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
     _, direction_after = decompose(after, norm_dim)
     cosine = (direction_before * direction_after).sum(dim=norm_dim)
     return (1 - cosine).mean().item()
+
+
+def magnitude_share(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
+    """Return how much of the change of a weight is change of length, the rest being turns.
+
+    By the law of cosines a vector of length m that becomes one of length m', turned by an angle
+    t, moves by a distance d with `d^2 = (m' - m)^2 + 2 m m' (1 - cos t)`. The share is the sum
+    of the first terms over that of the distances.
+
+    Args:
+        before, after, norm_dim: as in `magnitude_change`.
+
+    Returns:
+        From 0 (vectors turned only) to 1 (lengths changed only); NaN if nothing changed.
+
+    Raises:
+        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+    """
+    _check_same_shape(before, after)
+    length_before, _ = decompose(before, norm_dim)
+    length_after, _ = decompose(after, norm_dim)
+    moved = (after - before).square().sum()
+    return ((length_after - length_before).square().sum() / moved).item()
+
+
+def coupling(delta_m: Sequence[float], delta_d: Sequence[float]) -> float:
+    """Return Pearson's correlation of magnitude changes and direction changes (figure 2).
+
+    Args:
+        delta_m, delta_d: one number each for every point, such as a layer at a checkpoint.
+
+    Returns:
+        From -1 (where lengths change more, vectors turn less) to 1; NaN if one of the two does
+        not vary, or there are fewer than two points.
+
+    Raises:
+        ValueError: there are not as many of one as of the other.
+    """
+    if len(delta_m) != len(delta_d):
+        raise ValueError(
+            f"delta_m has {len(delta_m)} numbers and delta_d {len(delta_d)}; every point has both"
+        )
+    m, d = (torch.tensor(values, dtype=torch.float64) for values in (delta_m, delta_d))
+    m, d = m - m.mean(), d - d.mean()
+    return ((m * d).sum() / (m.square().sum() * d.square().sum()).sqrt()).item()
 
 
 def check_norm_dim(norm_dim: int) -> None:

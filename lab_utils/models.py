@@ -90,6 +90,12 @@ class TinyLanguageModel(nn.Module):
         return F.linear(self.norm(x), self.embedding.weight)
 
 
+def attention_layers(model: TinyLanguageModel) -> list[str]:
+    """Return the names of the four projections of every block, which adapters replace."""
+    kinds = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return [f"blocks.{block}.{kind}" for block in range(len(model.blocks)) for kind in kinds]
+
+
 def load_pretrained(checkpoint: Path = CHECKPOINT) -> TinyLanguageModel:
     """Return the tiny language model that `scripts/pretrain.py` trained, in evaluation mode."""
     model = TinyLanguageModel()

@@ -69,7 +69,7 @@ def train_and_evaluate(
     rank: int = 8,
     verbose: bool = True,
     *,
-    on_step: Callable[[int, nn.Module], None] | None = None,
+    on_step: Callable[[int, nn.Module, float], None] | None = None,
     **settings,
 ) -> dict:
     """Adapt the base model of a task by one method, and measure how well that went.
@@ -84,8 +84,8 @@ def train_and_evaluate(
         n_epochs: passes over the training part.
         rank: of the adapters; `"full"` and `"frozen"` have none.
         verbose: show a progress bar.
-        on_step: called with the step and the model, once before training (step 0) and after
-            every step.
+        on_step: called with the step, the model and the loss of the step's batch, after every
+            step, and once before training (step 0, whose loss is NaN).
         settings: any of
 
             - `task`: `"language"` (default) or `"regression"`, see `lab_utils.data`;
@@ -135,7 +135,7 @@ def train_and_evaluate(
     magnitudes = [_magnitudes(model)]
     memory = PeakMemory()
     if on_step:
-        on_step(0, model)
+        on_step(0, model, math.nan)
     with tqdm(total=n_steps, desc=f"{adapter_type}, seed {run.seed}", disable=not verbose) as bar:
         for epoch in epochs:
             model.train()
@@ -152,7 +152,7 @@ def train_and_evaluate(
                 gradient_norms.append(norm)
                 bar.update()
                 if on_step:
-                    on_step(len(step_losses), model)
+                    on_step(len(step_losses), model, loss)
             validation_losses.append(evaluate(model, task.validation, task.loss))
             magnitudes.append(_magnitudes(model))
 
@@ -209,7 +209,7 @@ def make_optimizer(
     """Return AdamW over what is trainable; only matrices decay, and a magnitude is none."""
     decaying, others = [], []
     for name, parameter in trainable_parameters(model).items():
-        matrix = parameter.ndim == 2 and not name.endswith(".magnitude")
+        matrix = parameter.ndim == 2 and name.split(".")[-1] != "magnitude"
         (decaying if matrix else others).append(parameter)
     groups = [
         {"params": decaying, "weight_decay": weight_decay},
@@ -255,6 +255,32 @@ def evaluate(
     ):
         total += loss_function(model(inputs), targets).item() * len(inputs)
     return total / len(split)
+
+
+class WeightRecorder:
+    """An `on_step` that keeps copies of weights, adapters merged, at some steps of a training.
+
+    Args:
+        layers: names of linear layers in the model, such as `"blocks.0.q_proj"`.
+        steps: when to keep them; step 0 is before training.
+
+    Attributes:
+        weights: `weights[step][layer]` is `(out_features, in_features)`.
+    """
+
+    def __init__(self, layers: Iterable[str], steps: Iterable[int]) -> None:
+        self.layers, self.steps = tuple(layers), frozenset(steps)
+        self.weights: dict[int, dict[str, Tensor]] = {}
+
+    def __call__(self, step: int, model: nn.Module, loss: float) -> None:
+        if step in self.steps:
+            found = {name: model.get_submodule(name) for name in self.layers}
+            self.weights[step] = {
+                name: (layer.merged_weight() if isinstance(layer, LoRALayer) else layer.weight)
+                .detach()
+                .clone()
+                for name, layer in found.items()
+            }
 
 
 def base_parameters(model: nn.Module) -> list[Tensor]:

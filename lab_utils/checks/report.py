@@ -126,9 +126,8 @@ def difference(found: Tensor, expected: Tensor) -> str:
         return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"
     gap = (found.double() - expected.double()).abs()
     index = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
-    return (
-        f"expected {expected[index].item():.4g} at index {index}, found {found[index].item():.4g}"
-    )
+    place = f" at index {index}" if index else ""
+    return f"expected {expected[index].item():.4g}{place}, found {found[index].item():.4g}"
 
 
 def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:

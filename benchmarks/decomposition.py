@@ -1,0 +1,112 @@
+"""Train the runs behind lesson 03, and keep how far each moved magnitudes and directions.
+
+    python benchmarks/decomposition.py            # 23 runs, some minutes on 2 cores
+
+Every method trains at the learning rate that benchmarks/head_to_head.py chose for it. Results:
+
+    lab_utils/results/decomposition.jsonl         delta M and delta D of every attention layer at
+                                                  four checkpoints, and how much of the change is
+                                                  magnitude; five seeds of each method at rank 8
+    lab_utils/results/one-layer.safetensors       one layer's adapters at ranks 4 to 32 and nine
+                                                  steps of the training, for the explorer
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from joblib import Parallel, delayed
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from lab_utils import decomposition
+from lab_utils.comparison import RESULTS, as_record, at_chosen_rate, read_results, select
+from lab_utils.data import language_task
+from lab_utils.models import attention_layers
+from lab_utils.training import Settings, WeightRecorder, batch_order, train_and_evaluate
+
+METHODS = {"full": None, "lora": 8, "dora": 8}
+SEEDS = range(5)
+RANKS = (4, 8, 16, 32)
+LAYER = "blocks.1.q_proj"
+
+
+def chosen_rate(method: str, rank: int | None) -> float:
+    """Return the learning rate that was best on validation data."""
+    records = read_results(RESULTS / "head-to-head.jsonl")
+    return at_chosen_rate(select(records, adapter_type=method, rank=rank))[0]["learning_rate"]
+
+
+def checkpoints(run: Settings, count: int) -> list[int]:
+    """Return `count` steps of a run at equal distances, the last of them its end."""
+    n_epochs, batches, _ = batch_order(
+        len(language_task().train), run.batch_size, run.n_epochs, run.seed
+    ).shape
+    return [round(n_epochs * batches * i / count) for i in range(1, count + 1)]
+
+
+def changes(method: str, seed: int) -> dict:
+    """Return the record of a run, with what it did to every attention layer's weight."""
+    rank = METHODS[method]
+    run = Settings(
+        adapter_type=method, rank=rank, seed=seed, learning_rate=chosen_rate(method, rank)
+    )
+    names = attention_layers(language_task().base)
+    recorder = WeightRecorder(names, [0, *checkpoints(run, 4)])
+    record = as_record(train(run, recorder))
+    before = recorder.weights.pop(0)
+    record["changes"] = [
+        {
+            "layer": name,
+            "step": step,
+            "delta_m": decomposition.magnitude_change(before[name], after[name]),
+            "delta_d": decomposition.direction_change(before[name], after[name]),
+            "magnitude_share": decomposition.magnitude_share(before[name], after[name]),
+        }
+        for step, after in recorder.weights.items()
+        for name in names
+    ]
+    return record
+
+
+def one_layer(method: str, rank: int) -> dict[str, torch.Tensor]:
+    """Return one layer's trained parameters at nine steps, by `method/rank/step/parameter`."""
+    run = Settings(adapter_type=method, rank=rank, learning_rate=chosen_rate(method, rank))
+    steps = [0, *checkpoints(run, 8)]
+    kept = {}
+
+    def record(step, model, loss):
+        if step in steps:
+            layer = model.get_submodule(LAYER)
+            for name, parameter in layer.named_parameters():
+                if parameter.requires_grad:
+                    kept[f"{method}/{rank}/{step}/{name}"] = parameter.detach().clone()
+
+    train(run, record)
+    return kept
+
+
+def train(run: Settings, on_step) -> dict:
+    return train_and_evaluate(verbose=False, on_step=on_step, **vars(run))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=-1, help="runs at a time; -1: one a core")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    parallel = Parallel(n_jobs=options.jobs, return_as="generator")
+    jobs = [delayed(changes)(method, seed) for seed in SEEDS for method in METHODS]
+    records = list(tqdm(parallel(jobs), total=len(jobs), unit="run"))
+    jobs = [delayed(one_layer)(method, rank) for rank in RANKS for method in ("lora", "dora")]
+    tensors = {}
+    for kept in tqdm(parallel(jobs), total=len(jobs), unit="run"):
+        tensors |= kept
+    lines = [json.dumps(record) + "\n" for record in records]
+    (options.folder / "decomposition.jsonl").write_text("".join(lines), encoding="utf-8")
+    save_file(tensors, options.folder / "one-layer.safetensors", metadata={"layer": LAYER})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""A real language model on real commonsense questions, adapted with LoRA and with DoRA.
+
+`python -m lab_utils.commonsense` is the measurement; `--help` says its options.
+"""
+
+from lab_utils.commonsense.hub import HubUnreachable
+from lab_utils.commonsense.language_model import NoLanguageModel, load_language_model
+from lab_utils.commonsense.rows import TASKS, RowsError, example_rows, load_rows, tasks_in
+from lab_utils.commonsense.scoring import choice_scores
+
+__all__ = [
+    "TASKS",
+    "HubUnreachable",
+    "NoLanguageModel",
+    "RowsError",
+    "choice_scores",
+    "example_rows",
+    "load_language_model",
+    "load_rows",
+    "tasks_in",
+]

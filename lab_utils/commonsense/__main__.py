@@ -1,0 +1,81 @@
+"""`python -m lab_utils.commonsense`: measure LoRA against DoRA, and print the table."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from lab_utils.commonsense import measurement
+from lab_utils.commonsense.hub import HubUnreachable
+from lab_utils.commonsense.language_model import NoLanguageModel
+from lab_utils.commonsense.rows import TASKS, RowsError, tasks_in
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what the results file lacks, and print what follows from it."""
+    args = _parser().parse_args(arguments)
+    machine = measurement.Machine(
+        model=args.model,
+        data=args.data,
+        tasks=tuple(args.tasks or (tasks_in(args.data) if args.data else TASKS)),
+        device=args.device,
+        compiled=args.compile,
+        cuda_graphs=args.cuda_graphs,
+        jobs=args.jobs,
+    )
+    records = measurement.measure_all(
+        machine,
+        args.results,
+        ranks=args.ranks,
+        rates=args.rates,
+        grid_seeds=args.grid_seeds,
+        seeds=args.seeds,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        steps=args.steps,
+        rows=args.rows,
+    )
+    summary = measurement.summarise(records)
+    print(measurement.table(summary))
+    for rank, differences in summary["differences"].items():
+        d = differences["average"]
+        print(
+            f"rank {rank}: DoRA minus LoRA, average over tasks: {100 * d.mean:+.2f} points "
+            f"({d.confidence:.0%} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}, "
+            f"{d.seeds} paired seeds)"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab_utils.commonsense",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", default="smollm2-135m", help="smollm2-135m, or a folder with a model")
+    add("--data", default=os.environ.get("DORA_LAB_DATA"), help="folder with rows; else the hub's")
+    add("--results", type=Path, required=True, help="JSON lines, one a run; resumed if it is there")
+    add("--tasks", nargs="+", choices=TASKS, help="by default all that --data has")
+    add("--ranks", nargs="+", type=int, default=[8, 32])
+    add("--rates", nargs="+", type=float, default=measurement.RATES, help="learning rates to try")
+    add("--grid-seeds", type=int, default=2, help="seeds that every rate is tried with")
+    add("--seeds", type=int, default=5, help="seeds at the best rate, 2 or more")
+    add("--epochs", type=int, default=2)
+    add("--batch-size", type=int, default=64)
+    add("--steps", type=int, help="stop each training after so many steps")
+    add("--rows", type=int, help="take so many training and test rows of each task")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--compile", action="store_true", help="fuse the operations of each layer")
+    add("--cuda-graphs", action=argparse.BooleanOptionalAction, default=True)
+    add("--jobs", type=int, default=1, help="runs at a time; times are measured only with 1")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (HubUnreachable, NoLanguageModel, RowsError, ValueError) as error:
+        sys.exit(f"{error}")

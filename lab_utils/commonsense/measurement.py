@@ -1,0 +1,382 @@
+"""Measure LoRA against DoRA on commonsense rows: runs, a results file, and what follows from it."""
+
+import copy
+import functools
+import hashlib
+import json
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from lab_utils import comparison
+from lab_utils.commonsense.language_model import load_language_model
+from lab_utils.commonsense.rows import load_rows
+from lab_utils.commonsense.scoring import Text, correct, encode, score_texts
+from lab_utils.commonsense.training import add_peft_adapters, make_batches, train, trained
+from lab_utils.training import fingerprint
+
+METHODS = ("lora", "dora")
+RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
+VALIDATION = 10  # every tenth training row is for choosing the learning rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What decides the numbers of a run.
+
+    Attributes:
+        adapter_type: `"lora"`, `"dora"` or `"frozen"`: the base as it is, which has no rank,
+            learning rate, seed, epochs or batch.
+        rank, learning_rate, seed, epochs, batch_size: see `lab_utils.commonsense.training`.
+        steps: stop after so many, or None to train for all epochs.
+        rows: take so many training and so many test rows of each task, or None for all.
+    """
+
+    adapter_type: str
+    rank: int | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What decides how fast a run is, and its rounding.
+
+    Attributes:
+        model: as in `load_language_model`.
+        data: folder of the rows, or None as in `load_rows`.
+        tasks: to train on and to test.
+        device: `"cuda"` or `"cpu"`. On a GPU the base is in bfloat16, on a CPU in float32.
+        compiled, cuda_graphs: as in `train`.
+        jobs: runs at a time; those that shared the device are no measurements of time.
+    """
+
+    model: str
+    data: str | None
+    tasks: tuple[str, ...]
+    device: str
+    compiled: bool = False
+    cuda_graphs: bool = True
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokenized rows of every task: `train` only the right answers, the others every choice."""
+
+    train: list[Text]
+    validation: dict[str, tuple[list[dict], list[Text]]]
+    test: dict[str, tuple[list[dict], list[Text]]]
+
+
+@functools.cache  # a worker process makes many runs
+def _base(name: str) -> tuple:
+    base, tokenizer = load_language_model(name)
+    return base, tokenizer, fingerprint(base.parameters())
+
+
+@functools.cache
+def _rows(machine: Machine, limit: int | None) -> Rows:
+    _, tokenizer, _ = _base(machine.model)
+    train, validation, test = [], {}, {}
+    for task in machine.tasks:
+        known = load_rows(task, "train", machine.data)[:limit]
+        held_out = known[::VALIDATION]
+        validation[task] = held_out, _choices(tokenizer, task, held_out)
+        rows = load_rows(task, "test", machine.data)[:limit]
+        test[task] = rows, _choices(tokenizer, task, rows)
+        train += [
+            encode(tokenizer, task, row["question"], row["choices"][row["answer"]])
+            for i, row in enumerate(known)
+            if i % VALIDATION
+        ]
+    return Rows(train, validation, test)
+
+
+def _choices(tokenizer, task: str, rows: Sequence[dict]) -> list[Text]:
+    return [encode(tokenizer, task, row["question"], c) for row in rows for c in row["choices"]]
+
+
+def measure(run: Run, machine: Machine) -> dict:
+    """Train and test once.
+
+    Returns:
+        The settings by their names, and
+
+        - `accuracy`, `validation_accuracy`: of each task, a share of its rows;
+        - `average_accuracy`: over tasks, which all count the same;
+        - `validation_error`: one minus the average over tasks of the validation accuracy;
+        - `test_rows`: how many rows of each task were tested;
+        - `losses` of training, means over stretches; `trainable_params`;
+        - `seconds` of training, `setup_seconds`, `scoring_seconds`; `peak_memory` in bytes of
+          training, on a GPU;
+        - `pairing`: fingerprints, as in `lab_utils.training.train_and_evaluate`, and of the rows
+          tested;
+        - `made_with`: versions, the device, `machine`'s settings and the command.
+    """
+    base, _, base_fingerprint = _base(machine.model)
+    rows = _rows(machine, run.rows)
+    on_gpu = machine.device == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")  # TF32
+        torch.cuda.reset_peak_memory_stats()
+    pairing = {"base": f"{base_fingerprint} {dtype}", "test": _fingerprint_texts(rows.test)}
+    result = {}
+    if run.adapter_type in METHODS:
+        model = add_peft_adapters(base, run.adapter_type, run.rank, run.seed, dtype)
+        model.to(machine.device)
+        batches = make_batches(rows.train, run.batch_size, run.epochs, run.seed)[: run.steps]
+        lora_a = [p.cpu() for name, p in trained(model).items() if "lora_A" in name]
+        pairing["lora_A"] = fingerprint(lora_a)
+        pairing["batches"] = fingerprint(tensor for b in batches for tensor in b.tensors())
+        with tqdm(total=len(batches), leave=False, disable=machine.jobs > 1, unit="step") as bar:
+            result = train(
+                model,
+                batches,
+                run.learning_rate,
+                compiled=machine.compiled,
+                cuda_graphs=machine.cuda_graphs,
+                on_step=bar.update,
+            )
+        stretches = torch.tensor(result["losses"]).tensor_split(24)
+        result["losses"] = [round(s.mean().item(), 4) for s in stretches if len(s)]
+        result["trainable_params"] = sum(p.numel() for p in trained(model).values())
+        result["peak_memory"] = torch.cuda.max_memory_allocated() if on_gpu else None
+    else:
+        model = copy.deepcopy(base).to(machine.device, dtype)
+    started = time.perf_counter()
+    model.eval()
+    with torch.compiler.set_stance("force_eager"):  # compiled layers would compile these shapes too
+        validation, accuracy = (_accuracy(model, part) for part in (rows.validation, rows.test))
+    return asdict(run) | {
+        "accuracy": accuracy,
+        "average_accuracy": statistics.fmean(accuracy.values()),
+        "validation_accuracy": validation,
+        "validation_error": 1 - statistics.fmean(validation.values()),
+        "test_rows": {task: len(tested) for task, (tested, _) in rows.test.items()},
+        "train_rows": len(rows.train),
+        **result,
+        "scoring_seconds": time.perf_counter() - started,
+        "pairing": pairing,
+        "made_with": _made_with(machine),
+    }
+
+
+def _accuracy(model: nn.Module, part: dict[str, tuple[list[dict], list[Text]]]) -> dict[str, float]:
+    """Return the share of rows of each task in which the right choice scores highest."""
+    texts = [text for _, choices in part.values() for text in choices]
+    lines = 64 if next(model.parameters()).is_cuda else 8
+    scores = iter(score_texts(model, texts, lines).tolist())
+    found = {}
+    for task, (rows, _) in part.items():
+        of_rows = [[next(scores) for _ in row["choices"]] for row in rows]
+        found[task] = statistics.fmean(correct(of_rows, rows))
+    return found
+
+
+def _fingerprint_texts(part: dict[str, tuple[list[dict], list[Text]]]) -> str:
+    tokens = {task: [text.tokens for text in texts] for task, (_, texts) in part.items()}
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
+
+
+def _made_with(machine: Machine) -> dict:
+    packages = {name: version(name) for name in ("transformers", "peft")}
+    device = torch.cuda.get_device_name() if machine.device == "cuda" else platform.machine()
+    return comparison.made_with() | packages | asdict(machine) | {"device": device}
+
+
+def measure_all(
+    machine: Machine,
+    results_file: str | os.PathLike,
+    *,
+    ranks: Sequence[int] = (8, 32),
+    rates: Sequence[float] = RATES,
+    grid_seeds: int = 2,
+    seeds: int = 5,
+    epochs: int = 2,
+    batch_size: int = 64,
+    steps: int | None = None,
+    rows: int | None = None,
+) -> list[dict]:
+    """Measure the base, every method and rank at every rate, and at the best rate with more seeds.
+
+    The best rate is that with the lowest `validation_error` over the seeds of the grid.
+
+    Args:
+        machine: where and how.
+        results_file: as in `lab_utils.comparison.sweep`, which goes on after an interruption.
+        ranks, rates: of the grid.
+        grid_seeds: how many seeds every rate is tried with.
+        seeds: how many seeds the best rate is measured with, those of the grid among them.
+        epochs, batch_size, steps, rows: as in `Run`.
+
+    Returns:
+        The records of all runs.
+
+    Raises:
+        ValueError: the results file has runs of another model or other rows.
+    """
+    shared = {"epochs": epochs, "batch_size": batch_size, "steps": steps, "rows": rows}
+    measured = functools.partial(measure, machine=machine)
+    sweep = functools.partial(
+        comparison.sweep, results_file=results_file, n_jobs=machine.jobs, measure=measured
+    )
+
+    def runs(method: str, rank: int, rate: float, count: int) -> list[Run]:
+        settings = {"adapter_type": method, "rank": rank, "learning_rate": rate, **shared}
+        return [Run(seed=seed, **settings) for seed in range(count)]
+
+    pairs = [(method, rank) for rank in ranks for method in METHODS]
+    grid = [Run(adapter_type="frozen", rows=rows)]
+    grid += [run for pair in pairs for rate in rates for run in runs(*pair, rate, grid_seeds)]
+    records = sweep(grid)
+    _check_same_base(records)
+    best = {
+        (m, r): chosen_rate(comparison.select(records, adapter_type=m, rank=r)) for m, r in pairs
+    }
+    final = [run for pair in pairs for run in runs(*pair, best[pair], seeds)]
+    return sweep(list(dict.fromkeys(grid + final)))
+
+
+def _check_same_base(records: Sequence[dict]) -> None:
+    found = {(record["pairing"]["base"], record["pairing"]["test"]) for record in records}
+    if len(found) > 1:
+        raise ValueError(
+            f"the results have runs of {len(found)} models or sets of test rows; write those of "
+            "another model, other rows or another device to a file of their own"
+        )
+
+
+def chosen_rate(records: Sequence[dict]) -> float:
+    """Return the learning rate with the fewest errors on the validation rows.
+
+    Args:
+        records: runs of one method at one rank. Only seeds that every rate was tried with count.
+    """
+    seeds = [
+        {record["seed"] for record in records if record["learning_rate"] == rate}
+        for rate in {record["learning_rate"] for record in records}
+    ]
+    common = set.intersection(*seeds) if seeds else set()
+    grid = [record for record in records if record["seed"] in common]
+    return comparison.choose_learning_rate(grid, "validation_error")
+
+
+def summarise(records: Sequence[dict]) -> dict:
+    """Return what follows from the records of a measurement.
+
+    Returns:
+        - `tasks`: in the order of the columns; `test_rows`: of each;
+        - `zero_shot`: `accuracy` by task, `standard_error` by task and `average`;
+        - `methods`: for each method and rank `adapter_type`, `rank`, `learning_rate`, `at_edge`
+          (the best rate was the lowest or highest tried), `seeds`, `accuracy` by task, `average`,
+          `standard_error` by task, `average_standard_error`, `seed_spread` (standard deviation of
+          the average over seeds), `trainable_params`, `seconds` and `peak_memory` (medians; None
+          where runs shared the device or had none to measure);
+        - `differences`: for each rank, DoRA minus LoRA: `average` and each task's
+          `PairedDifference`.
+
+        A standard error says how much an accuracy would vary with other test rows. Seeds do not
+        narrow it, since all are tested on the same rows.
+
+    Raises:
+        ValueError: there is no run of the base, or too few seeds for an interval.
+    """
+    _check_same_base(records)
+    base = comparison.select(records, adapter_type="frozen")
+    if len(base) != 1:
+        raise ValueError(f"there are {len(base)} runs of the base; a summary needs one")
+    tasks = list(base[0]["accuracy"])
+    ranks = sorted({record["rank"] for record in records if record["rank"]})
+    best = {}
+    for rank in ranks:
+        for method in METHODS:
+            found = comparison.select(records, adapter_type=method, rank=rank)
+            best[rank, method] = found, comparison.select(found, learning_rate=chosen_rate(found))
+    return {
+        "tasks": tasks,
+        "test_rows": base[0]["test_rows"],
+        "zero_shot": _accuracies(base),
+        "methods": [_of_method(*of_pair) for of_pair in best.values()],
+        "differences": {
+            rank: {
+                name: comparison.paired_difference(
+                    *(_with_metric(best[rank, method][1], name) for method in METHODS), metric="of"
+                )
+                for name in ("average", *tasks)
+            }
+            for rank in ranks
+        },
+    }
+
+
+def _with_metric(records: Sequence[dict], name: str) -> list[dict]:
+    """Return records in which `of` is the accuracy of a task, or the average."""
+    return [
+        record | {"of": (record["accuracy"] | {"average": record["average_accuracy"]})[name]}
+        for record in records
+    ]
+
+
+def _accuracies(records: Sequence[dict]) -> dict:
+    tasks = records[0]["accuracy"]
+    accuracy = {t: statistics.fmean(record["accuracy"][t] for record in records) for t in tasks}
+    rows = records[0]["test_rows"]
+    error = {t: math.sqrt(a * (1 - a) / rows[t]) for t, a in accuracy.items()}
+    return {
+        "accuracy": accuracy,
+        "average": statistics.fmean(accuracy.values()),
+        "standard_error": error,
+        "average_standard_error": math.hypot(*error.values()) / len(error),
+    }
+
+
+def _of_method(tried: Sequence[dict], chosen: Sequence[dict]) -> dict:
+    rates = {record["learning_rate"] for record in tried}
+    alone = [record for record in chosen if record["made_with"]["jobs"] == 1]
+    memory = [record["peak_memory"] for record in alone if record["peak_memory"]]
+    averages = [record["average_accuracy"] for record in chosen]
+    return {
+        **{key: chosen[0][key] for key in ("adapter_type", "rank", "learning_rate")},
+        "at_edge": chosen[0]["learning_rate"] in (min(rates), max(rates)),
+        "seeds": len(chosen),
+        **_accuracies(chosen),
+        "seed_spread": statistics.stdev(averages) if len(averages) > 1 else None,
+        "trainable_params": chosen[0]["trainable_params"],
+        "seconds": statistics.median(r["seconds"] for r in alone) if alone else None,
+        "peak_memory": statistics.median(memory) if memory else None,
+    }
+
+
+def table(summary: dict) -> str:
+    """Return a summary as a Markdown table, accuracies and their standard errors in per cent."""
+    tasks = summary["tasks"]
+    lines = [
+        "| method | rank | learning rate | " + " | ".join(tasks) + " | average | time | memory |",
+        "| --- " * (len(tasks) + 6) + "|",
+    ]
+    for row in [{"adapter_type": "zero-shot", **summary["zero_shot"]}, *summary["methods"]]:
+        cells = [row["adapter_type"], row.get("rank", ""), row.get("learning_rate", "")]
+        cells += [f"{row['accuracy'][t]:.1%} ± {row['standard_error'][t]:.1%}" for t in tasks]
+        cells.append(f"{row['average']:.1%} ± {row['average_standard_error']:.1%}")
+        seconds, memory = row.get("seconds"), row.get("peak_memory")
+        cells += [
+            f"{seconds:.1f} s" if seconds else "",
+            f"{memory / 2**30:.2f} GiB" if memory else "",
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,231 @@
+"""Checks of lesson 05: right answers pass however they are written, wrong ones are named."""
+
+import pytest
+import torch
+from answers import answers, assert_named, assert_passes, cases
+
+from lab_utils import checks
+from lab_utils.training import train_and_evaluate
+
+
+def run(method, rank, key="test_loss", **settings):
+    settings = {"n_epochs": 3, "verbose": False, "task": "regression", "seed": 0} | settings
+    return train_and_evaluate(method, rank=rank, **settings)[key]
+
+
+def table(ranks, loss):
+    return {m: {rank: loss(m, rank) for rank in ranks} for m in ("lora", "dora")}
+
+
+class RightRanks:
+    def nested(ranks=(4, 8, 16, 32)):
+        return {m: {rank: run(m, rank) for rank in ranks} for m in ("lora", "dora")}
+
+    def loops(ranks=(4, 8, 16, 32)):
+        results = {"dora": {}, "lora": {}}
+        for rank in ranks:
+            for method, losses in results.items():
+                losses[rank] = run(method, rank)
+        return results
+
+    def zipped(ranks=(4, 8, 16, 32)):
+        rows = {m: [run(m, rank) for rank in ranks] for m in ("lora", "dora")}
+        return {m: dict(zip(ranks, losses, strict=True)) for m, losses in rows.items()}
+
+
+class WrongRanks:
+    def rank_lost(ranks=(4, 8, 16, 32)):
+        """rank not passed on"""
+        return table(ranks, lambda m, rank: run(m, 8))
+
+    def swapped(ranks=(4, 8, 16, 32)):
+        """methods swapped"""
+        return table(ranks, lambda m, rank: run("lora" if m == "dora" else "dora", rank))
+
+    def one_method(ranks=(4, 8, 16, 32)):
+        """one method twice"""
+        return table(ranks, lambda m, rank: run("dora", rank))
+
+    def training_loss(ranks=(4, 8, 16, 32)):
+        """training loss"""
+        return table(ranks, lambda m, rank: run(m, rank, "final_train_loss"))
+
+    def validation_loss(ranks=(4, 8, 16, 32)):
+        """validation loss"""
+        return table(ranks, lambda m, rank: run(m, rank, "validation_loss"))
+
+    def other_seed(ranks=(4, 8, 16, 32)):
+        """other settings"""
+        return table(ranks, lambda m, rank: run(m, rank, seed=rank))
+
+    def shorter(ranks=(4, 8, 16, 32)):
+        """other settings"""
+        return table(ranks, lambda m, rank: run(m, rank, n_epochs=1))
+
+    def default_ranks(ranks=(4, 8, 16, 32)):
+        """expected a dict with the keys [2, 16], in this order, found [4, 8]"""
+        return table((4, 8), run)
+
+    def names_of_ranks(ranks=(4, 8, 16, 32)):
+        """expected a dict with the keys [2, 16], in this order, found ['2', '16']"""
+        return {m: {str(k): v for k, v in row.items()} for m, row in table(ranks, run).items()}
+
+    def lists(ranks=(4, 8, 16, 32)):
+        """in this order, found list"""
+        return {m: list(row.values()) for m, row in table(ranks, run).items()}
+
+    def rank_first(ranks=(4, 8, 16, 32)):
+        """expected the keys 'lora' and 'dora', found [2, 16]"""
+        return {rank: {m: run(m, rank) for m in ("lora", "dora")} for rank in ranks}
+
+    def nothing(ranks=(4, 8, 16, 32)):
+        """must return a dict; found a NoneType"""
+
+    def blank(ranks=(4, 8, 16, 32)):
+        """is not written yet"""
+        raise NotImplementedError()
+
+
+def recorded(n_epochs, row=lambda model: model.q_proj.magnitude.detach().flatten().clone()):
+    rows = []
+    train_and_evaluate(
+        "dora",
+        n_epochs=n_epochs,
+        verbose=False,
+        task="regression",
+        on_step=lambda step, model, loss: rows.append(row(model)),
+    )
+    return torch.stack(rows)
+
+
+def statistics_of(history):
+    change = (history - history[0]).abs()
+    return {
+        "history": history,
+        "mean_change": change.mean(dim=1),
+        "relative_change": ((history[-1] - history[0]).norm() / history[0].norm()).item(),
+    }
+
+
+class RightTrack:
+    def closure(n_epochs=50):
+        return statistics_of(recorded(n_epochs))
+
+    def preallocated(n_epochs=50):
+        history = torch.empty(32 * n_epochs + 1, 32)
+
+        def keep(step, model, loss):
+            history[step] = model.q_proj.magnitude[:, 0].data
+
+        train_and_evaluate(
+            "dora", n_epochs=n_epochs, verbose=False, task="regression", on_step=keep
+        )
+        return statistics_of(history)
+
+    def numpy(n_epochs=50):
+        rows = recorded(n_epochs, lambda model: torch.tensor(model.q_proj.magnitude.tolist()))
+        return statistics_of(rows.squeeze(-1))
+
+
+class WrongTrack:
+    def no_copy(n_epochs=50):
+        """no copy"""
+        return statistics_of(recorded(n_epochs, lambda m: m.q_proj.magnitude.detach().flatten()))
+
+    def no_start(n_epochs=50):
+        """start left out"""
+        return statistics_of(recorded(n_epochs)[1:])
+
+    def each_epoch(n_epochs=50):
+        """one row an epoch"""
+        return statistics_of(recorded(n_epochs)[::32])
+
+    def other_layer(n_epochs=50):
+        """another layer"""
+        return statistics_of(recorded(n_epochs, lambda m: m.v_proj.magnitude.data.flatten() + 0))
+
+    def signed(n_epochs=50):
+        """signed changes"""
+        history = recorded(n_epochs)
+        return statistics_of(history) | {"mean_change": (history - history[0]).mean(dim=1)}
+
+    def since_the_last_step(n_epochs=50):
+        """change since the last step"""
+        history = recorded(n_epochs)
+        return statistics_of(history) | {"mean_change": history.diff(dim=0).abs().mean(dim=1)}
+
+    def summed(n_epochs=50):
+        """sum instead of mean"""
+        history = recorded(n_epochs)
+        return statistics_of(history) | {"mean_change": (history - history[0]).abs().sum(dim=1)}
+
+    def not_relative(n_epochs=50):
+        """not divided"""
+        history = recorded(n_epochs)
+        moved = (history[-1] - history[0]).norm().item()
+        return statistics_of(history) | {"relative_change": moved}
+
+    def relative_to_the_end(n_epochs=50):
+        """divided by the end"""
+        history = recorded(n_epochs)
+        moved = (history[-1] - history[0]).norm() / history[-1].norm()
+        return statistics_of(history) | {"relative_change": moved.item()}
+
+    def norms_compared(n_epochs=50):
+        """difference of the norms"""
+        history = recorded(n_epochs)
+        norm = history.norm(dim=1)
+        return statistics_of(history) | {"relative_change": (norm[-1] / norm[0] - 1).item()}
+
+    def with_gradient(n_epochs=50):
+        """a tensor without gradient, found one with"""
+        return statistics_of(recorded(n_epochs, lambda m: m.q_proj.magnitude.flatten().clone()))
+
+    def a_list(n_epochs=50):
+        """expected history as a tensor without gradient, found list"""
+        history = recorded(n_epochs)
+        return statistics_of(history) | {"history": history.tolist()}
+
+    def blank(n_epochs=50):
+        """is not written yet"""
+        raise NotImplementedError()
+
+
+EXERCISES = {
+    "ranks": (checks.check_compare_across_ranks, RightRanks, WrongRanks),
+    "track": (checks.check_track_magnitude_changes, RightTrack, WrongTrack),
+}
+
+
+def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
+    for _, right, wrong in EXERCISES.values():
+        assert len(answers(right)) >= 3
+        assert len(answers(wrong)) >= 8
+
+
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
+def test_right_answers_pass(check, answer, capsys):
+    assert_passes(capsys, check, answer)
+    if check is checks.check_compare_across_ranks:
+        assert_passes(capsys, check, answer, ranks=(32, 1, 4))
+    else:
+        assert_passes(capsys, check, answer, n_epochs=1)
+
+
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
+def test_wrong_answers_are_named(check, answer, capsys):
+    assert_named(check, answer, capsys)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_marks_do_not_depend_on_luck(seed, capsys):
+    """Whatever the global random state is, the same answer gets the same marks."""
+    torch.manual_seed(seed)
+    assert_passes(capsys, checks.check_compare_across_ranks, RightRanks.nested, ranks=(4,))
+    assert_passes(capsys, checks.check_track_magnitude_changes, RightTrack.closure, n_epochs=1)
+
+
+def test_a_half_right_answer_keeps_its_half():
+    checks.check_compare_across_ranks(WrongRanks.training_loss, "keys")
+    checks.check_track_magnitude_changes(WrongTrack.signed, "history")
+    checks.check_track_magnitude_changes(WrongTrack.a_list, "statistics")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from answers import answers, assert_named, assert_passes, cases
 from peft import (
     LoraConfig,
     TaskType,
@@ -386,41 +387,21 @@ HIDDEN = {
 }
 
 
-def answers(holder):
-    return [v for k, v in vars(holder).items() if callable(v) and v.__name__ == k]
-
-
-def cases(index):
-    return [
-        pytest.param(check_and_answers[0], answer, id=f"{name}-{answer.__name__}")
-        for name, check_and_answers in EXERCISES.items()
-        for answer in answers(check_and_answers[index])
-    ]
-
-
 def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
     for _, right_ones, wrong in EXERCISES.values():
         assert len(answers(right_ones)) >= 3
         assert len(answers(wrong)) >= 8
 
 
-@pytest.mark.parametrize(("check", "answer"), cases(1))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
 def test_right_answers_pass(check, answer, capsys):
-    check(answer)
-    check(answer, **HIDDEN[check])
-    captured = capsys.readouterr()
-    assert "FAIL" not in captured.out
-    assert captured.err == ""
+    assert_passes(capsys, check, answer)
+    assert_passes(capsys, check, answer, **HIDDEN[check])
 
 
-@pytest.mark.parametrize(("check", "answer"), cases(2))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
 def test_wrong_answers_are_named(check, answer, capsys):
-    with pytest.raises(checks.CheckFailed) as raised:
-        check(answer)
-    assert answer.__doc__ in str(raised.value)
-    captured = capsys.readouterr()
-    assert "FAIL" in captured.out
-    assert captured.err == ""
+    assert_named(check, answer, capsys)
 
 
 def test_marks_do_not_depend_on_luck():

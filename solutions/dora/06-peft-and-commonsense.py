@@ -57,10 +57,10 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 # %% [markdown]
 # ## 1. The published number, recomputed
 #
-# "+3.7 points on commonsense reasoning" is what people remember of DoRA. Suppose that a shop says its
-# new running shoe is 3.7 % faster. You would ask: than which shoe, on which track, and how much do two
-# runs with the same shoe differ? The same three questions, for
-# [table 1 of the paper](https://arxiv.org/abs/2402.09353): LLaMA-7B, eight tasks, accuracy in per cent.
+# "+3.7 points on commonsense reasoning" is what people remember of DoRA. Suppose that a shop says
+# its new running shoe is 3.7 % faster. You would ask: than which shoe, on which track, and how much
+# do two runs with the same shoe differ? The same three questions, for [table 1 of the
+# paper](https://arxiv.org/abs/2402.09353): LLaMA-7B, eight tasks, accuracy in per cent.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -82,8 +82,8 @@ share = (dora["HellaSwag"] - lora["HellaSwag"]) / len(published.TASKS)
 print(f"HellaSwag alone gives {share:.2f} of the first")
 
 # %% [markdown]
-# **Than which shoe?** The LoRA row of the table is quoted from
-# [another paper](https://arxiv.org/abs/2304.01933). The authors' own run of LoRA, which their
+# **Than which shoe?** The LoRA row of the table is quoted from [another
+# paper](https://arxiv.org/abs/2304.01933). The authors' own run of LoRA, which their
 # [repository](https://github.com/NVlabs/DoRA/tree/main/commonsense_reasoning) lists, is better.
 #
 # **On which track?** Drag: which task carries the average, and does that hold for the other models?
@@ -93,7 +93,8 @@ widgets.published_explorer()
 
 # %% [markdown]
 # **How much do two runs differ?** Others trained DoRA with the authors' code and settings again
-# ([issue 14](https://github.com/NVlabs/DoRA/issues/14), [issue 26](https://github.com/NVlabs/DoRA/issues/26)):
+# ([issue 14](https://github.com/NVlabs/DoRA/issues/14), [issue
+# 26](https://github.com/NVlabs/DoRA/issues/26)):
 
 # %%
 others = {
@@ -120,18 +121,18 @@ plots.show(
 )
 
 # %% [markdown]
-# So there is a gain in every published pair, of one to four points. And three re-runs of one setting
-# ended 15 to 24 points below the published number, several times the gain, while at ranks 32 and 64
-# re-runs came out close. A table with one number for each setting cannot say how much of a gain is
-# the method and how much the run. Nor can a notebook repeat it: it takes a model of 7 billion weights
-# and 170,000 training examples. Section 6 measures what fits on one GPU.
+# So there is a gain in every published pair, of one to four points. And three re-runs of one
+# setting ended 15 to 24 points below the published number, several times the gain, while at ranks
+# 32 and 64 re-runs came out close. A table with one number for each setting cannot say how much of
+# a gain is the method and how much the run. Nor can a notebook repeat it: it takes a model of 7
+# billion weights and 170,000 training examples. Section 6 measures what fits on one GPU.
 #
 # ## 2. PEFT: a configuration and a model
 #
-# [PEFT](https://huggingface.co/docs/peft) is the library that production code uses. DoRA is one flag
-# of its `LoraConfig`, and `get_peft_model` puts adapters into a model. To see it work we need a model of the
-# Llama kind, and nobody has to download one: this one is made from a configuration. Its weights are random, so it shows how
-# things are done and says nothing about quality.
+# [PEFT](https://huggingface.co/docs/peft) is the library that production code uses. DoRA is one
+# flag of its `LoraConfig`, and `get_peft_model` puts adapters into a model. To see it work we need
+# a model of the Llama kind, and nobody has to download one: this one is made from a configuration.
+# Its weights are random, so it shows how things are done and says nothing about quality.
 
 
 # %%
@@ -162,8 +163,8 @@ for use_dora in (False, True):
     get_peft_model(small_llama(), config).print_trainable_parameters()
 
 # %% [markdown]
-# `v_proj` maps 64 features to 32 here, and DoRA adds one magnitude for each output: $2 \times (64 + 32)$
-# numbers.
+# `v_proj` maps 64 features to 32 here, and DoRA adds one magnitude for each output: $2 \times (64 +
+# 32)$ numbers.
 #
 # Train it for a few steps, merge it, save it, load it again:
 
@@ -202,9 +203,10 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
     print(f"merged into a plain {type(merged).__name__}, the same to 1e-5: {close}")
 
 # %% [markdown]
-# The folder holds the adapter alone, a few kilobytes; whoever loads it needs the same base model. A merged
-# model has no adapter and runs as fast as before, for LoRA and DoRA alike. (Unmerged, DoRA is slower than
-# LoRA: [PEFT's guide](https://huggingface.co/docs/peft/developer_guides/lora) has figures.)
+# The folder holds the adapter alone, a few kilobytes; whoever loads it needs the same base model. A
+# merged model has no adapter and runs as fast as before, for LoRA and DoRA alike. (Unmerged, DoRA
+# is slower than LoRA: [PEFT's guide](https://huggingface.co/docs/peft/developer_guides/lora) has
+# figures.)
 #
 # ### Exercise 1: `make_config` (3 points)
 #
@@ -265,9 +267,9 @@ checks.check_make_config(make_config, "layers", rank=24)
 # %% [markdown]
 # ## 3. Is it the same DoRA?
 #
-# Below, the lab's tiny language model gets this lab's DoRA adapters, which are trained for ten steps. They
-# are written as a PEFT adapter, and PEFT puts them into the same base. If both are the same, output and
-# *gradients* agree, so that training could go on on either side.
+# Below, the lab's tiny language model gets this lab's DoRA adapters, which are trained for ten
+# steps. They are written as a PEFT adapter, and PEFT puts them into the same base. If both are the
+# same, output and *gradients* agree, so that training could go on on either side.
 
 
 # %%
@@ -312,9 +314,9 @@ for kind in ("lora_A", "lora_B", "magnitude"):
 print("read back by this lab, the same output:", torch.equal(back(text), ours(text)))
 
 # %% [markdown]
-# Two things that PEFT's format cannot say. It has one magnitude per *output* neuron and no other, so an adapter
-# with `norm_dim=0` is refused, and merging is the way out. And dropout differs as lesson 02 explains, which
-# shows only in training.
+# Two things that PEFT's format cannot say. It has one magnitude per *output* neuron and no other,
+# so an adapter with `norm_dim=0` is refused, and merging is the way out. And dropout differs as
+# lesson 02 explains, which shows only in training.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -344,16 +346,17 @@ for name, tensor in written.items():
     print(f"  {name}  {tuple(tensor.shape)}")
 
 # %% [markdown]
-# The rules: every name starts with where the layer is in PEFT's wrapper (`base_model.model.` and the layer's own
-# name), then a dot. `lora_A` and `lora_B` are layers of their own in PEFT, so their tensor is called `weight`. The name
-# of the adapter (`default`) is in the model and not in the file. The magnitude is flat, and the scaling is not
-# in the tensors: PEFT computes it from `lora_alpha` and `r`.
+# The rules: every name starts with where the layer is in PEFT's wrapper (`base_model.model.` and
+# the layer's own name), then a dot. `lora_A` and `lora_B` are layers of their own in PEFT, so their
+# tensor is called `weight`. The name of the adapter (`default`) is in the model and not in the
+# file. The magnitude is flat, and the scaling is not in the tensors: PEFT computes it from
+# `lora_alpha` and `r`.
 #
 # ### Exercise 2: `to_peft_state` (4 points)
 #
-# You get a layer of this lab, a `LoRALayer` with the parameters `lora_A` and `lora_B`, or a `DoRALayer`, which
-# has `magnitude` besides, of shape `(out_features, 1)`. Return a dict with PEFT's names and the tensors to
-# write: detached, and in PEFT's shapes. Leave the layer as it is.
+# You get a layer of this lab, a `LoRALayer` with the parameters `lora_A` and `lora_B`, or a
+# `DoRALayer`, which has `magnitude` besides, of shape `(out_features, 1)`. Return a dict with
+# PEFT's names and the tensors to write: detached, and in PEFT's shapes. Leave the layer as it is.
 #
 # <details><summary>Hint: which kind is it?</summary>
 #
@@ -418,11 +421,12 @@ checks.check_to_peft_state(
 # %% [markdown]
 # ## 5. Score a choice by its likelihood
 #
-# A commonsense question has two to five choices, and exactly one is right. The paper lets the model *write* an answer and
-# looks for a word in the text; an answer in another form counts as wrong, so scores below guessing occur in
-# its tables. This lab asks the model instead how likely it finds each choice as the continuation of the question: its
-# score is the log-likelihood of the choice, the sum of $\log p$ of its tokens, where choices of any length compete divided by
-# the length. The highest score is the model's answer, and no form can be missed.
+# A commonsense question has two to five choices, and exactly one is right. The paper lets the model
+# *write* an answer and looks for a word in the text; an answer in another form counts as wrong, so
+# scores below guessing occur in its tables. This lab asks the model instead how likely it finds
+# each choice as the continuation of the question: its score is the log-likelihood of the choice,
+# the sum of $\log p$ of its tokens, where choices of any length compete divided by the length. The
+# highest score is the model's answer, and no form can be missed.
 #
 # ### Exercise 3: `choice_accuracy` (3 points)
 #
@@ -430,8 +434,8 @@ checks.check_to_peft_state(
 #
 # <details><summary>Hint</summary>
 #
-# `row.index(max(row))` is the index of the highest score of one question. `zip(scores, answers)` goes through both lists
-# together.
+# `row.index(max(row))` is the index of the highest score of one question. `zip(scores, answers)`
+# goes through both lists together.
 # </details>
 
 
@@ -467,9 +471,10 @@ checks.check_choice_accuracy(choice_accuracy, "ragged", questions=31, seed=64)
 # %% [markdown]
 # ### A real language model, if there is one here
 #
-# [SmolLM2-135M](https://arxiv.org/abs/2502.02737) is a Llama of 135 million weights that runs on a laptop. The next cell asks it a question of each
-# task, from a few that were written for this lab. Without the model it says how to get it, and the
-# lesson goes on: section 6 uses results that are with the lab.
+# [SmolLM2-135M](https://arxiv.org/abs/2502.02737) is a Llama of 135 million weights that runs on a
+# laptop. The next cell asks it a question of each task, from a few that were written for this lab.
+# Without the model it says how to get it, and the lesson goes on: section 6 uses results that are
+# with the lab.
 
 # %%
 try:
@@ -488,19 +493,20 @@ else:
 # %% [markdown]
 # ## 6. The measurement
 #
-# What fits on one GPU: SmolLM2-135M, adapted with PEFT to the training rows of seven of the eight tasks
-# (HellaSwag's were not at hand), and tested on up to 500 rows of each. Learning rates were searched for each method
-# and rank and chosen on rows held out of the training ones; at the chosen rate each has at least five seeds, the
-# same for both. `python -m lab_utils.commonsense` is the command; its results are with the lab:
+# What fits on one GPU: SmolLM2-135M, adapted with PEFT to the training rows of seven of the eight
+# tasks (HellaSwag's were not at hand), and tested on up to 500 rows of each. Learning rates were
+# searched for each method and rank and chosen on rows held out of the training ones; at the chosen
+# rate each has at least five seeds, the same for both. `python -m lab_utils.commonsense` is the
+# command; its results are with the lab:
 
 # %%
 summary = measurement.summarise(comparison.read_results(comparison.RESULTS / "commonsense.jsonl"))
 display(Markdown(measurement.table(summary)))
 
 # %% [markdown]
-# ± is the standard error: how much an accuracy would vary with other test questions. It bounds what *any* of these
-# numbers can say about the task. The comparison of the methods is sharper, because both answered the same questions
-# after the same batches:
+# ± is the standard error: how much an accuracy would vary with other test questions. It bounds what
+# *any* of these numbers can say about the task. The comparison of the methods is sharper, because
+# both answered the same questions after the same batches:
 
 # %%
 for rank, differences in summary["differences"].items():
@@ -510,14 +516,19 @@ for rank, differences in summary["differences"].items():
         f"({gap.confidence:.0%} interval {100 * gap.low:+.2f} to {100 * gap.high:+.2f}, "
         f"{gap.seeds} paired seeds)"
     )
+plots.show(
+    plots.commonsense_accuracies(summary),
+    "Left, accuracy on average and on each task, before adapting and with LoRA and DoRA. Right, DoRA "
+    "minus LoRA in points, with 95 % intervals, at each rank. The text below says what follows.",
+)
 
 # %% [markdown]
 # TEXT-MEASUREMENT
 #
 # ## 7. When to use which
 #
-# The lab that this one grew from gave six recommendations. Here is what became of each. Ours are numbers of the
-# cell above and of lesson 07's runs, which this cell computes:
+# The lab that this one grew from gave six recommendations. Here is what became of each. Ours are
+# numbers of the cell above and of lesson 07's runs, which this cell computes:
 
 # %%
 runs = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
@@ -549,8 +560,9 @@ print(f"seconds of training there: DoRA takes {seconds['dora'] / seconds['lora']
 # | ~~70B and more: DoRA~~ | Struck out: the largest model in the paper has 13B, and its gain there is the smallest, +1.0 |
 # | *(not in the original)* A low rank | The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and its scores there are below guessing: they show a training that failed, at that rate |
 #
-# In short: start with LoRA and a search over learning rates. If the last point matters and training time is cheap,
-# try DoRA with a search of its own, with several seeds, and keep what wins on your data.
+# In short: start with LoRA and a search over learning rates. If the last point matters and training
+# time is cheap, try DoRA with a search of its own, with several seeds, and keep what wins on your
+# data.
 #
 # ## 8. Common mistakes
 #
@@ -610,26 +622,32 @@ for wrong, check, aspect in (
 # ## Checkpoint
 #
 # 1. "+3.7 points": against which LoRA, and how much is left against the authors' own run of it?
-# 2. Which two things must you have besides an adapter's folder to use it, and what does merging change?
+# 2. Which two things must you have besides an adapter's folder to use it, and what does merging
+#    change?
 # 3. Why is `lora_B` written without the scaling?
-# 4. Two methods differ by 0.3 points, and the standard error of each accuracy is 1 point. Can the difference be real?
+# 4. Two methods differ by 0.3 points, and the standard error of each accuracy is 1 point. Can the
+#    difference be real?
 #
 # <details><summary>Answers</summary>
 #
 # 1. A row quoted from another paper; 2.15 are left (+2.1 between the averages as printed).
-# 2. The same base model, and PEFT or a reader of its format. Merging puts the update into the weight: no
-#    adapter, no extra time, and no way back without the original weight.
-# 3. PEFT multiplies by `lora_alpha / r` (or by `lora_alpha / sqrt(r)`) when it runs; a scaling in the tensor would count twice.
-# 4. Yes: the standard errors are those of other test questions, and both methods answered the same ones. Only the
-#    paired difference and its interval can tell.
+# 2. The same base model, and PEFT or a reader of its format. Merging puts the update into the
+#    weight: no adapter, no extra time, and no way back without the original weight.
+# 3. PEFT multiplies by `lora_alpha / r` (or by `lora_alpha / sqrt(r)`) when it runs; a scaling in
+#    the tensor would count twice.
+# 4. Yes: the standard errors are those of other test questions, and both methods answered the same
+#    ones. Only the paired difference and its interval can tell.
 # </details>
 #
 # ## Further reading
 #
-# - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: table 1, and tables 8 and 15 in its appendix
-# - Hu et al., [LLM-Adapters](https://arxiv.org/abs/2304.01933), 2023: where the tasks and the quoted LoRA row come from
+# - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: table 1, and tables 8 and 15 in its
+#   appendix
+# - Hu et al., [LLM-Adapters](https://arxiv.org/abs/2304.01933), 2023: where the tasks and the
+#   quoted LoRA row come from
 # - [PEFT's guide to LoRA and DoRA](https://huggingface.co/docs/peft/developer_guides/lora)
-# - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998), 2026
+# - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998),
+#   2026
 # - Allal et al., [SmolLM2](https://arxiv.org/abs/2502.02737), 2025
 #
 # **Next:** lesson 07 asks what a high rank does to the scaling.

@@ -38,29 +38,30 @@ from lab_utils import adapters, checks, comparison, data, plots, training, widge
 # %% [markdown]
 # ## 1. What the rank does to the scaling
 #
-# Think of a choir that sings too loud, so the conductor divides the volume by the number of singers.
-# One singer sings at full volume, and of sixty-four each whispers at a sixty-fourth. But voices do
-# not add up like that: they are not in step, and sixty-four of them are only about eight times as
-# loud as one. Divided by 64, the choir of 64 is eight times too quiet. Divided by $\sqrt{64} = 8$ it is
-# as loud as the single voice.
+# Think of a choir that sings too loud, so the conductor divides the volume by the number of
+# singers. One singer sings at full volume, and of sixty-four each whispers at a sixty-fourth. But
+# voices do not add up like that: they are not in step, and sixty-four of them are only about eight
+# times as loud as one. Divided by 64, the choir of 64 is eight times too quiet. Divided by
+# $\sqrt{64} = 8$ it is as loud as the single voice.
 #
 # LoRA multiplies $BA$ by $s = \alpha / r$. $BA$ is a sum of $r$ products, one for each row $a_j$ of
-# `lora_A`: the singers. At the start `lora_B` is zero, so `lora_A` gets no gradient, and `lora_B` gets
+# `lora_A`: the singers. At the start `lora_B` is zero, so `lora_A` gets no gradient, and `lora_B`
+# gets
 #
 # $$\nabla_B L = s \, (\nabla_{W'} L) \, A^\top$$
 #
-# $A^\top$ has $r$ columns of about the same size, so the norm of this gradient grows with $\sqrt{r}$, and
-# with $s$:
+# $A^\top$ has $r$ columns of about the same size, so the norm of this gradient grows with
+# $\sqrt{r}$, and with $s$:
 #
 # | rule | scaling $s$ | norm of the first gradient |
 # | --- | --- | --- |
 # | usual | $\alpha / r$ | about $\alpha \cdot g / \sqrt{r}$: it falls as the rank rises |
 # | rank-stabilised ([rsLoRA](https://arxiv.org/abs/2312.03732)) | $\alpha / \sqrt{r}$ | about $\alpha \cdot g$ at every rank |
 #
-# where $g$ depends on the model and the data. The rsLoRA paper proves more: of all powers of the rank
-# only $1 / \sqrt{r}$ keeps both the output of the adapter and its gradients from vanishing or
-# exploding as the rank grows, throughout training. It costs nothing: only a number changes. In PEFT it is
-# `use_rslora=True`, in this lab `rank_stabilized=True`, for LoRA and DoRA alike.
+# where $g$ depends on the model and the data. The rsLoRA paper proves more: of all powers of the
+# rank only $1 / \sqrt{r}$ keeps both the output of the adapter and its gradients from vanishing or
+# exploding as the rank grows, throughout training. It costs nothing: only a number changes. In PEFT
+# it is `use_rslora=True`, in this lab `rank_stabilized=True`, for LoRA and DoRA alike.
 #
 # Drag, and predict first: at rank 64, by how much do the two rules differ? What does the box do?
 
@@ -107,10 +108,11 @@ checks.check_lora_scaling(lora_scaling, "stabilized", alpha=5.0, rank=64)
 # %% [markdown]
 # ## 2. A fixed alpha, or nothing to see
 #
-# Many recipes, the DoRA paper's among them, set $\alpha = 2r$. Then $\alpha / r$ is 2 at every rank, and
-# whatever the rank does to the scaling has cancelled: a sweep over ranks under this rule says nothing
-# about $1/r$. (With $\alpha = 2r$ the first gradient even *grows* with the rank, like $\sqrt{r}$.) To compare
-# the two rules, hold $\alpha$ fixed. Here are the scalings that this lesson works with:
+# Many recipes, the DoRA paper's among them, set $\alpha = 2r$. Then $\alpha / r$ is 2 at every
+# rank, and whatever the rank does to the scaling has cancelled: a sweep over ranks under this rule
+# says nothing about $1/r$. (With $\alpha = 2r$ the first gradient even *grows* with the rank, like
+# $\sqrt{r}$.) To compare the two rules, hold $\alpha$ fixed. Here are the scalings that this lesson
+# works with:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -128,8 +130,8 @@ for rank in (4, 8, 16, 32, 64):
 # ## 3. The gradient before the first step
 #
 # The model is the lab's tiny language model, which has read the text of Python's language reference
-# and is to predict Python code, byte by byte (lesson 04). This is its task, and the batch to measure on:
-# the first eight windows of the training part.
+# and is to predict Python code, byte by byte (lesson 04). This is its task, and the batch to
+# measure on: the first eight windows of the training part.
 
 # %%
 task = data.language_task()
@@ -140,11 +142,12 @@ inputs, targets = task.train.inputs[:8], task.train.targets[:8]
 #
 # Is the table of section 1 right? Measure it. For each rank,
 #
-# 1. make a newly adapted model: `adapters.add_adapters_to_model(task.base, "lora", rank, alpha=16.0,
-#    rank_stabilized=rank_stabilized, generator=torch.Generator().manual_seed(0))`;
-# 2. take the gradient of the loss `task.loss(model(inputs), targets)`, which is a mean over the batch;
-# 3. take the norm of the gradient of all trained parameters together, as if they were one long vector:
-#    the root of the sum of all squares. Do not clip.
+# 1. make a newly adapted model: `adapters.add_adapters_to_model(task.base, "lora", rank,
+#    alpha=16.0, rank_stabilized=rank_stabilized, generator=torch.Generator().manual_seed(0))`;
+# 2. take the gradient of the loss `task.loss(model(inputs), targets)`, which is a mean over the
+#    batch;
+# 3. take the norm of the gradient of all trained parameters together, as if they were one long
+#    vector: the root of the sum of all squares. Do not clip.
 #
 # Return a dict: its keys are the ranks, its values the norms, as plain floats.
 #
@@ -188,8 +191,8 @@ def gradient_norms_by_rank(ranks, rank_stabilized):
 
 
 # %% [markdown]
-# The usual rule (2 points), and the rank-stabilised one (2 points). `lora_A` is random, so the check
-# allows a norm that is 25 % off; every mistake that it knows is further off than that.
+# The usual rule (2 points), and the rank-stabilised one (2 points). `lora_A` is random, so the
+# check allows a norm that is 25 % off; every mistake that it knows is further off than that.
 
 # %% nbgrader={"grade": true, "grade_id": "norms-usual", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "usual")
@@ -208,7 +211,8 @@ checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=
 #
 # One training takes half a minute, and an answer needs many, so they were run beforehand:
 # `benchmarks/rslora.py` trained each setting with three seeds for three epochs, and its results are
-# with the lab. What is compared differs in the scaling alone: same base, same `lora_A`, same batches.
+# with the lab. What is compared differs in the scaling alone: same base, same `lora_A`, same
+# batches.
 
 # %%
 records = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
@@ -241,9 +245,7 @@ losses = {
     name: {rank: [run["test_loss"] for run in found] for rank, found in by_rank.items()}
     for name, by_rank in by_rule.items()
 }
-print(
-    f"test loss in nats a byte, mean of {len(records_of := by_rule['alpha = 16, alpha / rank'][4])} seeds"
-)
+print(f"test loss in nats a byte, mean of {len(runs('lora', 4, False))} seeds")
 print(f"{'rank':32}" + "".join(f"{rank:8}" for rank in ranks))
 for name, by_rank in losses.items():
     print(f"{name:32}" + "".join(f"{statistics.fmean(by_rank[rank]):8.3f}" for rank in ranks))
@@ -258,7 +260,12 @@ plots.show(
 )
 
 # %% [markdown]
-# TEXT-BY-RANK
+# Under every rule a higher rank ends lower on this task. But with a fixed alpha the usual rule
+# levels off: from rank 16 on, every doubling of the rank is all but eaten up by the halved scaling.
+# The rank-stabilised rule goes on falling. The dotted line shows what the usual recipe does: at
+# rank 8 it *is* the dashed line ($\alpha = 16$ there), and at rank 64 it is the solid one, run for
+# run, since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. Whoever sets $\alpha = 2r$ has taken the
+# shrinking scaling away already, and with it the reason for rsLoRA.
 
 # %%
 compared = {
@@ -290,7 +297,13 @@ plots.show(
 )
 
 # %% [markdown]
-# TEXT-TRAINING
+# *Gradient norms.* At rank 4 the two rules differ by a factor of about 2, and at rank 64 by about 6
+# or more: $\sqrt{r}$, as in section 1, less what training adds. Under $\alpha / \sqrt{r}$ LoRA's
+# first gradient is as long at rank 64 as at rank 4. DoRA's norm under $\alpha / r$ lies above
+# LoRA's, because the gradient of its magnitude does not shrink with the scaling. *Stability.* None
+# of these runs gets out of hand at this learning rate: the norms start above 1, where they are
+# clipped, and come down. *Losses.* At rank 64 the loss under $\alpha / r$ is behind from the first
+# steps on, and stays behind.
 #
 # ### See it happen
 #
@@ -328,9 +341,9 @@ for stabilized in (False, True):
 # %% [markdown]
 # ## 5. Is it only a learning rate?
 #
-# A larger scaling makes the same step of `lora_B` move $W'$ further, as a larger learning rate would. So a
-# comparison at one learning rate may compare learning rates (lesson 04). At rank 64 both rules were
-# therefore run at four rates:
+# A larger scaling makes the same step of `lora_B` move $W'$ further, as a larger learning rate
+# would. So a comparison at one learning rate may compare learning rates (lesson 04). At rank 64
+# both rules were therefore run at four rates:
 
 # %%
 rates = sorted({record["learning_rate"] for record in records})
@@ -435,43 +448,48 @@ for wrong, check in (
 # %% [markdown] nbgrader={"grade": false, "grade_id": "plan-question", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ### Exercise 3: a colleague's question (4 points, marked by hand)
 #
-# A colleague fine-tunes a 7B model with LoRA. At rank 8 with $\alpha = 16$ the loss was good; at rank 64,
-# with nothing else changed, it is worse. "More rank does not help on our data," they say, "so we should
-# move to DoRA at rank 64 with `use_rslora=True`, which fixes both."
+# A colleague fine-tunes a 7B model with LoRA. At rank 8 with $\alpha = 16$ the loss was good; at
+# rank 64, with nothing else changed, it is worse. "More rank does not help on our data," they say,
+# "so we should move to DoRA at rank 64 with `use_rslora=True`, which fixes both."
 #
-# In about ten sentences, in the cell below: What may have happened, and what should they have seen in
-# the gradient norms if it did? Which runs would you make to find out whether it is the rank, the scaling,
-# the learning rate or DoRA, and how do you make the comparison fair? What could you conclude from them, and what
-# not? Numbers from this lesson, or from runs of your own, count as arguments.
+# In about ten sentences, in the cell below: What may have happened, and what should they have seen
+# in the gradient norms if it did? Which runs would you make to find out whether it is the rank, the
+# scaling, the learning rate or DoRA, and how do you make the comparison fair? What could you
+# conclude from them, and what not? Numbers from this lesson, or from runs of your own, count as
+# arguments.
 #
 # <!-- BEGIN MARK SCHEME -->
 # **For the marker** (students do not see this). One point for each:
 #
-# 1. *What happened.* With alpha fixed, alpha / rank fell eightfold from rank 8 to 64, so each step moves
-#    the weight less; the expected sign is a first gradient norm that fell by about sqrt(8) = 2.8, and a loss
-#    that falls slowly. "A higher rank overfits" without a look at training loss or gradients: no point.
-# 2. *Runs that separate the causes.* The scaling and the rank are varied one at a time (rank 64 with both
-#    rules, or with alpha = 128), LoRA and DoRA each with both rules. Changing two things at once: no point.
-# 3. *Fair.* A learning rate is searched for each setting and chosen on validation data; several seeds,
-#    paired; the same data, steps and budget. Two of the three: half a point.
-# 4. *Limits.* Says what a tie or an interval that holds zero means, that one model and one task do not
-#    settle it, and that DoRA costs time and memory which must be weighed. At least two: the full point.
+# 1. *What happened.* With alpha fixed, alpha / rank fell eightfold from rank 8 to 64, so each step
+#    moves the weight less; the expected sign is a first gradient norm that fell by about sqrt(8) =
+#    2.8, and a loss that falls slowly. "A higher rank overfits" without a look at training loss or
+#    gradients: no point.
+# 2. *Runs that separate the causes.* The scaling and the rank are varied one at a time (rank 64
+#    with both rules, or with alpha = 128), LoRA and DoRA each with both rules. Changing two things
+#    at once: no point.
+# 3. *Fair.* A learning rate is searched for each setting and chosen on validation data; several
+#    seeds, paired; the same data, steps and budget. Two of the three: half a point.
+# 4. *Limits.* Says what a tie or an interval that holds zero means, that one model and one task do
+#    not settle it, and that DoRA costs time and memory which must be weighed. At least two: the
+#    full point.
 # <!-- END MARK SCHEME -->
 
 # %% [markdown] nbgrader={"grade": true, "grade_id": "plan", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
 # <!-- BEGIN SOLUTION -->
-# *One good answer.* From rank 8 to 64 at a fixed alpha the scaling alpha / rank fell from 2 to 0.25. The
-# first gradient should be about sqrt(8) = 2.8 times smaller, and the loss should fall more slowly from the
-# first steps on; the training loss tells this from overfitting, in which it would be lower. I would first
-# log gradient norms of both runs, which costs nothing. Then: LoRA at rank 8 and at rank 64, each with
-# alpha / rank and alpha / sqrt(rank) and alpha fixed, so that rank and rule vary one at a time; then DoRA at
-# rank 64 under both rules, because DoRA and the rule are two changes. Each setting gets its own search over
-# learning rates, since a larger scaling acts like a larger learning rate, chosen on validation data. At the
-# chosen rates I would train at least five seeds, the same for all settings, and compare seed by seed with
-# an interval. If rank 64 under alpha / sqrt(rank), or at a larger rate, is no better than rank 8, then more
-# rank does not help on these data; if it is better, the scaling was in the way. If the interval of
-# DoRA minus LoRA holds zero, these runs do not tell the two apart, and LoRA is cheaper in time and memory. All of
-# it holds for this model, these data and this length of training.
+# *One good answer.* From rank 8 to 64 at a fixed alpha the scaling alpha / rank fell from 2 to
+# 0.25. The first gradient should be about sqrt(8) = 2.8 times smaller, and the loss should fall
+# more slowly from the first steps on; the training loss tells this from overfitting, in which it
+# would be lower. I would first log gradient norms of both runs, which costs nothing. Then: LoRA at
+# rank 8 and at rank 64, each with alpha / rank and alpha / sqrt(rank) and alpha fixed, so that rank
+# and rule vary one at a time; then DoRA at rank 64 under both rules, because DoRA and the rule are
+# two changes. Each setting gets its own search over learning rates, since a larger scaling acts
+# like a larger learning rate, chosen on validation data. At the chosen rates I would train at least
+# five seeds, the same for all settings, and compare seed by seed with an interval. If rank 64 under
+# alpha / sqrt(rank), or at a larger rate, is no better than rank 8, then more rank does not help on
+# these data; if it is better, the scaling was in the way. If the interval of DoRA minus LoRA holds
+# zero, these runs do not tell the two apart, and LoRA is cheaper in time and memory. All of it
+# holds for this model, these data and this length of training.
 # <!-- END SOLUTION -->
 
 # %% [markdown]
@@ -480,9 +498,12 @@ for wrong, check in (
 # One question for each lesson. Can you answer them without scrolling up?
 #
 # 1. A weight of shape (11008, 4096) is split with `norm_dim=1`. What are the shapes of both parts?
-# 2. Your DoRA layer gives the right output before training. Name two mistakes that this does not rule out.
-# 3. What does a positive correlation of $\Delta M$ and $\Delta D$ say about LoRA, and what does it not say?
-# 4. Two methods are compared at one learning rate and one seed. What are the two things wrong with it?
+# 2. Your DoRA layer gives the right output before training. Name two mistakes that this does not
+#    rule out.
+# 3. What does a positive correlation of $\Delta M$ and $\Delta D$ say about LoRA, and what does it
+#    not say?
+# 4. Two methods are compared at one learning rate and one seed. What are the two things wrong with
+#    it?
 # 5. Why does the magnitude get no weight decay?
 # 6. "DoRA is 3.7 points better than LoRA." What do you ask back?
 # 7. Why must alpha be fixed when ranks are compared under both rules?
@@ -490,38 +511,46 @@ for wrong, check in (
 # <details><summary>Answers</summary>
 #
 # 1. Magnitude (11008, 1), direction (11008, 4096).
-# 2. Any of: a norm that is not divided by, where the norm of $W_0$ serves as well at the start; the wrong
-#    axis; scaling left out; norm not detached; dropout on the frozen path; a frozen magnitude.
-# 3. That its updates changed lengths and directions together. It does not say that the loss is higher.
+# 2. Any of: a norm that is not divided by, where the norm of $W_0$ serves as well at the start; the
+#    wrong axis; scaling left out; norm not detached; dropout on the frozen path; a frozen
+#    magnitude.
+# 3. That its updates changed lengths and directions together. It does not say that the loss is
+#    higher.
 # 4. The rate may suit one of them; and a difference of one seed may be the seed's luck.
-# 5. Decay pulls towards zero, and a magnitude starts at the norm of $W_0$: it would shrink a pretrained
-#    weight whatever the data say.
+# 5. Decay pulls towards zero, and a magnitude starts at the norm of $W_0$: it would shrink a
+#    pretrained weight whatever the data say.
 # 6. Against which LoRA, on which model and tasks, at which learning rates, over how many runs?
-# 7. With $\alpha = 2r$ the usual scaling is 2 at every rank, so the effect of the rank on it has cancelled.
+# 7. With $\alpha = 2r$ the usual scaling is 2 at every rank, so the effect of the rank on it has
+#    cancelled.
 # </details>
 #
 # ## Further reading
 #
-# - Kalajdzievski, [A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA](https://arxiv.org/abs/2312.03732), 2023
-# - Liu et al., [DoRA: Weight-Decomposed Low-Rank Adaptation](https://arxiv.org/abs/2402.09353), 2024
-# - Hu et al., [LoRA: Low-Rank Adaptation of Large Language Models](https://arxiv.org/abs/2106.09685), 2021
-# - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998), 2026: with
-#   each method's own learning rate the variants of LoRA end close together
-# - Zelenin and Zhuravlyova, [Scaling DoRA](https://arxiv.org/abs/2603.22276), 2026: the norm from thin matrices
+# - Kalajdzievski, [A Rank Stabilization Scaling Factor for Fine-Tuning with
+#   LoRA](https://arxiv.org/abs/2312.03732), 2023
+# - Liu et al., [DoRA: Weight-Decomposed Low-Rank Adaptation](https://arxiv.org/abs/2402.09353),
+#   2024
+# - Hu et al., [LoRA: Low-Rank Adaptation of Large Language
+#   Models](https://arxiv.org/abs/2106.09685), 2021
+# - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998),
+#   2026: with each method's own learning rate the variants of LoRA end close together
+# - Zelenin and Zhuravlyova, [Scaling DoRA](https://arxiv.org/abs/2603.22276), 2026: the norm from
+#   thin matrices
 # - [PEFT's guide to LoRA, rsLoRA and DoRA](https://huggingface.co/docs/peft/developer_guides/lora)
 #
 # ## What comes next
 #
-# **NEFTune** adds random noise to the embeddings in training. On LLaMA-2-7B with Alpaca its win rate on
-# AlpacaEval rose from 29.79 % to 64.69 %, by 34.9 percentage *points* ([Jain et al., 2023](https://arxiv.org/abs/2310.05914)):
-# that is more than a doubling, and not "35 % better". On the tasks of the Open LLM Leaderboard the same
-# models did not change. AlpacaEval asks a language model which answer it likes better; the leaderboard asks
-# questions with known answers. After this lab you know which questions to put to such a table.
+# **NEFTune** adds random noise to the embeddings in training. On LLaMA-2-7B with Alpaca its win
+# rate on AlpacaEval rose from 29.79 % to 64.69 %, by 34.9 percentage *points* ([Jain et al.,
+# 2023](https://arxiv.org/abs/2310.05914)): that is more than a doubling, and not "35 % better". On
+# the tasks of the Open LLM Leaderboard the same models did not change. AlpacaEval asks a language
+# model which answer it likes better; the leaderboard asks questions with known answers. After this
+# lab you know which questions to put to such a table.
 #
 # ## Cleanup
 #
-# What this notebook holds in memory is freed when its kernel stops (*Kernel → Shut Down Kernel*). To go on here and
-# free what the lab keeps at hand:
+# What this notebook holds in memory is freed when its kernel stops (*Kernel → Shut Down Kernel*).
+# To go on here and free what the lab keeps at hand:
 
 # %%
 data.language_task.cache_clear()

@@ -500,7 +500,10 @@ else:
 # command; its results are with the lab:
 
 # %%
-summary = measurement.summarise(comparison.read_results(comparison.RESULTS / "commonsense.jsonl"))
+results = comparison.RESULTS / "commonsense.jsonl"
+summary = measurement.summarise(
+    comparison.read_results(results, settings=("adapter_type", "rank", "learning_rate", "seed"))
+)
 display(Markdown(measurement.table(summary)))
 
 # %% [markdown]

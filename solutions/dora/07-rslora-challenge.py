@@ -249,6 +249,9 @@ print(f"test loss in nats a byte, mean of {len(runs('lora', 4, False))} seeds")
 print(f"{'rank':32}" + "".join(f"{rank:8}" for rank in ranks))
 for name, by_rank in losses.items():
     print(f"{name:32}" + "".join(f"{statistics.fmean(by_rank[rank]):8.3f}" for rank in ranks))
+fixed = list(losses.values())[:2]
+lead = {rank: statistics.fmean(fixed[0][rank]) - statistics.fmean(fixed[1][rank]) for rank in ranks}
+print(f"{'the second is ahead of the first':32}" + "".join(f"{lead[rank]:8.3f}" for rank in ranks))
 plots.show(
     plots.loss_by_rank(losses),
     "Test loss over the rank for LoRA. "
@@ -260,12 +263,12 @@ plots.show(
 )
 
 # %% [markdown]
-# Under every rule a higher rank ends lower on this task. But with a fixed alpha the usual rule
-# levels off: from rank 16 on, every doubling of the rank is all but eaten up by the halved scaling.
-# The rank-stabilised rule goes on falling. The dotted line shows what the usual recipe does: at
-# rank 8 it *is* the dashed line ($\alpha = 16$ there), and at rank 64 it is the solid one, run for
-# run, since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. Whoever sets $\alpha = 2r$ has taken the
-# shrinking scaling away already, and with it the reason for rsLoRA.
+# A higher rank ends lower under every rule on this task. But with a fixed alpha the two rules drift
+# apart: the rank-stabilised one is ahead by about 0.01 at rank 4 and by about 0.03 at rank 64, so
+# under $\alpha / r$ a part of what a higher rank could give is lost. And the dotted line, the usual
+# recipe: at rank 8 it *is* the dashed one ($\alpha = 16$ there), and at rank 64 it is the solid
+# one, run for run, since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. Whoever sets $\alpha = 2r$ has
+# taken the shrinking scaling away already, and a good part of the reason for rsLoRA with it.
 
 # %%
 compared = {
@@ -277,18 +280,15 @@ compared = {
     for rank, methods in ((4, ("lora",)), (64, ("lora", "dora")))
 }
 steps = training.batch_order(len(task.train), 8, 3, seed=0)[..., 0].numel()
-norms = {
-    (rank, *setting): [
-        mean([{"norm": run["gradient_norms"][part]} for run in found], "norm") for part in (0, -1)
-    ]
-    for rank, by_setting in compared.items()
-    for setting, found in by_setting.items()
-}
-for (rank, method, stabilized), (first, last) in norms.items():
-    print(
-        f"rank {rank:2}, {plots.NAMES[method]}, {plots.RULES[stabilized]:18}"
-        f" gradient norm {first:.2f} in the first steps, {last:.2f} in the last"
-    )
+for rank, by_setting in compared.items():
+    for (method, stabilized), found in by_setting.items():
+        first, last = (
+            statistics.fmean(run["gradient_norms"][part] for run in found) for part in (0, -1)
+        )
+        print(
+            f"rank {rank:2}, {plots.NAMES[method]}, {plots.RULES[stabilized]:18}"
+            f" gradient norm {first:.2f} in the first steps, {last:.2f} in the last"
+        )
 plots.show(
     plots.training_by_rule(compared, steps),
     "Training loss and gradient norm over the steps, at rank 4 and at rank 64, under both rules. "
@@ -297,13 +297,17 @@ plots.show(
 )
 
 # %% [markdown]
-# *Gradient norms.* At rank 4 the two rules differ by a factor of about 2, and at rank 64 by about 6
-# or more: $\sqrt{r}$, as in section 1, less what training adds. Under $\alpha / \sqrt{r}$ LoRA's
-# first gradient is as long at rank 64 as at rank 4. DoRA's norm under $\alpha / r$ lies above
-# LoRA's, because the gradient of its magnitude does not shrink with the scaling. *Stability.* None
-# of these runs gets out of hand at this learning rate: the norms start above 1, where they are
-# clipped, and come down. *Losses.* At rank 64 the loss under $\alpha / r$ is behind from the first
-# steps on, and stays behind.
+# *Gradient norms.* Before the first step the rules differ by $\sqrt{r}$: 2 at rank 4 and 8 at rank
+# 64. Over the first steps it is about 1.5 and 5, and in the last ones still about 1.5 and 4. Under
+# $\alpha / \sqrt{r}$ the norm at rank 64 is near that at rank 4; under $\alpha / r$ it is a quarter
+# of it. DoRA's norm under $\alpha / r$ lies above LoRA's, because the gradient of its magnitude
+# does not shrink with the scaling.
+#
+# *Losses.* At rank 64 $\alpha / r$ is behind in every stretch of the training, and furthest towards
+# its end.
+#
+# *Stability.* At this learning rate nothing gets out of hand: norms are at or below about 1, the
+# length at which they are clipped, from the first steps on.
 #
 # ### See it happen
 #
@@ -381,7 +385,32 @@ for method in ("lora", "dora"):
         )
 
 # %% [markdown]
-# TEXT-RATES
+# *The two rules.* At one and the same rate the rank-stabilised rule is clearly ahead, by 0.03 to
+# 0.04. With a rate of its own each, the usual rule takes a higher one and catches up: for LoRA the
+# interval holds zero, and for DoRA 0.01 is left. So at rank 64, on this task, most of what rsLoRA
+# gives could be had from the learning rate.
+#
+# *DoRA.* Look at the right-hand side of the figure. Where a rate is too high for LoRA, DoRA still
+# trains: at 0.03 under $\alpha / r$, and less well at 0.012 under $\alpha / \sqrt{r}$. The gradient
+# norms show why LoRA's loss is lost there:
+
+# %%
+for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
+    for method in ("lora", "dora"):
+        found = runs(method, 64, stabilized, rate)
+        peak = statistics.fmean(max(run["gradient_norms"]) for run in found)
+        print(
+            f"rate {rate:g}, {plots.RULES[stabilized]:18} {plots.NAMES[method]}: "
+            f"highest gradient norm {peak:6.1f} of a stretch, validation loss {mean(found, 'validation_loss'):.2f}"
+        )
+for stabilized in (False, True):
+    gap = comparison.paired_difference(chosen["lora", stabilized], chosen["dora", stabilized])
+    print(f"each at its best rate, {plots.RULES[stabilized]}: {gap}")
+
+# %% [markdown]
+# A column of `lora_B` that grows too far makes LoRA's weight too large; DoRA divides by the norm of
+# $V$, so that its rows keep the length $m$. That fits what is seen here, and is not proved by it.
+# At their best rates the two methods end close together.
 #
 # ## 6. Common mistakes
 #
@@ -397,7 +426,12 @@ def root_of_everything(alpha, rank, rank_stabilized):
 
 def first_gradients(rank, alpha, rank_stabilized):
     model = adapters.add_adapters_to_model(
-        task.base, "lora", rank, alpha, rank_stabilized=rank_stabilized
+        task.base,
+        "lora",
+        rank,
+        alpha,
+        rank_stabilized=rank_stabilized,
+        generator=torch.Generator().manual_seed(0),
     )
     task.loss(model(inputs), targets).backward()
     return [p.grad for p in adapters.trainable_parameters(model).values()]

@@ -370,53 +370,39 @@ def published_and_rerun(gains: dict[str, float], reruns: list[dict], lora: float
     return figure
 
 
-def commonsense_accuracies(summary: dict) -> Figure:
-    """Draw accuracies before and after adapting, and how far DoRA's are from LoRA's.
+def commonsense(summary: dict, rank: int) -> Figure:
+    """Draw the accuracy of each commonsense task, and below it DoRA minus LoRA.
 
     Args:
         summary: from `lab_utils.commonsense.measurement.summarise`.
+        rank: which of its ranks. Bars are standard errors over test rows above, and confidence
+            intervals over paired seeds below.
     """
-    names = ["average", *summary["tasks"]]
-    places = torch.arange(len(names))
-    ranks = list(summary["differences"])
-    shown = {"zero-shot": summary["zero_shot"]}
-    for row in summary["methods"]:
-        if row["rank"] == ranks[-1]:
-            shown[row["adapter_type"]] = row
+    columns = [*summary["tasks"], "average"]
+    base = {"adapter_type": "frozen", **summary["zero_shot"]}
+    rows = [base, *(row for row in summary["methods"] if row["rank"] == rank)]
+    differences = [summary["differences"][rank][name] for name in columns]
     with plt.rc_context(STYLE):
-        size = {"figsize": (11, 4.2), "width_ratios": (1.3, 1), "sharey": True}
-        figure, (left, right) = plt.subplots(1, 2, **size)
-        for i, (name, row) in enumerate(shown.items()):
+        figure, (top, bottom) = plt.subplots(
+            2, 1, figsize=(9, 5.4), sharex=True, height_ratios=[2, 1]
+        )
+        for i, row in enumerate(rows):
             accuracy = row["accuracy"] | {"average": row["average"]}
             error = row["standard_error"] | {"average": row["average_standard_error"]}
-            left.errorbar(
-                [100 * accuracy[n] for n in names],
-                places + 0.22 * (i - 1),
-                xerr=[100 * error[n] for n in names],
-                fmt="o",
-                color=COLOURS.get(name, COLOURS["frozen"]),
-                label=f"{NAMES[name]}, rank {ranks[-1]}" if name in NAMES else name,
+            top.bar(
+                [x + 0.27 * (i - 1) for x in range(len(columns))],
+                [100 * accuracy[name] for name in columns],
+                0.25,
+                yerr=[100 * error[name] for name in columns],
+                color=COLOURS[row["adapter_type"]],
+                label=NAMES.get(row["adapter_type"], "before training"),
             )
-        for i, rank in enumerate(ranks):
-            gaps = [summary["differences"][rank][name] for name in names]
-            right.errorbar(
-                [100 * gap.mean for gap in gaps],
-                places + 0.22 * (i - (len(ranks) - 1) / 2),
-                xerr=[
-                    [100 * (g.mean - g.low) for g in gaps],
-                    [100 * (g.high - g.mean) for g in gaps],
-                ],
-                fmt="os"[i % 2],
-                color=COLOURS["dora"],
-                alpha=1 - 0.5 * i / max(1, len(ranks) - 1),
-                label=f"rank {rank}",
-            )
-        right.axvline(0, color="black", linewidth=0.8)
-        left.set_yticks(places, names)
-        left.invert_yaxis()
-        left.set(xlabel="accuracy (%), with the standard error of its test rows")
-        right.set(xlabel="DoRA minus LoRA (points), 95 % interval")
-        for ax in (left, right):
-            ax.axhline(0.5, color="0.8", linewidth=0.8)
-            ax.legend(fontsize=9)
+        means = [100 * d.mean for d in differences]
+        ends = [100 * (d.high - d.mean) for d in differences]
+        bottom.axhline(0, color="0.6", linewidth=1)
+        bottom.errorbar(columns, means, ends, fmt="o", color=COLOURS["dora"], capsize=4)
+        top.set(ylabel="accuracy (%)", ylim=(0, 100), title=f"rank {rank}")
+        top.legend(loc="upper left", ncols=3, fontsize=9)
+        bottom.set_ylabel("DoRA − LoRA\n(points)")
+        bottom.set_xticks(range(len(columns)), [name.replace("_", "\n") for name in columns])
     return figure

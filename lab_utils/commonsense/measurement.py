@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -133,6 +134,7 @@ def measure(run: Run, machine: Machine) -> dict:
     dtype = torch.bfloat16 if on_gpu else torch.float32
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # TF32
+        gc.collect()  # the last run's model, which would count as this one's memory
         torch.cuda.reset_peak_memory_stats()
     pairing = {"base": f"{base_fingerprint} {dtype}", "test": _fingerprint_texts(rows.test)}
     result = {}
@@ -194,9 +196,12 @@ def _fingerprint_texts(part: dict[str, tuple[list[dict], list[Text]]]) -> str:
 
 
 def _made_with(machine: Machine) -> dict:
+    found = comparison.made_with()
+    found["command"] = found["command"].replace("__main__.py", "python -m lab_utils.commonsense", 1)
     packages = {name: version(name) for name in ("transformers", "peft")}
-    device = torch.cuda.get_device_name() if machine.device == "cuda" else platform.machine()
-    return comparison.made_with() | packages | asdict(machine) | {"device": device}
+    on_gpu = machine.device == "cuda"
+    device = torch.cuda.get_device_name() if on_gpu else platform.machine()
+    return found | packages | asdict(machine) | {"device": device, "cuda": torch.version.cuda}
 
 
 def measure_all(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PLAIN = ("boolq", "winogrande")  # the tasks without a normalisation by length
-SHORTEST = 256  # tokens of a line of a batch, or a higher power of two that holds every text
+SHORTEST_LINE = 64  # tokens
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ def encode(tokenizer, task: str, question: str, choice: str) -> Text:
 
 
 def line_length(texts: Iterable[Text]) -> int:
-    """Return the power of two, 256 or more, that holds the longest text."""
+    """Return the power of two, 64 or more, that holds the longest text."""
     longest = max(len(text.tokens) for text in texts)
-    return max(SHORTEST, 1 << (longest - 1).bit_length())
+    return max(SHORTEST_LINE, 1 << (longest - 1).bit_length())
 
 
 def pack(texts: Sequence[Text], length: int) -> list[list[int]]:
@@ -182,7 +182,7 @@ def choice_scores(
         model, tokenizer: as `load_language_model` returns them; the model with adapters or without.
         task: one of `lab_utils.commonsense.TASKS`, which decides the prompt and the normalisation.
         rows: questions with their choices.
-        lines_per_batch: how many lines of 256 tokens go through the model at once.
+        lines_per_batch: how many lines, see `Batch`, go through the model at once.
     """
     texts = [encode(tokenizer, task, row["question"], c) for row in rows for c in row["choices"]]
     scores = iter(score_texts(model, texts, lines_per_batch).tolist())

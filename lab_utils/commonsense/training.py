@@ -6,6 +6,7 @@ from the base's by up to 0.4 % before training.
 """
 
 import copy
+import gc
 import time
 from collections.abc import Callable, Sequence
 
@@ -152,9 +153,10 @@ def train(
     started = time.perf_counter()
     if compiled:
         _compile_layers(model)
+    stream = torch.cuda.Stream() if on_gpu else None
     if on_gpu or compiled:
-        _warm_up(step, batches[0], optimizer)
-    take = _recorded(step, batches[0]) if on_gpu and cuda_graphs else step
+        _warm_up(step, batches[0], optimizer, stream)
+    take = _recorded(step, batches[0], stream) if on_gpu and cuda_graphs else step
     _wait_for(device)
     ready = time.perf_counter()
     for i, batch in enumerate(batches):
@@ -177,32 +179,41 @@ def _compile_layers(model: nn.Module) -> None:
         layer.compile(dynamic=False)
 
 
-def _warm_up(step: Callable[[Batch], Tensor], batch: Batch, optimizer) -> None:
+def _warm_up(
+    step: Callable[[Batch], Tensor], batch: Batch, optimizer, stream: torch.cuda.Stream | None
+) -> None:
     """Take steps while the rate is 0, and forget them: nothing is trained.
 
-    That compiles what is to be compiled, and makes the gradients and the optimiser's state, which
-    must be there before a step is recorded.
+    That compiles what is to be compiled, and makes the gradients, the optimiser's state and what
+    cuBLAS keeps for the stream, which must be there before a step is recorded on it.
     """
-    on_gpu = batch.tokens.is_cuda
-    if on_gpu:  # not the default stream: https://docs.pytorch.org/docs/stable/notes/cuda.html
-        stream = torch.cuda.Stream()
+    if stream:
         stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream if on_gpu else None):
+    with torch.cuda.stream(stream):
         for _ in range(3):
             step(batch)
-    if on_gpu:
+    if stream:
         torch.cuda.current_stream().wait_stream(stream)
     for state in optimizer.state.values():
         for tensor in state.values():
             tensor.zero_()
 
 
-def _recorded(step: Callable[[Batch], Tensor], batch: Batch) -> Callable[[Batch], Tensor]:
+def _recorded(
+    step: Callable[[Batch], Tensor], batch: Batch, stream: torch.cuda.Stream
+) -> Callable[[Batch], Tensor]:
     """Return a `step` for batches of this shape that replays a CUDA graph, recorded here."""
     inputs = Batch(*(tensor.clone() for tensor in batch.tensors()))
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = step(inputs)
+    # What an earlier run left behind must go first: freed while a step is recorded, by Python's
+    # garbage collector at a time of its own, it would spoil the recording.
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            loss = step(inputs)
+    finally:
+        gc.enable()
 
     def replay(batch: Batch) -> Tensor:
         for to, tensor in zip(inputs.tensors(), batch.tensors(), strict=True):

@@ -406,3 +406,28 @@ def commonsense(summary: dict, rank: int) -> Figure:
         bottom.set_ylabel("DoRA − LoRA\n(points)")
         bottom.set_xticks(range(len(columns)), [name.replace("_", "\n") for name in columns])
     return figure
+
+
+def validation_by_rate(accuracies: dict[int, dict[str, dict[float, list[float]]]]) -> Figure:
+    """Draw the validation accuracy over the learning rate: a point for every seed.
+
+    Args:
+        accuracies: shares of right answers by rank, method and rate, those of every seed.
+    """
+    with plt.rc_context(STYLE):
+        size = {"figsize": (9, 3.6), "sharey": True, "squeeze": False}
+        figure, axes = plt.subplots(1, len(accuracies), **size)
+        for ax, (rank, by_method) in zip(axes[0], accuracies.items(), strict=True):
+            for method, by_rate in by_method.items():
+                rates = sorted(by_rate)
+                means = [100 * sum(by_rate[rate]) / len(by_rate[rate]) for rate in rates]
+                ax.plot(rates, means, color=COLOURS[method], label=NAMES[method])
+                for rate in rates:
+                    values = [100 * value for value in by_rate[rate]]
+                    ax.scatter([rate] * len(values), values, color=COLOURS[method], s=16)
+            ax.set(xscale="log", xlabel="learning rate", title=f"rank {rank}")
+            ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            ax.minorticks_off()
+        axes[0, 0].set_ylabel("validation accuracy (%)")
+        axes[0, 0].legend(fontsize=9)
+    return figure

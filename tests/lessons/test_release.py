@@ -184,13 +184,17 @@ def test_edits_in_a_solutions_notebook_are_not_lost(tmp_path):
         release.refuse_lost_edits(text, solution)
 
 
-@pytest.mark.parametrize("work", ["answer", "output"])
+@pytest.mark.parametrize("work", ["answer", "output", "open answer"])
 def test_a_students_work_is_not_overwritten(tmp_path, work):
-    path = tmp_path / "01-mathematics.ipynb"
+    name = "07-rslora-challenge" if work == "open answer" else "01-mathematics"
+    path = tmp_path / f"{name}.ipynb"
     shutil.copy(release.NOTEBOOKS / path.name, path)
     release.refuse_students_work(path)
     notebook = nbformat.read(path, as_version=4)
-    if work == "answer":
+    if work == "open answer":
+        cell = next(cell for cell in notebook.cells if role(cell) == "answer")
+        cell.source = "The scaling fell eightfold."
+    elif work == "answer":
         cell = next(cell for cell in notebook.cells if role(cell) == "solution")
         cell.source = "def decompose(weight, norm_dim=1, eps=1e-8):\n    return weight, weight"
     else:

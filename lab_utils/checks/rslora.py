@@ -96,7 +96,7 @@ SCALED_TWICE = Mistake(
 ALPHA = 16.0
 BATCH = 8
 # lora_A is random, and with it the norm: over seeds it varies by some 6 % at rank 4 and less above.
-# Every mistake that the check names is further off than this.
+# Each mistake that the check names is further off than this, under one rule at least.
 LUCK = 0.25
 
 

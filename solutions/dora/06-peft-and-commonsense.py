@@ -495,7 +495,7 @@ else:
 # ## 6. The measurement
 #
 # What fits on one GPU: SmolLM2-135M, adapted with PEFT to rows of seven of the eight tasks
-# (HellaSwag's were not at hand), and tested on 500 other rows of each. It was made as section 1
+# (HellaSwag's were not at hand), and tested on 500 other rows of each. It is planned as section 1
 # asks for: learning rates searched for each method and rank, chosen on rows held out of the
 # training ones; the same seeds, and so the same batches, for both methods; every run kept. (PIQA's,
 # SIQA's and WinoGrande's training and test rows come from one public part, so compare these
@@ -549,6 +549,18 @@ for row in summary["methods"]:
         f"{plots.NAMES[row['adapter_type']]}, rank {row['rank']}: {row['seeds']} seeds at the rate "
         f"{row['learning_rate']:g}{edge}"
     )
+tried = sorted({run["learning_rate"] for run in records if run["learning_rate"]})
+grid = [
+    len(by_rate.get(rate, []))
+    for by_method in accuracies.values()
+    for by_rate in by_method.values()
+    for rate in tried
+]
+print(
+    f"not run yet: {sum(max(0, 2 - n) for n in grid)} of the {2 * len(grid)} runs of the search (two "
+    f"seeds a rate), {sum(max(0, 5 - row['seeds']) for row in summary['methods'])} of the "
+    f"{5 * len(summary['methods'])} at the best rates (five seeds each)"
+)
 
 # %% [markdown]
 # Those standard errors bound what any of these numbers says about its task. The comparison of the

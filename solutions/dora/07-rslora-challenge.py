@@ -191,8 +191,8 @@ def gradient_norms_by_rank(ranks, rank_stabilized):
 
 
 # %% [markdown]
-# The usual rule (2 points), and the rank-stabilised one (2 points). `lora_A` is random, so the
-# check allows a norm that is 25 % off; every mistake that it knows is further off than that.
+# The usual rule (2 points), and the rank-stabilised one (2 points). `lora_A` is random, so the check
+# allows a norm that is 25 % off:
 
 # %% nbgrader={"grade": true, "grade_id": "norms-usual", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "usual")
@@ -545,9 +545,8 @@ for wrong, check in (
 # <details><summary>Answers</summary>
 #
 # 1. Magnitude (11008, 1), direction (11008, 4096).
-# 2. Any of: a norm that is not divided by, where the norm of $W_0$ serves as well at the start; the
-#    wrong axis; scaling left out; norm not detached; dropout on the frozen path; a frozen
-#    magnitude.
+# 2. Any of: the norm of $W_0$ in the place of that of $V$; the wrong axis; scaling left out; norm not
+#    detached; dropout on the frozen path; a frozen magnitude.
 # 3. That its updates changed lengths and directions together. It does not say that the loss is
 #    higher.
 # 4. The rate may suit one of them; and a difference of one seed may be the seed's luck.

@@ -16,8 +16,10 @@ CONFIG = "2. PEFT: a configuration and a model"
 FILES = "4. PEFT's file format"
 SCORING = "5. Score a choice by its likelihood"
 
-# The bridge does what `to_peft_state` is to do. It is not imported: that would load PEFT.
-REFERENCE_BRIDGE = (str(Path(lab_utils.__file__).parent / "peft_bridge.py"),)
+# What does the exercises' work. It is not imported here: the bridge would load PEFT.
+LAB = Path(lab_utils.__file__).parent
+REFERENCE_BRIDGE = (str(LAB / "peft_bridge.py"),)
+REFERENCE_SCORING = (str(LAB / "commonsense" / "scoring.py"),)
 
 PAPERS_LAYERS = ("down_proj", "k_proj", "q_proj", "up_proj", "v_proj")
 FIELDS = (
@@ -438,7 +440,12 @@ def check_choice_accuracy(
     for name in chosen(aspect, ("equal", "ragged")):
         with Report(f"choice_accuracy · {name} · {questions} questions") as report:
             scores, answers = _draw_questions(questions, seed, ragged=name == "ragged")
-            found = call_function(choice_accuracy, [list(row) for row in scores], list(answers))
+            found = call_function(
+                choice_accuracy,
+                [list(row) for row in scores],
+                list(answers),
+                reference=REFERENCE_SCORING,
+            )
             if not report.expect_number(found, "the accuracy"):
                 continue
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import lab_utils
 from lab_utils.checks.report import Mistake, Report, chosen
-from lab_utils.checks.subject import call_function, probe
+from lab_utils.checks.subject import probe
 from lab_utils.layers import DoRALayer, LoRALayer
 
 CONFIG = "2. PEFT: a configuration and a model"
@@ -440,10 +440,12 @@ def check_choice_accuracy(
     for name in chosen(aspect, ("equal", "ragged")):
         with Report(f"choice_accuracy · {name} · {questions} questions") as report:
             scores, answers = _draw_questions(questions, seed, ragged=name == "ragged")
-            found = call_function(
+            found = probe(
+                ask_accuracy,
                 choice_accuracy,
                 [list(row) for row in scores],
                 list(answers),
+                step="choice_accuracy(scores, answers)",
                 reference=REFERENCE_SCORING,
             )
             if not report.expect_number(found, "the accuracy"):
@@ -471,6 +473,12 @@ def check_choice_accuracy(
                 f"expected {expected:.4f} of {questions} questions, found {found:.4f}.",
                 next((m for value, m in wrong if math.isclose(found, value, abs_tol=1e-6)), None),
             )
+
+
+def ask_accuracy(student: Callable, scores: list[list[float]], answers: list[int]) -> object:
+    """Return the student's number, or the name of the type of what is none."""
+    found = student(scores, answers)
+    return found if isinstance(found, int | float) else f"a {type(found).__name__}"
 
 
 def _draw_questions(questions: int, seed: int, ragged: bool) -> tuple[list[list[float]], list[int]]:

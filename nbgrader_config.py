@@ -28,6 +28,11 @@ c.CourseDirectory.ignore = [".ipynb_checkpoints", "__pycache__", "*.py", "*.pyc"
 # A test cell that a student deleted comes back, and fails, instead of losing its exercise.
 c.OverwriteCells.add_missing_cells = True
 
+# An open question stands in a locked cell, with a mark scheme that students do not get and that
+# comes back for the marker. nbgrader expects it in a "task" cell, but then asks for a mark by hand
+# for the question as well as for the answer, and of those who did not answer, too.
+c.ClearMarkScheme.enforce_metadata = False
+
 # A cell of a lesson takes a few seconds; an endless loop is cut here.
 c.ExecutePreprocessor.timeout = 30
 

@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from IPython.display import display
-from ipywidgets import FloatSlider, IntSlider, SelectionSlider, VBox, interactive_output
+from ipywidgets import (
+    Checkbox,
+    Dropdown,
+    FloatSlider,
+    IntSlider,
+    SelectionSlider,
+    VBox,
+    interactive_output,
+)
 from matplotlib import pyplot as plt
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -13,6 +21,7 @@ from lab_utils import plots
 from lab_utils.adapters import ADAPTERS
 from lab_utils.comparison import RESULTS, at_chosen_rate, select
 from lab_utils.models import load_pretrained
+from lab_utils.published import TASKS, commonsense_table, find
 
 # See benchmarks/decomposition.py, which recorded it.
 RECORDED_LAYER = "blocks.1.q_proj"
@@ -193,3 +202,56 @@ def _slider(name: str, start: float, low: float, high: float, step: float) -> Fl
         style={"description_width": "9em"},
         layout={"width": "28em"},
     )
+
+
+def scaling_explorer() -> VBox:
+    """Return a slider over the rank and one over alpha, for LoRA's two scalings."""
+    controls = {
+        "rank": SelectionSlider(value=64, options=[4, 8, 16, 32, 64], description="rank"),
+        "alpha": _slider("alpha", 16.0, 4.0, 64.0, 4.0),
+        "grows": Checkbox(value=False, description="alpha = 2 * rank instead"),
+    }
+    controls["rank"].layout, controls["rank"].style = {"width": "28em"}, controls["alpha"].style
+
+    def draw(rank: int, alpha: float, grows: bool) -> None:
+        alt = (
+            "Two panels over the rank. Left, the scaling: alpha / rank falls faster than "
+            "alpha / sqrt(rank). Right, the first gradient relative to rank 4: with a fixed alpha "
+            "it falls under alpha / rank and stays the same under alpha / sqrt(rank)."
+        )
+        plots.show(plots.scaling_rules(rank, alpha, grows), alt)
+
+    return VBox([*controls.values(), interactive_output(draw, controls)])
+
+
+def published_explorer() -> VBox:
+    """Return controls over the published table: the pair to compare, and a task to leave out."""
+    table = commonsense_table()
+    pairs = {
+        f"{model}, DoRA rank {rank} against {method}": (model, rank, method)
+        for model, rank, method in (
+            ("LLaMA-7B", 32, "LoRA"),
+            ("LLaMA-7B", 32, "LoRA (own run)"),
+            ("LLaMA-7B", 16, "LoRA (own run)"),
+            ("LLaMA-13B", 32, "LoRA"),
+            ("LLaMA2-7B", 32, "LoRA"),
+            ("LLaMA2-7B", 16, "LoRA"),
+            ("LLaMA3-8B", 32, "LoRA"),
+        )
+    }
+    wide = {"layout": {"width": "36em"}, "style": {"description_width": "9em"}}
+    controls = {
+        "pair": Dropdown(options=list(pairs), description="compare", **wide),
+        "left_out": SelectionSlider(
+            options=["nothing", *TASKS], description="leave out", continuous_update=False, **wide
+        ),
+    }
+
+    def draw(pair: str, left_out: str) -> None:
+        model, rank, method = pairs[pair]
+        dora, lora = find(table, model, "DoRA", rank), find(table, model, method, 32)
+        figure = plots.published_gains(dora, lora, None if left_out == "nothing" else left_out)
+        alt = f"Bars of DoRA's gain on eight tasks: {figure.axes[0].get_title()}."
+        plots.show(figure, alt)
+
+    return VBox([*controls.values(), interactive_output(draw, controls)])

@@ -29,6 +29,10 @@ METADATA = {  # without the versions and names that differ between machines
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
 }
+STUBS = {  # what nbgrader puts in the place of a solution
+    "code": "raise NotImplementedError()",
+    "markdown": "YOUR ANSWER HERE",
+}
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
@@ -101,11 +105,9 @@ def refuse_lost_edits(text: Path, solution: Path) -> None:
 def refuse_students_work(released: Path) -> None:
     """Raise `WorkWouldBeLost` if someone has worked in a released notebook."""
     for cell in nbformat.read(released, as_version=4).cells:
-        if cell.cell_type != "code":
-            continue
         solution = cell.metadata.get("nbgrader", {}).get("solution", False)
-        answered = solution and "raise NotImplementedError()" not in cell.source
-        if answered or cell.outputs or cell.execution_count:
+        answered = solution and STUBS[cell.cell_type] not in cell.source
+        if answered or cell.get("outputs") or cell.get("execution_count"):
             raise WorkWouldBeLost(
                 f"{released} holds answers or outputs (cell {cell.id}). Move it elsewhere to keep "
                 "them, or delete it. Then call make release again."

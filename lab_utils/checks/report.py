@@ -3,6 +3,7 @@
 Nothing is written to stderr, where nbgrader would read any text as a failure.
 """
 
+import math
 import traceback
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -84,6 +85,16 @@ class Report:
             return self.expect(True, prop, "")
         named = next((mistake for wrong, mistake in mistakes if close(found, wrong)), None)
         return self.expect(False, prop, f"{prop}: {difference(found, expected)}.", named)
+
+    def expect_number(self, value: object, what: str) -> bool:
+        """Print whether a value is a plain, finite number; a text names what is in its place."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        found = value if number or isinstance(value, str) else f"a {type(value).__name__}"
+        return self.expect(
+            number and math.isfinite(value),
+            f"{what} is a finite number",
+            f"expected {what} as a finite float, found {found}.",
+        )
 
     def __exit__(
         self, kind: type | None, error: BaseException | None, _: TracebackType | None

@@ -1,6 +1,17 @@
 """The figures of the lessons: every function returns a matplotlib `Figure`, which `show` shows."""
 
-from lab_utils.plots.commonsense import commonsense
+from lab_utils.plots.commonsense import (
+    commonsense,
+    published_and_rerun,
+    published_gains,
+    validation_by_rate,
+)
+from lab_utils.plots.rslora import (
+    loss_by_learning_rate,
+    loss_by_rule,
+    scaling_rules,
+    training_by_rule,
+)
 from lab_utils.plots.runs import (
     final_losses,
     learning_rates,
@@ -33,15 +44,22 @@ __all__ = [
     "learning_rates",
     "lengths_and_turns",
     "live_losses",
+    "loss_by_learning_rate",
     "loss_by_rank",
+    "loss_by_rule",
     "loss_curves",
     "magnitude_maps",
     "magnitude_shares",
     "narrowing_interval",
     "one_vector",
+    "published_and_rerun",
     "published_by_rank",
+    "published_gains",
     "rows_moved",
     "saved_memory",
+    "scaling_rules",
     "show",
+    "training_by_rule",
+    "validation_by_rate",
     "weight_changes",
 ]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import COLOURS, NAMES, STYLE
+from lab_utils.plots.style import COLOURS, NAMES, STYLE, rank_axis
 
 
 def loss_curves(records: dict[str, list[dict]]) -> Figure:
@@ -164,7 +164,7 @@ def loss_by_rank(losses: dict[str, dict[int, list[float]]], title: str = "") -> 
             ]
             style = {"color": COLOURS[method], "capsize": 4, "marker": "o", "label": NAMES[method]}
             ax.errorbar(list(by_rank), means, half, **style)
-        _rank_axis(ax, list(by_rank))
+        rank_axis(ax, list(by_rank))
         ax.set(ylabel="test loss (nats a byte)", title=title)
         ax.legend(fontsize=9)
     return figure
@@ -181,14 +181,7 @@ def published_by_rank(accuracies: dict[str, dict[int, float]]) -> Figure:
         for method, by_rank in accuracies.items():
             style = {"color": COLOURS[method], "marker": "o", "label": NAMES[method]}
             ax.plot(by_rank.keys(), by_rank.values(), **style)
-        _rank_axis(ax, list(by_rank))
+        rank_axis(ax, list(by_rank))
         ax.set(ylabel="average accuracy (%)", title="the paper's table 15 (LLaMA-7B, 8 tasks)")
         ax.legend(fontsize=9)
     return figure
-
-
-def _rank_axis(ax: Axes, ranks: list[int]) -> None:
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ranks, ranks)
-    ax.minorticks_off()
-    ax.set_xlabel("rank")

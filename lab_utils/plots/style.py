@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # A method keeps its colour in every figure. The colours are those of Okabe and Ito, which stay
@@ -35,3 +36,11 @@ def show(figure: Figure, alt: str) -> None:
     """Display a figure with a text for those who cannot see it, and close it."""
     display(figure, metadata={"image/png": {"alt": alt}})
     plt.close(figure)
+
+
+def rank_axis(ax: Axes, ranks: list[int]) -> None:
+    """Give a panel a horizontal axis of ranks, which double from one to the next."""
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ranks, ranks)
+    ax.minorticks_off()
+    ax.set_xlabel("rank")

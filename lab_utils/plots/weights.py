@@ -292,5 +292,6 @@ def magnitude_shares(shares: dict[str, dict[str, float]]) -> Figure:
             ax.bar_label(bars, fmt="%.0f", fontsize=9)
         ax.set_xticks(range(len(by_kind)), list(by_kind))
         ax.set_ylabel("length's share of the change (%)")
+        ax.margins(y=0.3)  # room for the legend
         ax.legend(fontsize=9)
     return figure

@@ -23,8 +23,11 @@ def released_of(text):
 
 
 def role(cell):
-    """Return "solution", "test" or "" for a cell that is neither."""
+    """Return "solution", "test", or "" for a cell that is neither; of an open question, which a
+    person marks, "question" and "answer"."""
     nbgrader = cell.metadata.get("nbgrader", {})
+    if cell.cell_type == "markdown":
+        return "answer" if nbgrader.get("grade") else "question" if nbgrader else ""
     return "test" if nbgrader.get("grade") else "solution" if nbgrader.get("solution") else ""
 
 
@@ -71,15 +74,18 @@ def test_nothing_of_a_solution_a_hidden_test_or_an_output_is_released(text):
         assert cell.get("execution_count") is None
         assert "SOLUTION" not in cell.source
         assert "HIDDEN" not in cell.source
+        assert "MARK SCHEME" not in cell.source
     assert released_of(text).metadata.keys() == {"kernelspec", "language_info"}
 
     secrets = 0
     for cell in solution_of(text).cells:
         regions = re.findall(
-            r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", cell.source, re.DOTALL
+            r"BEGIN (?:SOLUTION|HIDDEN TESTS|MARK SCHEME)[^\n]*\n(.*?)(?:### |<!-- )END",
+            cell.source,
+            re.DOTALL,
         )
         for line in "".join(regions).splitlines():
-            if line.strip() and line.strip() not in cell.source.split("### BEGIN")[0]:
+            if line.strip() and line.strip() not in cell.source.split(" BEGIN ")[0]:
                 secrets += 1
                 assert line.strip() not in released[cell.id].source
     assert secrets > 10, "the test looked at nothing"
@@ -105,9 +111,11 @@ def test_only_notebooks_are_released():
 def test_exercises_are_well_formed(text):
     cells = [cell for cell in solution_of(text).cells if role(cell)]
     for cell in cells:
-        assert cell.metadata.nbgrader.locked == (role(cell) == "test")
-        if role(cell) == "solution":
-            assert "### BEGIN SOLUTION" in cell.source
+        assert cell.metadata.nbgrader.locked == (role(cell) in ("test", "question"))
+        if role(cell) in ("solution", "answer"):
+            assert "BEGIN SOLUTION" in cell.source
+        elif role(cell) == "question":
+            assert "BEGIN MARK SCHEME" in cell.source
         else:
             assert cell.metadata.nbgrader.points > 0
             assert cell.source.startswith("checks.check_"), "a test cell is one call of a check"
@@ -177,13 +185,17 @@ def test_edits_in_a_solutions_notebook_are_not_lost(tmp_path):
         release.refuse_lost_edits(text, solution)
 
 
-@pytest.mark.parametrize("work", ["answer", "output"])
+@pytest.mark.parametrize("work", ["answer", "output", "open answer"])
 def test_a_students_work_is_not_overwritten(tmp_path, work):
-    path = tmp_path / "01-mathematics.ipynb"
+    name = "07-rslora-challenge" if work == "open answer" else "01-mathematics"
+    path = tmp_path / f"{name}.ipynb"
     shutil.copy(release.NOTEBOOKS / path.name, path)
     release.refuse_students_work(path)
     notebook = nbformat.read(path, as_version=4)
-    if work == "answer":
+    if work == "open answer":
+        cell = next(cell for cell in notebook.cells if role(cell) == "answer")
+        cell.source = "The scaling fell eightfold."
+    elif work == "answer":
         cell = next(cell for cell in notebook.cells if role(cell) == "solution")
         cell.source = "def decompose(weight, norm_dim=1, eps=1e-8):\n    return weight, weight"
     else:

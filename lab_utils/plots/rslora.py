@@ -1,0 +1,128 @@
+"""Figures of lesson 07: both scalings over ranks, learning rates and the training."""
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from lab_utils.plots.style import COLOURS, NAMES, STYLE, rank_axis
+
+RULES = {False: "alpha / rank", True: "alpha / sqrt(rank)"}
+RULE_LINES = {False: "--", True: "-"}  # a rule keeps its line, as a method keeps its colour
+
+
+def scaling_rules(rank: int, alpha: float, grows: bool) -> Figure:
+    """Draw both scalings over the rank, and what they make of the first gradient.
+
+    Args:
+        rank: the rank to mark, from 4 to 64.
+        alpha: the fixed alpha; of no use if `grows`.
+        grows: take alpha = 2 * rank instead.
+    """
+    ranks = torch.tensor([4, 8, 16, 32, 64])
+    alphas = 2.0 * ranks if grows else torch.full((len(ranks),), alpha)
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+        for stabilized, name in RULES.items():
+            scaling = alphas / (ranks.sqrt() if stabilized else ranks)
+            gradient = scaling * ranks.sqrt()
+            at = int((ranks == rank).nonzero())
+            style = {"linestyle": RULE_LINES[stabilized], "color": COLOURS["lora"]}
+            for ax, values in ((left, scaling), (right, gradient / gradient[0])):
+                ax.plot(ranks, values, label=name, **style)
+                ax.plot(ranks[at], values[at], "o", color=COLOURS["lora"], markersize=8)
+                ax.annotate(
+                    f"{values[at]:.3g}",
+                    (ranks[at], values[at]),
+                    (0, 9),
+                    textcoords="offset points",
+                    ha="center",
+                )
+        left.set(ylabel="scaling", ylim=(0.05, 40), title="what B A is multiplied by")
+        right.set(ylabel="relative to rank 4", ylim=(0.1, 30), title="first gradient of lora_B")
+        for ax in (left, right):
+            rank_axis(ax, ranks.tolist())
+            ax.set_yscale("log")
+        left.legend(fontsize=9)
+    return figure
+
+
+def loss_by_rule(losses: dict[str, dict[int, list[float]]]) -> Figure:
+    """Draw the test loss over the rank: a point for every seed, a line through the means.
+
+    Args:
+        losses: by the name of a rule for alpha, then by rank, those of every seed.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 3.8))
+        lines = dict(zip(losses, ("--", "-", ":"), strict=False))
+        for name, by_rank in losses.items():
+            ranks = sorted(by_rank)
+            means = [sum(by_rank[rank]) / len(by_rank[rank]) for rank in ranks]
+            ax.plot(ranks, means, lines[name], color=COLOURS["lora"], label=name)
+            for rank in ranks:
+                points = {"color": COLOURS["lora"], "s": 14, "alpha": 0.6}
+                ax.scatter([rank] * len(by_rank[rank]), by_rank[rank], **points)
+        rank_axis(ax, ranks)
+        ax.set_ylabel("test loss (nats a byte)")
+        ax.legend(fontsize=9)
+    return figure
+
+
+def training_by_rule(runs: dict[int, dict[tuple[str, bool], list[dict]]], steps: int) -> Figure:
+    """Draw loss and gradient norm over the training, a column for each rank.
+
+    Args:
+        runs: by rank, then by method and `rank_stabilized`, the records of every seed.
+        steps: how many the training has.
+    """
+    with plt.rc_context(STYLE):
+        size = {"figsize": (5 * len(runs), 6), "sharex": True, "sharey": "row", "squeeze": False}
+        figure, axes = plt.subplots(2, len(runs), **size)
+        for (above, below), (rank, by_rule) in zip(axes.T, runs.items(), strict=True):
+            for (method, stabilized), records in by_rule.items():
+                style = {
+                    "linestyle": RULE_LINES[stabilized],
+                    "color": COLOURS[method],
+                    "label": f"{NAMES[method]}, {RULES[stabilized]}",
+                }
+                for ax, key in ((above, "step_losses"), (below, "gradient_norms")):
+                    mean = torch.tensor([record[key] for record in records]).mean(dim=0)
+                    part = steps / len(mean)
+                    ax.plot((torch.arange(len(mean)) + 0.5) * part, mean, **style)
+            above.set_title(f"rank {rank}")
+            above.legend(fontsize=9)
+            below.set(xlabel="step", yscale="log")
+            below.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+            below.minorticks_off()
+        axes[0, 0].set_ylabel("training loss (nats a byte)")
+        axes[1, 0].set_ylabel("gradient norm before clipping")
+    return figure
+
+
+def loss_by_learning_rate(
+    losses: dict[tuple[str, bool], dict[float, list[float]]], highest: float
+) -> Figure:
+    """Draw the validation loss over the learning rate: mean, and range of the seeds.
+
+    Args:
+        losses: by method and `rank_stabilized`, then by rate, those of every seed.
+        highest: what is above it is drawn at the edge, with an arrow.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 3.8))
+        for (method, stabilized), by_rate in losses.items():
+            rates = sorted(by_rate)
+            means = [sum(by_rate[rate]) / len(by_rate[rate]) for rate in rates]
+            style = {"color": COLOURS[method], "linestyle": RULE_LINES[stabilized]}
+            ax.plot(rates, means, label=f"{NAMES[method]}, {RULES[stabilized]}", **style)
+            for rate, mean in zip(rates, means, strict=True):
+                low, high = min(by_rate[rate]), max(by_rate[rate])
+                ax.vlines(rate, low, high, color=COLOURS[method], alpha=0.6)
+                if mean > highest:
+                    ax.plot(rate, highest, "^", color=COLOURS[method], clip_on=False)
+        ax.set(xscale="log", xlabel="learning rate at the first step", ylim=(None, highest))
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        ax.minorticks_off()
+        ax.set_ylabel("validation loss (nats a byte)")
+        ax.legend(fontsize=9)
+    return figure

@@ -1,0 +1,593 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3.1.2 DoRA · Lesson 07: the rsLoRA challenge
+#
+# **About 20 minutes.** You need lessons 01 and 02 or their ideas; lesson 04 helps.
+#
+# After this lesson you can
+# - say why a high rank learns slowly under `alpha / rank`, and what rsLoRA changes;
+# - measure a gradient norm, and see in it what the scaling does;
+# - tell an effect of the scaling from one of the learning rate, for LoRA and for DoRA at rank 64;
+# - plan a comparison of your own. That last part is open, and a person marks it.
+
+# %%
+import contextlib
+import gc
+import io
+import itertools
+import math
+import statistics
+
+import torch
+from tqdm.auto import tqdm
+
+from lab_utils import adapters, checks, comparison, data, plots, training, widgets
+
+# %% [markdown]
+# ## 1. What the rank does to the scaling
+#
+# Think of a choir that sings too loud, so the conductor divides the volume by the number of
+# singers. One singer sings at full volume, and of sixty-four each whispers at a sixty-fourth. But
+# voices do not add up like that: they are not in step, and sixty-four of them are only about eight
+# times as loud as one. Divided by 64, the choir of 64 is eight times too quiet. Divided by
+# $\sqrt{64} = 8$ it is as loud as the single voice.
+#
+# LoRA multiplies $BA$ by $s = \alpha / r$. $BA$ is a sum of $r$ products, one for each row $a_j$ of
+# `lora_A`: the singers. At the start `lora_B` is zero, so `lora_A` gets no gradient, and `lora_B`
+# gets
+#
+# $$\nabla_B L = s \, (\nabla_{W'} L) \, A^\top$$
+#
+# $A^\top$ has $r$ columns of about the same size, so the norm of this gradient grows with
+# $\sqrt{r}$, and with $s$:
+#
+# | rule | scaling $s$ | norm of the first gradient |
+# | --- | --- | --- |
+# | usual | $\alpha / r$ | about $\alpha \cdot g / \sqrt{r}$: it falls as the rank rises |
+# | rank-stabilised ([rsLoRA](https://arxiv.org/abs/2312.03732)) | $\alpha / \sqrt{r}$ | about $\alpha \cdot g$ at every rank |
+#
+# where $g$ depends on the model and the data. The rsLoRA paper proves more: of all powers of the
+# rank only $1 / \sqrt{r}$ keeps both the output of the adapter and its gradients from vanishing or
+# exploding as the rank grows, throughout training. It costs nothing: only a number changes. In PEFT
+# it is `use_rslora=True`, in this lab `rank_stabilized=True`, for LoRA and DoRA alike.
+#
+# Drag, and predict first: at rank 64, by how much do the two rules differ? What does the box do?
+
+# %%
+widgets.scaling_explorer()
+
+# %% [markdown]
+# ### Exercise 1: `lora_scaling` (2 points)
+#
+# <details><summary>Hint</summary>
+#
+# `math.sqrt(rank)` or `rank**0.5`. Only the rank is under the root.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "lora-scaling", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def lora_scaling(alpha, rank, rank_stabilized):
+    """Return the number that B A is multiplied by, as a float.
+
+    alpha: strength of the update, a number above 0
+    rank: a whole number above 0
+    rank_stabilized: False for alpha / rank, True for alpha / sqrt(rank)
+    """
+    ### BEGIN SOLUTION
+    return alpha / math.sqrt(rank) if rank_stabilized else alpha / rank
+    ### END SOLUTION
+
+
+# %% [markdown]
+# The usual rule (1 point), and the rank-stabilised one (1 point):
+
+# %% nbgrader={"grade": true, "grade_id": "scaling-usual", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_lora_scaling(lora_scaling, "usual")
+### BEGIN HIDDEN TESTS
+checks.check_lora_scaling(lora_scaling, "usual", alpha=5.0, rank=64)
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "scaling-stabilized", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+checks.check_lora_scaling(lora_scaling, "stabilized")
+### BEGIN HIDDEN TESTS
+checks.check_lora_scaling(lora_scaling, "stabilized", alpha=5.0, rank=64)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 2. A fixed alpha, or nothing to see
+#
+# Many recipes, the DoRA paper's among them, set $\alpha = 2r$. Then $\alpha / r$ is 2 at every
+# rank, and whatever the rank does to the scaling has cancelled: a sweep over ranks under this rule
+# says nothing about $1/r$. (With $\alpha = 2r$ the first gradient even *grows* with the rank, like
+# $\sqrt{r}$.) To compare the two rules, hold $\alpha$ fixed. Here are the scalings that this lesson
+# works with:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("          alpha = 16                       alpha = 2 * rank")
+print("rank   / rank    / sqrt(rank)   ratio   / rank   / sqrt(rank)")
+for rank in (4, 8, 16, 32, 64):
+    usual, stabilized = 16 / rank, 16 / math.sqrt(rank)
+    growing = 2 * rank / rank, 2 * rank / math.sqrt(rank)
+    print(
+        f"{rank:4}   {usual:6.2f}   {stabilized:10.2f}   {stabilized / usual:5.1f}"
+        f"   {growing[0]:6.2f}   {growing[1]:10.2f}"
+    )
+
+# %% [markdown]
+# ## 3. The gradient before the first step
+#
+# The model is the lab's tiny language model, which has read the text of Python's language reference
+# and is to predict Python code, byte by byte (lesson 04). This is its task, and the batch to
+# measure on: the first eight windows of the training part.
+
+# %%
+task = data.language_task()
+inputs, targets = task.train.inputs[:8], task.train.targets[:8]
+
+# %% [markdown]
+# ### Exercise 2: `gradient_norms_by_rank` (4 points)
+#
+# Is the table of section 1 right? Measure it. For each rank,
+#
+# 1. make a newly adapted model: `adapters.add_adapters_to_model(task.base, "lora", rank,
+#    alpha=16.0, rank_stabilized=rank_stabilized, generator=torch.Generator().manual_seed(0))`;
+# 2. take the gradient of the loss `task.loss(model(inputs), targets)`, which is a mean over the
+#    batch;
+# 3. take the norm of the gradient of all trained parameters together, as if they were one long
+#    vector: the root of the sum of all squares. Do not clip.
+#
+# Return a dict: its keys are the ranks, its values the norms, as plain floats.
+#
+# <details><summary>Hint: which parameters?</summary>
+#
+# `adapters.trainable_parameters(model)` is a dict from the name of each trained parameter to the
+# parameter, whose `.grad` is there after `.backward()`.
+# </details>
+#
+# <details><summary>Hint: the norm</summary>
+#
+# `torch.nn.utils.get_total_norm(list_of_gradients)` is a tensor; `.item()` makes a float of it. Or
+# add up `gradient.square().sum()` and take the root at the end.
+# </details>
+
+
+# %% nbgrader={"grade": false, "grade_id": "gradient-norms", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def gradient_norms_by_rank(ranks, rank_stabilized):
+    """Measure the norm of LoRA's first gradient at a fixed alpha of 16.
+
+    ranks: whole numbers, such as (4, 16, 64)
+    rank_stabilized: as in lora_scaling
+    returns {rank: norm}, from each rank, an int, to a float
+    """
+    ### BEGIN SOLUTION
+    norms = {}
+    for rank in ranks:
+        model = adapters.add_adapters_to_model(
+            task.base,
+            "lora",
+            rank,
+            alpha=16.0,
+            rank_stabilized=rank_stabilized,
+            generator=torch.Generator().manual_seed(0),
+        )
+        task.loss(model(inputs), targets).backward()
+        gradients = [p.grad for p in adapters.trainable_parameters(model).values()]
+        norms[rank] = torch.nn.utils.get_total_norm(gradients).item()
+    return norms
+    ### END SOLUTION
+
+
+# %% [markdown]
+# The usual rule (2 points), and the rank-stabilised one (2 points). `lora_A` is random, so the check
+# allows a norm that is 25 % off:
+
+# %% nbgrader={"grade": true, "grade_id": "norms-usual", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "usual")
+### BEGIN HIDDEN TESTS
+checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "usual", ranks=(6, 32, 128))
+### END HIDDEN TESTS
+
+# %% nbgrader={"grade": true, "grade_id": "norms-stabilized", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized")
+### BEGIN HIDDEN TESTS
+checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=(6, 32, 128))
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 4. Over a whole training
+#
+# One training takes half a minute, and an answer needs many, so they were run beforehand:
+# `benchmarks/rslora.py` trained each setting with three seeds for three epochs, and its results are
+# with the lab. What is compared differs in the scaling alone: same base, same `lora_A`, same
+# batches.
+
+# %%
+records = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
+ranks = (4, 8, 16, 32, 64)
+default_rate = training.Settings(adapter_type="lora").learning_rate
+
+
+def runs(method, rank, stabilized, rate=default_rate, alpha=16.0):
+    """The committed runs of one setting, one for each seed."""
+    return comparison.select(
+        records,
+        adapter_type=method,
+        rank=rank,
+        rank_stabilized=stabilized,
+        learning_rate=rate,
+        alpha=alpha,
+    )
+
+
+def mean(found, key="test_loss"):
+    return statistics.fmean(record[key] for record in found)
+
+
+by_rule = {
+    "alpha = 16, alpha / rank": {r: runs("lora", r, False) for r in ranks},
+    "alpha = 16, alpha / sqrt(rank)": {r: runs("lora", r, True) for r in ranks},
+    "alpha = 2 * rank, alpha / rank": {r: runs("lora", r, False, alpha=2.0 * r) for r in ranks},
+}
+losses = {
+    name: {rank: [run["test_loss"] for run in found] for rank, found in by_rank.items()}
+    for name, by_rank in by_rule.items()
+}
+print(f"test loss in nats a byte, mean of {len(runs('lora', 4, False))} seeds")
+print(f"{'rank':32}" + "".join(f"{rank:8}" for rank in ranks))
+for name, by_rank in losses.items():
+    print(f"{name:32}" + "".join(f"{statistics.fmean(by_rank[rank]):8.3f}" for rank in ranks))
+fixed = list(losses.values())[:2]
+lead = {rank: statistics.fmean(fixed[0][rank]) - statistics.fmean(fixed[1][rank]) for rank in ranks}
+print(f"{'the second is ahead of the first':32}" + "".join(f"{lead[rank]:8.3f}" for rank in ranks))
+plots.show(
+    plots.loss_by_rule(losses),
+    "Test loss over the rank for LoRA. "
+    + ". ".join(
+        f"With {name}: from {statistics.fmean(by_rank[4]):.2f} at rank 4 to "
+        f"{statistics.fmean(by_rank[64]):.2f} at rank 64"
+        for name, by_rank in losses.items()
+    ),
+)
+
+# %% [markdown]
+# A higher rank ends lower under every rule on this task. But with a fixed alpha the two rules drift
+# apart: the rank-stabilised one is ahead by about 0.01 at rank 4 and by about 0.03 at rank 64, so
+# under $\alpha / r$ a part of what a higher rank could give is lost. And the dotted line, the usual
+# recipe: at rank 8 it *is* the dashed one ($\alpha = 16$ there), and at rank 64 it is the solid
+# one, run for run, since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. Whoever sets $\alpha = 2r$ has
+# taken the shrinking scaling away already, and a good part of the reason for rsLoRA with it.
+
+# %%
+compared = {
+    rank: {
+        (method, stabilized): runs(method, rank, stabilized)
+        for method in methods
+        for stabilized in (False, True)
+    }
+    for rank, methods in ((4, ("lora",)), (64, ("lora", "dora")))
+}
+steps = training.batch_order(len(task.train), 8, 3, seed=0)[..., 0].numel()
+for rank, by_setting in compared.items():
+    for (method, stabilized), found in by_setting.items():
+        first, last = (
+            statistics.fmean(run["gradient_norms"][part] for run in found) for part in (0, -1)
+        )
+        print(
+            f"rank {rank:2}, {plots.NAMES[method]}, {plots.RULES[stabilized]:18}"
+            f" gradient norm {first:.2f} in the first steps, {last:.2f} in the last"
+        )
+plots.show(
+    plots.training_by_rule(compared, steps),
+    "Training loss and gradient norm over the steps, at rank 4 and at rank 64, under both rules. "
+    "At rank 64 the gradient norm under alpha / rank is several times below that under "
+    "alpha / sqrt(rank), and the loss falls later; LoRA and DoRA lie close together.",
+)
+
+# %% [markdown]
+# *Gradient norms.* Before the first step the rules differ by $\sqrt{r}$: 2 at rank 4 and 8 at rank
+# 64. Over the first steps it is about 1.5 and 5, and in the last ones still about 1.5 and 4. Under
+# $\alpha / \sqrt{r}$ the norm at rank 64 is near that at rank 4; under $\alpha / r$ it is a quarter
+# of it. DoRA's norm under $\alpha / r$ lies above LoRA's, because the gradient of its magnitude
+# does not shrink with the scaling.
+#
+# *Losses.* At rank 64 $\alpha / r$ is behind in every stretch of the training, and furthest towards
+# its end.
+#
+# *Stability.* At this learning rate nothing gets out of hand: norms are at or below about 1, the
+# length at which they are clipped, from the first steps on.
+#
+# ### See it happen
+#
+# The first 25 steps at rank 64, on your machine:
+
+
+# %%
+def first_steps(method, stabilized, steps=25, rank=64):
+    """Loss and gradient norm of the first steps of a training."""
+    model = adapters.add_adapters_to_model(
+        task.base,
+        method,
+        rank,
+        alpha=16.0,
+        rank_stabilized=stabilized,
+        generator=torch.Generator().manual_seed(0),
+    )
+    optimizer = training.make_optimizer(model, default_rate, weight_decay=0.01)
+    batches = training.batch_order(len(task.train), 8, 1, seed=0)[0, :steps]
+    label = f"{plots.NAMES[method]}, {plots.RULES[stabilized]}"
+    bar = tqdm(batches, label, bar_format="{desc}: {n_fmt} of {total_fmt} steps {bar}")
+    return [
+        training.train_step(
+            model, (task.train.inputs[batch], task.train.targets[batch]), task.loss, optimizer
+        )
+        for batch in bar
+    ]
+
+
+for stabilized in (False, True):
+    trained = first_steps("dora", stabilized)
+    loss, norm = (statistics.fmean(values) for values in zip(*trained[-5:], strict=True))
+    print(f"{plots.RULES[stabilized]:18} after 25 steps: loss {loss:.2f}, gradient norm {norm:.2f}")
+
+# %% [markdown]
+# ## 5. Is it only a learning rate?
+#
+# A larger scaling makes the same step of `lora_B` move $W'$ further, as a larger learning rate
+# would. So a comparison at one learning rate may compare learning rates (lesson 04). At rank 64
+# both rules were therefore run at four rates:
+
+# %%
+rates = sorted({record["learning_rate"] for record in records})
+settings = list(itertools.product(("lora", "dora"), (False, True)))
+at_every_rate = {
+    (method, stabilized): [r for rate in rates for r in runs(method, 64, stabilized, rate)]
+    for method, stabilized in settings
+}
+curves = {
+    setting: comparison.learning_rate_curve(found, "validation_loss")
+    for setting, found in at_every_rate.items()
+}
+chosen = {setting: comparison.at_chosen_rate(found) for setting, found in at_every_rate.items()}
+for (method, stabilized), found in chosen.items():
+    print(
+        f"{plots.NAMES[method]}, {plots.RULES[stabilized]:18} best rate "
+        f"{found[0]['learning_rate']:g}, test loss there {mean(found):.3f}, "
+        f"at {default_rate:g} {mean(runs(method, 64, stabilized)):.3f}"
+    )
+plots.show(
+    plots.loss_by_learning_rate(curves, highest=2.2),
+    "Validation loss at rank 64 over the learning rate, for LoRA and DoRA under both rules.",
+)
+
+# %%
+for method in ("lora", "dora"):
+    for title, usual, stabilized in (
+        (f"at the same rate, {default_rate:g}", runs(method, 64, False), runs(method, 64, True)),
+        ("each at its best rate", chosen[method, False], chosen[method, True]),
+    ):
+        gap = comparison.paired_difference(usual, stabilized)
+        print(
+            f"{plots.NAMES[method]}, {title}: alpha / sqrt(rank) minus alpha / rank = "
+            f"{gap.mean:+.4f} (95 % interval {gap.low:+.4f} to {gap.high:+.4f})"
+        )
+
+# %% [markdown]
+# *The two rules.* At one and the same rate the rank-stabilised rule is clearly ahead, by 0.03 to
+# 0.04. With a rate of its own each, the usual rule takes a higher one and catches up: for LoRA the
+# interval holds zero, and for DoRA 0.01 is left. So at rank 64, on this task, most of what rsLoRA
+# gives could be had from the learning rate.
+#
+# *DoRA.* Look at the right-hand side of the figure. Where a rate is too high for LoRA, DoRA still
+# trains: at 0.03 under $\alpha / r$, and less well at 0.012 under $\alpha / \sqrt{r}$. The gradient
+# norms show why LoRA's loss is lost there:
+
+# %%
+for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
+    for method in ("lora", "dora"):
+        found = runs(method, 64, stabilized, rate)
+        peak = statistics.fmean(max(run["gradient_norms"]) for run in found)
+        print(
+            f"rate {rate:g}, {plots.RULES[stabilized]:18} {plots.NAMES[method]}: "
+            f"highest gradient norm {peak:6.1f} of a stretch, validation loss {mean(found, 'validation_loss'):.2f}"
+        )
+for stabilized in (False, True):
+    gap = comparison.paired_difference(chosen["lora", stabilized], chosen["dora", stabilized])
+    print(f"each at its best rate, {plots.RULES[stabilized]}: {gap}")
+
+# %% [markdown]
+# A column of `lora_B` that grows too far makes LoRA's weight too large; DoRA divides by the norm of
+# $V$, so that its rows keep the length $m$. That fits what is seen here, and is not proved by it.
+# At their best rates the two methods end close together.
+#
+# ## 6. Common mistakes
+#
+# Wrong versions of both exercises, and what the checks say. The second one is what many published
+# recipes do.
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def root_of_everything(alpha, rank, rank_stabilized):
+    return math.sqrt(alpha / rank) if rank_stabilized else alpha / rank
+
+
+def first_gradients(rank, alpha, rank_stabilized):
+    model = adapters.add_adapters_to_model(
+        task.base,
+        "lora",
+        rank,
+        alpha,
+        rank_stabilized=rank_stabilized,
+        generator=torch.Generator().manual_seed(0),
+    )
+    task.loss(model(inputs), targets).backward()
+    return [p.grad for p in adapters.trainable_parameters(model).values()]
+
+
+def alpha_grows_with_the_rank(ranks, rank_stabilized):
+    return {
+        rank: torch.cat([g.flatten() for g in first_gradients(rank, 2.0 * rank, rank_stabilized)])
+        .norm()
+        .item()
+        for rank in ranks
+    }
+
+
+def norms_added_up(ranks, rank_stabilized):
+    return {
+        rank: sum(g.norm().item() for g in first_gradients(rank, 16.0, rank_stabilized))
+        for rank in ranks
+    }
+
+
+def measured_after_clipping(ranks, rank_stabilized):
+    norms = {}
+    for rank in ranks:
+        gradients = torch.cat([g.flatten() for g in first_gradients(rank, 16.0, rank_stabilized)])
+        norms[rank] = min(1.0, gradients.norm().item())  # what clip_grad_norm_(…, 1.0) leaves
+    return norms
+
+
+for wrong, check in (
+    (root_of_everything, checks.check_lora_scaling),
+    (alpha_grows_with_the_rank, checks.check_gradient_norms_by_rank),
+    (norms_added_up, checks.check_gradient_norms_by_rank),
+    (measured_after_clipping, checks.check_gradient_norms_by_rank),
+):
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
+            check(wrong)
+    except checks.CheckFailed as failure:
+        # without the first line, in which the random numbers are
+        print(wrong.__name__, *str(failure).splitlines()[1:], "", sep="\n")
+
+# %% [markdown]
+# ## 7. Your plan
+#
+# The last exercise is open, and a person marks it.
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "plan-question", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# ### Exercise 3: a colleague's question (4 points, marked by hand)
+#
+# A colleague fine-tunes a 7B model with LoRA. At rank 8 with $\alpha = 16$ the loss was good; at
+# rank 64, with nothing else changed, it is worse. "More rank does not help on our data," they say,
+# "so we should move to DoRA at rank 64 with `use_rslora=True`, which fixes both."
+#
+# In about ten sentences, in the cell below: What may have happened, and what should they have seen
+# in the gradient norms if it did? Which runs would you make to find out whether it is the rank, the
+# scaling, the learning rate or DoRA, and how do you make the comparison fair? What could you
+# conclude from them, and what not? Numbers from this lesson, or from runs of your own, count as
+# arguments.
+#
+# <!-- BEGIN MARK SCHEME -->
+# **For the marker** (students do not see this). One point for each:
+#
+# 1. *What happened.* With alpha fixed, alpha / rank fell eightfold from rank 8 to 64, so each step
+#    moves the weight less; the expected sign is a first gradient norm that fell by about sqrt(8) =
+#    2.8, and a loss that falls slowly. "A higher rank overfits" without a look at training loss or
+#    gradients: no point.
+# 2. *Runs that separate the causes.* The scaling and the rank are varied one at a time (rank 64
+#    with both rules, or with alpha = 128), LoRA and DoRA each with both rules. Changing two things
+#    at once: no point.
+# 3. *Fair.* A learning rate is searched for each setting and chosen on validation data; several
+#    seeds, paired; the same data, steps and budget. Two of the three: half a point.
+# 4. *Limits.* Says what a tie or an interval that holds zero means, that one model and one task do
+#    not settle it, and that DoRA costs time and memory which must be weighed. At least two: the
+#    full point.
+# <!-- END MARK SCHEME -->
+
+# %% [markdown] nbgrader={"grade": true, "grade_id": "plan", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# <!-- BEGIN SOLUTION -->
+# *One good answer.* From rank 8 to 64 at a fixed alpha the scaling alpha / rank fell from 2 to
+# 0.25. The first gradient should be about sqrt(8) = 2.8 times smaller, and the loss should fall
+# more slowly from the first steps on; the training loss tells this from overfitting, in which it
+# would be lower. I would first log gradient norms of both runs, which costs nothing. Then: LoRA at
+# rank 8 and at rank 64, each with alpha / rank and alpha / sqrt(rank) and alpha fixed, so that rank
+# and rule vary one at a time; then DoRA at rank 64 under both rules, because DoRA and the rule are
+# two changes. Each setting gets its own search over learning rates, since a larger scaling acts
+# like a larger learning rate, chosen on validation data. At the chosen rates I would train at least
+# five seeds, the same for all settings, and compare seed by seed with an interval. If rank 64 under
+# alpha / sqrt(rank), or at a larger rate, is no better than rank 8, then more rank does not help on
+# these data; if it is better, the scaling was in the way. If the interval of DoRA minus LoRA holds
+# zero, these runs do not tell the two apart, and LoRA is cheaper in time and memory. All of it
+# holds for this model, these data and this length of training.
+# <!-- END SOLUTION -->
+
+# %% [markdown]
+# ## Checkpoint: the whole lab
+#
+# One question for each lesson. Can you answer them without scrolling up?
+#
+# 1. A weight of shape (11008, 4096) is split with `norm_dim=1`. What are the shapes of both parts?
+# 2. Your DoRA layer gives the right output before training. Name two mistakes that this does not
+#    rule out.
+# 3. What does a positive correlation of $\Delta M$ and $\Delta D$ say about LoRA, and what does it
+#    not say?
+# 4. Two methods are compared at one learning rate and one seed. What are the two things wrong with
+#    it?
+# 5. Why does the magnitude get no weight decay?
+# 6. "DoRA is 3.7 points better than LoRA." What do you ask back?
+# 7. Why must alpha be fixed when ranks are compared under both rules?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Magnitude (11008, 1), direction (11008, 4096).
+# 2. Any of: the norm of $W_0$ in the place of that of $V$; the wrong axis; scaling left out; norm not
+#    detached; dropout on the frozen path; a frozen magnitude.
+# 3. That its updates changed lengths and directions together. It does not say that the loss is
+#    higher.
+# 4. The rate may suit one of them; and a difference of one seed may be the seed's luck.
+# 5. Decay pulls towards zero, and a magnitude starts at the norm of $W_0$: it would shrink a
+#    pretrained weight whatever the data say.
+# 6. Against which LoRA, on which model and tasks, at which learning rates, over how many runs?
+# 7. With $\alpha = 2r$ the usual scaling is 2 at every rank, so the effect of the rank on it has
+#    cancelled.
+# </details>
+#
+# ## Further reading
+#
+# - Kalajdzievski, [A Rank Stabilization Scaling Factor for Fine-Tuning with
+#   LoRA](https://arxiv.org/abs/2312.03732), 2023
+# - Liu et al., [DoRA: Weight-Decomposed Low-Rank Adaptation](https://arxiv.org/abs/2402.09353),
+#   2024
+# - Hu et al., [LoRA: Low-Rank Adaptation of Large Language
+#   Models](https://arxiv.org/abs/2106.09685), 2021
+# - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998),
+#   2026: with each method's own learning rate the variants of LoRA end close together
+# - Zelenin and Zhuravlyova, [Scaling DoRA](https://arxiv.org/abs/2603.22276), 2026: the norm from
+#   thin matrices
+# - [PEFT's guide to LoRA, rsLoRA and DoRA](https://huggingface.co/docs/peft/developer_guides/lora)
+#
+# ## What comes next
+#
+# **NEFTune** adds random noise to the embeddings in training. On LLaMA-2-7B with Alpaca its win
+# rate on AlpacaEval rose from 29.79 % to 64.69 %, by 34.9 percentage *points* ([Jain et al.,
+# 2023](https://arxiv.org/abs/2310.05914)): that is more than a doubling, and not "35 % better". On
+# the tasks of the Open LLM Leaderboard the same models did not change. AlpacaEval asks a language
+# model which answer it likes better; the leaderboard asks questions with known answers. After this
+# lab you know which questions to put to such a table.
+#
+# ## Cleanup
+#
+# What this notebook holds in memory is freed when its kernel stops (*Kernel → Shut Down Kernel*).
+# To go on here and free what the lab keeps at hand:
+
+# %%
+data.language_task.cache_clear()
+gc.collect()
+if torch.cuda.is_available():  # the lessons use the CPU; your own runs may not have
+    torch.cuda.empty_cache()
+print("done")

@@ -1,0 +1,132 @@
+"""What lesson 07 says about the committed runs is what they show."""
+
+import statistics
+import sys
+
+import pytest
+import release
+
+from lab_utils import comparison
+
+sys.path.append(str(release.ROOT / "benchmarks"))
+import rslora
+
+RECORDS = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
+
+
+def runs(method, rank, stabilized, rate=5e-3, alpha=16.0):
+    found = comparison.select(
+        RECORDS,
+        adapter_type=method,
+        rank=rank,
+        rank_stabilized=stabilized,
+        learning_rate=rate,
+        alpha=alpha,
+    )
+    assert [record["seed"] for record in found] == list(rslora.SEEDS)
+    return found
+
+
+def at_best_rate(method, stabilized):
+    found = comparison.select(
+        RECORDS, adapter_type=method, rank=64, rank_stabilized=stabilized, alpha=16.0
+    )
+    return comparison.at_chosen_rate(found)
+
+
+def mean(found, key="test_loss"):
+    return statistics.fmean(record[key] for record in found)
+
+
+def norm(found, part):
+    return statistics.fmean(record["gradient_norms"][part] for record in found)
+
+
+def test_the_results_are_all_runs_of_the_benchmark_and_no_others():
+    def key(settings):
+        return tuple(settings[name] for name in comparison.SETTINGS)
+
+    expected = sorted(key(vars(run)) for run in rslora.every_run())
+    assert sorted(map(key, RECORDS)) == expected
+
+
+def test_a_higher_rank_ends_lower_and_the_rules_drift_apart():
+    losses = {
+        rule: [mean(runs("lora", rank, *rule_of(rank, rule))) for rank in rslora.RANKS]
+        for rule in ("usual", "stabilized", "growing")
+    }
+    for by_rank in losses.values():
+        assert by_rank == sorted(by_rank, reverse=True)
+    lead = [a - b for a, b in zip(losses["usual"], losses["stabilized"], strict=True)]
+    assert lead == sorted(lead)
+    assert (round(lead[0], 2), round(lead[-1], 2)) == (0.01, 0.03)
+
+
+def rule_of(rank, rule):
+    """The arguments of `runs` besides method and rank."""
+    alpha = 2.0 * rank if rule == "growing" else 16.0
+    return rule == "stabilized", 5e-3, alpha
+
+
+def test_a_growing_alpha_is_the_one_rule_at_rank_8_and_the_other_at_rank_64():
+    for rank, stabilized in ((8, False), (64, True)):
+        growing, fixed = runs("lora", rank, False, alpha=2.0 * rank), runs("lora", rank, stabilized)
+        for left, right in zip(growing, fixed, strict=True):
+            assert left["test_loss"] == right["test_loss"]
+
+
+def test_gradient_norms():
+    for part, at_4, at_64 in ((0, 1.5, 5), (-1, 1.5, 4)):
+        for rank, factor in ((4, at_4), (64, at_64)):
+            ratio = norm(runs("lora", rank, True), part) / norm(runs("lora", rank, False), part)
+            assert ratio == pytest.approx(factor, rel=0.15)
+    first = {s: [norm(runs("lora", rank, s), 0) for rank in (4, 64)] for s in (False, True)}
+    assert first[True][1] / first[True][0] == pytest.approx(1, abs=0.2)
+    assert first[False][1] / first[False][0] == pytest.approx(0.25, abs=0.03)
+    assert norm(runs("dora", 64, False), 0) > 1.3 * norm(runs("lora", 64, False), 0)
+    for method, rank in (("lora", 4), ("lora", 64), ("dora", 64)):
+        for stabilized in (False, True):
+            assert norm(runs(method, rank, stabilized), 0) < 1.1
+
+
+def test_losses_at_rank_64():
+    def by_part(stabilized):
+        found = [run["step_losses"] for run in runs("lora", 64, stabilized)]
+        return [statistics.fmean(part) for part in zip(*found, strict=True)]
+
+    behind = [a - b for a, b in zip(by_part(False), by_part(True), strict=True)]
+    assert min(behind) > 0
+    assert behind.index(max(behind)) > 0.75 * len(behind)
+
+
+def test_most_of_the_lead_at_one_rate_is_the_learning_rate():
+    gaps = {}
+    for method in ("lora", "dora"):
+        same = comparison.paired_difference(runs(method, 64, False), runs(method, 64, True))
+        best = comparison.paired_difference(at_best_rate(method, False), at_best_rate(method, True))
+        usual, stabilized = (at_best_rate(method, s)[0]["learning_rate"] for s in (False, True))
+        assert usual > stabilized
+        assert same.high < 0
+        assert round(-same.mean, 2) in (0.03, 0.04)
+        assert abs(best.mean) < abs(same.mean) / 2
+        gaps[method] = best
+    assert gaps["lora"].low < 0 < gaps["lora"].high
+    assert gaps["dora"].high < 0
+    assert round(-gaps["dora"].mean, 2) == 0.01
+
+
+def test_dora_trains_at_rates_that_are_too_high_for_lora():
+    for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
+        lora, dora = (runs(method, 64, stabilized, rate) for method in ("lora", "dora"))
+        assert mean(lora, "validation_loss") > 2.4, "worse than the base, 2.40"
+        assert mean(dora, "validation_loss") < 1.8
+        peaks = [statistics.fmean(max(r["gradient_norms"]) for r in runs) for runs in (lora, dora)]
+        assert peaks[0] > 1.5 * peaks[1]
+
+
+def test_at_their_best_rates_lora_and_dora_end_close_together():
+    for stabilized in (False, True):
+        gap = comparison.paired_difference(
+            at_best_rate("lora", stabilized), at_best_rate("dora", stabilized)
+        )
+        assert abs(gap.relative) < 0.01

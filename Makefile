@@ -9,12 +9,13 @@ export PYTHON
 # nbgrader calls `alembic` by its name, in JupyterLab's Formgrader too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lab test release
+.PHONY: help lab test release bench
 
 help:
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make test     run every test and every lesson"
 	@echo "make release  remake solutions/*.ipynb and notebooks/ from solutions/*.py"
+	@echo "make bench    execute every lesson, and print how long its cells take"
 
 lab: .venv/lab.stamp
 	$(BIN)/jupyter lab notebooks/dora --ServerApp.ip=127.0.0.1 $(ARGS)
@@ -27,6 +28,9 @@ test: .venv/test.stamp
 
 release: .venv/test.stamp
 	$(BIN)/python scripts/release.py $(ARGS)
+
+bench: .venv/test.stamp
+	$(BIN)/python benchmarks/lessons.py
 
 .venv/lab.stamp: pyproject.toml constraints.txt
 	@scripts/set_up.sh .

@@ -7,6 +7,7 @@ from lab_utils.plots.commonsense import (
     validation_by_rate,
 )
 from lab_utils.plots.rslora import (
+    RULES,
     loss_by_learning_rate,
     loss_by_rule,
     scaling_rules,
@@ -37,6 +38,7 @@ from lab_utils.plots.weights import (
 __all__ = [
     "COLOURS",
     "NAMES",
+    "RULES",
     "commonsense",
     "couplings",
     "decomposition",

@@ -1,6 +1,9 @@
 """The models: causal, of the names that adapters look for, and the committed checkpoint."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,3 +66,17 @@ def test_the_checkpoint_is_small_and_its_record_says_what_made_it():
     with torch.no_grad():
         loss = next_byte_loss(model(held_out.inputs), held_out.targets).item()
     assert loss == pytest.approx(record["losses"]["rows"][-1][2], abs=1e-3)
+
+
+def test_pretraining_runs_on_a_cpu_and_writes_what_can_be_loaded(tmp_path):
+    script = Path(__file__).resolve().parents[2] / "scripts" / "pretrain.py"
+    options = ["--steps", "2", "--batch-size", "2", "--device", "cpu", "--folder", str(tmp_path)]
+    subprocess.run(
+        [sys.executable, str(script), *options], check=True, capture_output=True, timeout=300
+    )
+    checkpoint = tmp_path / models.CHECKPOINT.name
+    trained = models.load_pretrained(checkpoint)
+    assert trained(torch.zeros(1, 5, dtype=torch.long)).shape == (1, 5, 256)
+    record = json.loads(checkpoint.with_suffix(".json").read_text())
+    assert record["device"] == "CPU"
+    assert [row[0] for row in record["losses"]["rows"]] == [1, 2]

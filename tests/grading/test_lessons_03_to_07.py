@@ -1,4 +1,4 @@
-"""Stock nbgrader grades lessons 06 and 07, and a person marks the open question of 07."""
+"""Stock nbgrader grades lessons 03 to 07, and a person marks the open question of 07."""
 
 import subprocess
 import sys
@@ -8,9 +8,33 @@ import pytest
 import release
 from nbgrader.api import Gradebook
 
-LESSONS = ("06-peft-and-commonsense", "07-rslora-challenge")
+LESSONS = (
+    "03-decomposition",
+    "04-head-to-head",
+    "05-rank-and-magnitude",
+    "06-peft-and-commonsense",
+    "07-rslora-challenge",
+)
 
 POINTS = {
+    "magnitude-change-rows": 2,
+    "magnitude-change-columns": 1,
+    "direction-change-rows": 2,
+    "direction-change-columns": 1,
+    "direction-change-zeros": 1,
+    "coupling-correlation": 2,
+    "coupling-constant": 1,
+    "add-adapters-layers": 2,
+    "add-adapters-frozen": 2,
+    "add-adapters-types": 1,
+    "train-step-numbers": 2,
+    "train-step-weights": 2,
+    "paired-difference-mean": 1,
+    "paired-difference-interval": 3,
+    "compare-across-ranks-keys": 1,
+    "compare-across-ranks-losses": 3,
+    "track-magnitude-history": 3,
+    "track-magnitude-statistics": 3,
     "config-method": 1,
     "config-scaling": 1,
     "config-layers": 1,
@@ -39,9 +63,17 @@ def solutions():
 
 
 def half_right():
-    """A fixed alpha in the configuration, no magnitude, tensors for scores, no rsLoRA."""
+    """One property of each exercise wrong: an axis, the zeros, the freezing, the interval..."""
     answers = solutions()
     for grade_id, right, wrong in (
+        ("magnitude-change", "dim=norm_dim", "dim=1"),
+        ("direction-change", ".clamp_min(1e-8)", ""),
+        ("coupling", ".item()", ".item() ** 2"),
+        ("add-adapters", ".requires_grad_(False)", ""),
+        ("train-step", "gradient_norm.item()", "min(gradient_norm.item(), max_norm)"),
+        ("paired-difference", "stats.t.ppf((1 + confidence) / 2, len(differences) - 1)", "1.96"),
+        ("compare-across-ranks", '["test_loss"]', '["final_train_loss"]'),
+        ("track-magnitude", "(history - start).abs()", "(history - start)"),
         ("make-config", "lora_alpha=2 * rank", "lora_alpha=32"),
         ("to-peft-state", 'hasattr(layer, "magnitude")', "False"),
         ("choice-accuracy", "zip(scores,", "zip(torch.tensor(scores).tolist(),"),
@@ -59,7 +91,10 @@ STUDENTS = {
     "blank": (dict, POINTS),
     "half-right": (
         half_right,
-        {"config-scaling", "state-dora", "accuracy-ragged"}
+        {"magnitude-change-columns", "direction-change-zeros", "coupling-correlation"}
+        | {"add-adapters-frozen", "train-step-numbers", "paired-difference-interval"}
+        | {"compare-across-ranks-losses", "track-magnitude-statistics"}
+        | {"config-scaling", "state-dora", "accuracy-ragged"}
         | {"scaling-stabilized", "norms-stabilized"},
     ),
 }

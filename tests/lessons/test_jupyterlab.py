@@ -1,11 +1,6 @@
 """What `make lab` starts: JupyterLab on the lessons, on this machine only, behind a token."""
 
 import json
-import os
-import re
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 
@@ -14,38 +9,8 @@ import release
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The command of the Makefile's `lab`, with this Python's JupyterLab; yields its first URL."""
-    makefile = (release.ROOT / "Makefile").read_text()
-    command = re.search(r"^lab:.*\n\t\$\(BIN\)/jupyter (.*) \$\(ARGS\)$", makefile, re.M).group(1)
-    arguments = [*command.split(), "--no-browser", "--port=0", "--allow-root"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jupyter", *arguments],
-        cwd=release.ROOT,
-        env=os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path_factory.mktemp("config"))},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        lines = (re.search(r"(http://\S+)/lab\?token=(\w+)", line) for line in process.stderr)
-        url, token = next(line for line in lines if line).groups()
-        wait_until_it_listens(url, process)
-        yield url, token
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def wait_until_it_listens(url, process, seconds=60):
-    """It announces its address before it listens there."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return get(f"{url}/api")
-        except urllib.error.URLError:
-            assert process.poll() is None, "JupyterLab stopped"
-            assert time.monotonic() < deadline, f"JupyterLab did not listen within {seconds} s"
-            time.sleep(0.2)
+def server(start_lab):
+    return start_lab(release.ROOT)
 
 
 def get(url):

@@ -1,0 +1,71 @@
+"""Every lesson in the browser: its sliders, its progress bar, its figures."""
+
+import shutil
+
+import pytest
+import release
+
+# For each lesson: how many sliders its explorer has, and which cells it needs besides the imports.
+EXPLORERS = {
+    "01-mathematics": (3, []),
+    "02-from-scratch": (2, []),
+    "03-decomposition": (3, []),
+    "04-head-to-head": (1, ["found = ", "chosen = "]),
+    "05-rank-and-magnitude": (1, ["found = "]),
+    "06-peft-and-commonsense": (1, []),
+    "07-rslora-challenge": (2, []),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def solved(folder):
+    """The solved lessons with their outputs, beside the student's."""
+    for path in release.SOLUTIONS.glob("*.ipynb"):
+        shutil.copy(path, folder / "notebooks" / "dora" / f"solved-{path.name}")
+
+
+def test_no_lesson_is_left_out():
+    assert sorted(EXPLORERS) == sorted(path.stem for path in release.NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_the_sliders_move_the_picture(open_lesson, name):
+    sliders, needed = EXPLORERS[name]
+    lesson = open_lesson(name)
+    for text in ("import", *needed, "_explorer("):
+        lesson.run(lesson.index(text))
+    lesson.assert_fits()
+    lesson.picture()
+    handles = lesson.active.locator(".noUi-handle").all()
+    assert len(handles) == sliders
+    for handle in handles:
+        lesson.move(handle)
+    lesson.assert_fits()
+
+
+def test_a_training_shows_how_far_it_is(open_lesson):
+    lesson = open_lesson("03-decomposition")
+    lesson.run(lesson.index("import"))
+    lesson.start(lesson.index("train_and_evaluate("))
+    bar = lesson.active.locator(".progress-bar").first
+    bar.wait_for()
+    lesson.page.wait_for_function(
+        """() => {
+            const bar = document.querySelector('.jp-mod-active .progress-bar');
+            return bar.clientWidth > bar.parentElement.clientWidth / 10;
+        }"""
+    )
+    assert "full," in lesson.active.locator(".jupyter-widgets").first.inner_text()
+    assert not lesson.outputs.filter(has_text="Error displaying widget").count()
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_no_output_is_wider_than_the_page(open_lesson, name):
+    lesson = open_lesson(f"solved-{name}")
+    pictures = 0
+    for index, cell in enumerate(lesson.cells):
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            lesson.select(index)
+            pictures += lesson.outputs.locator("img").count()
+            lesson.assert_fits()
+    assert pictures

@@ -24,7 +24,7 @@ lab: .venv/lab.stamp
 test: export OMP_NUM_THREADS = 1
 test: .venv/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout=60 tests solutions $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout=300 tests solutions $(ARGS)
 
 release: .venv/test.stamp
 	$(BIN)/python scripts/release.py $(ARGS)

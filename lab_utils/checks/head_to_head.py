@@ -162,6 +162,8 @@ def ask_unknown_type(add_adapters_to_model: Callable, adapter_type: str) -> str:
     """Return the name of the error that an unknown type raises, or what came back."""
     try:
         return type(add_adapters_to_model(base_model(1, 0), adapter_type)).__name__
+    except NotImplementedError:  # not an answer: the exercise is not written yet
+        raise
     except Exception as error:
         return type(error).__name__
 

@@ -56,6 +56,15 @@ def test_the_results_are_all_runs_of_the_benchmark_and_no_others():
     assert len(expected) == 390
 
 
+def test_there_is_something_to_learn_and_rank_matters():
+    base = HEAD_TO_HEAD[0]["validation_losses"][0]
+    assert mean(chosen("full"), "validation_loss") < base - 0.8
+    for method in ("lora", "dora", "dora-input"):
+        by_rank = [mean(chosen(method, rank)) for rank in head_to_head.RANKS]
+        assert by_rank == sorted(by_rank, reverse=True)
+        assert by_rank[0] - by_rank[-1] > 0.07, "more than between any two methods of a rank"
+
+
 def test_every_run_of_a_seed_is_paired():
     for seed in head_to_head.SEEDS:
         runs = select(HEAD_TO_HEAD, seed=seed)

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
@@ -368,20 +368,36 @@ def _of_method(tried: Sequence[dict], chosen: Sequence[dict]) -> dict:
 
 
 def table(summary: dict) -> str:
-    """Return a summary as a Markdown table, accuracies and their standard errors in per cent."""
-    tasks = summary["tasks"]
-    lines = [
-        "| method | rank | learning rate | " + " | ".join(tasks) + " | average | time | memory |",
-        "| --- " * (len(tasks) + 6) + "|",
+    """Return a summary as a Markdown table: a column for each method, which fits a page.
+
+    Accuracies and their standard errors are in per cent.
+    """
+    methods = [{"adapter_type": "zero-shot", **summary["zero_shot"]}, *summary["methods"]]
+    names = [
+        row["adapter_type"] + (f", rank {row['rank']}" if "rank" in row else "") for row in methods
     ]
-    for row in [{"adapter_type": "zero-shot", **summary["zero_shot"]}, *summary["methods"]]:
-        cells = [row["adapter_type"], row.get("rank", ""), row.get("learning_rate", "")]
-        cells += [f"{row['accuracy'][t]:.1%} ± {row['standard_error'][t]:.1%}" for t in tasks]
-        cells.append(f"{row['average']:.1%} ± {row['average_standard_error']:.1%}")
-        seconds, memory = row.get("seconds"), row.get("peak_memory")
-        cells += [
-            f"{seconds:.1f} s" if seconds else "",
-            f"{memory / 2**30:.2f} GiB" if memory else "",
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+
+    def line(name: str, cells: Iterable[object]) -> str:
+        return "| " + " | ".join([name, *map(str, cells)]) + " |"
+
+    def per_cent(accuracy: float, error: float) -> str:
+        return f"{accuracy:.1%} ± {error:.1%}"
+
+    seconds = [row.get("seconds") for row in methods]
+    memory = [row.get("peak_memory") for row in methods]
+    lines = [
+        line("", names),
+        "| --- " * (len(methods) + 1) + "|",
+        line("learning rate", (row.get("learning_rate", "") for row in methods)),
+        *(
+            line(t, (per_cent(row["accuracy"][t], row["standard_error"][t]) for row in methods))
+            for t in summary["tasks"]
+        ),
+        line(
+            "average",
+            (per_cent(row["average"], row["average_standard_error"]) for row in methods),
+        ),
+        line("time of a run", (f"{s:.1f} s" if s else "" for s in seconds)),
+        line("memory", (f"{m / 2**30:.2f} GiB" if m else "" for m in memory)),
+    ]
     return "\n".join(lines)

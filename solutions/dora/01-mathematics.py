@@ -28,9 +28,18 @@
 # the first check that fails, so run cell by cell with Shift+Enter.
 
 # %%
+try:
+    import lab_utils  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
+        "it is not listed, call `make lab` in the folder of the lab."
+    ) from None
+
+# %%
 import torch
 
-from lab_utils import checks, decomposition, layers, plots, widgets
+from lab_utils import checks, decomposition, layers, plots, progress, widgets
 
 # %% [markdown]
 # ## 1. LoRA in one minute
@@ -364,3 +373,11 @@ for wrong, aspect in (
 # - [PEFT documentation](https://huggingface.co/docs/peft)
 #
 # **Next:** lesson 02, in which you write both layers yourself.
+
+# %% [markdown]
+# ## How far you are
+#
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+
+# %%
+progress.overview()

@@ -25,6 +25,15 @@
 # exercises and the cells that check them depend on what you write.
 
 # %%
+try:
+    import lab_utils  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
+        "it is not listed, call `make lab` in the folder of the lab."
+    ) from None
+
+# %%
 import contextlib
 import copy
 import dataclasses
@@ -36,7 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lab_utils import checks, layers, plots, widgets
+from lab_utils import checks, layers, plots, progress, widgets
 
 
 def seeded(seed=0):
@@ -651,3 +660,11 @@ plots.show(
 # - `lab_utils/layers.py`: the reference, with half precision, rows of zeros and rsLoRA
 #
 # **Next:** lesson 03 looks at the magnitudes and directions of weights that were really trained.
+
+# %% [markdown]
+# ## How far you are
+#
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+
+# %%
+progress.overview()

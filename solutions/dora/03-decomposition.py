@@ -25,13 +25,22 @@
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
 # %%
+try:
+    import lab_utils  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
+        "it is not listed, call `make lab` in the folder of the lab."
+    ) from None
+
+# %%
 import contextlib
 import io
 from statistics import fmean
 
 import torch
 
-from lab_utils import checks, comparison, decomposition, plots, training, widgets
+from lab_utils import checks, comparison, decomposition, plots, progress, training, widgets
 
 # %% [markdown]
 # ## 1. A real weight, trained three ways
@@ -419,3 +428,11 @@ for wrong, check, aspect in (
 # - `lab_utils/decomposition.py`, and `benchmarks/decomposition.py`, which made the runs
 #
 # **Next:** lesson 04 trains the methods head to head, and asks which ends lower.
+
+# %% [markdown]
+# ## How far you are
+#
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+
+# %%
+progress.overview()

@@ -25,6 +25,15 @@
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
 # %%
+try:
+    import lab_utils  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
+        "it is not listed, call `make lab` in the folder of the lab."
+    ) from None
+
+# %%
 import contextlib
 import copy
 import io
@@ -36,7 +45,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lab_utils import checks, comparison, data, layers, plots, training, widgets
+from lab_utils import checks, comparison, data, layers, plots, progress, training, widgets
 from lab_utils.training import Settings
 
 # %% [markdown]
@@ -492,3 +501,11 @@ for wrong, check, aspect in (
 # - `lab_utils/training.py` and `lab_utils/comparison.py`
 #
 # **Next:** lesson 05 varies the rank, and looks at what the magnitudes do.
+
+# %% [markdown]
+# ## How far you are
+#
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+
+# %%
+progress.overview()

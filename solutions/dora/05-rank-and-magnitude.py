@@ -25,6 +25,15 @@
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
 # %%
+try:
+    import lab_utils  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
+        "it is not listed, call `make lab` in the folder of the lab."
+    ) from None
+
+# %%
 import contextlib
 import io
 from itertools import pairwise
@@ -32,7 +41,7 @@ from statistics import fmean
 
 import torch
 
-from lab_utils import checks, comparison, plots, training, widgets
+from lab_utils import checks, comparison, plots, progress, training, widgets
 
 # %% [markdown]
 # ## 1. Loss against rank
@@ -387,3 +396,11 @@ for wrong, check, aspect in (
 # - [The authors' code](https://github.com/NVlabs/DoRA), with the learning rate of each rank
 #
 # **Next:** lesson 06 takes a real language model, and the library that you would use.
+
+# %% [markdown]
+# ## How far you are
+#
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+
+# %%
+progress.overview()

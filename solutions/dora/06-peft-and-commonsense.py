@@ -24,6 +24,15 @@
 # - say when to use which, and on what evidence.
 
 # %%
+try:
+    import lab_utils  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
+        "it is not listed, call `make lab` in the folder of the lab."
+    ) from None
+
+# %%
 import contextlib
 import io
 import json
@@ -46,6 +55,7 @@ from lab_utils import (
     data,
     peft_bridge,
     plots,
+    progress,
     published,
     training,
     widgets,
@@ -770,3 +780,11 @@ for wrong, check, aspect in (
 # - Allal et al., [SmolLM2](https://arxiv.org/abs/2502.02737), 2025
 #
 # **Next:** lesson 07 asks what a high rank does to the scaling.
+
+# %% [markdown]
+# ## How far you are
+#
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+
+# %%
+progress.overview()

@@ -23,6 +23,15 @@
 # - plan a comparison of your own. That last part is open, and a person marks it.
 
 # %%
+try:
+    import lab_utils  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
+        "it is not listed, call `make lab` in the folder of the lab."
+    ) from None
+
+# %%
 import contextlib
 import gc
 import io
@@ -33,7 +42,7 @@ import statistics
 import torch
 from tqdm.auto import tqdm
 
-from lab_utils import adapters, checks, comparison, data, plots, training, widgets
+from lab_utils import adapters, checks, comparison, data, plots, progress, training, widgets
 
 # %% [markdown]
 # ## 1. What the rank does to the scaling
@@ -380,8 +389,8 @@ for method in ("lora", "dora"):
     ):
         gap = comparison.paired_difference(usual, stabilized)
         print(
-            f"{plots.NAMES[method]}, {title}: alpha / sqrt(rank) minus alpha / rank = "
-            f"{gap.mean:+.4f} (95 % interval {gap.low:+.4f} to {gap.high:+.4f})"
+            f"{plots.NAMES[method]}, {title}: alpha / sqrt(rank) minus alpha / rank\n"
+            f"    {gap.mean:+.4f} (95 % interval {gap.low:+.4f} to {gap.high:+.4f})"
         )
 
 # %% [markdown]
@@ -591,3 +600,11 @@ gc.collect()
 if torch.cuda.is_available():  # the lessons use the CPU; your own runs may not have
     torch.cuda.empty_cache()
 print("done")
+
+# %% [markdown]
+# ## How far you are
+#
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+
+# %%
+progress.overview()

@@ -1,0 +1,68 @@
+"""The end of the wire in the student's process: answer one question about one of its objects.
+
+This runs in the interpreter that runs the student's code, which may have changed any of it. So
+nothing is decided here: what leaves is only read by `remote`, as arrays and plain values.
+"""
+
+import builtins
+import os
+import sys
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from IPython import get_ipython
+from torch import Tensor, nn
+
+from lab_grader.wire import pack, unpack
+from lab_utils.checks import subject
+from lab_utils.checks.report import CheckFailed
+
+
+def answer(namespace: dict[str, Any], question: str) -> str:
+    """Call a function of the checks with the student's object; return its packed answer.
+
+    Args:
+        namespace: the notebook's variables.
+        question: packed `(name of the object, way, arguments, named arguments)`.
+    """
+    name, way, arguments, named = unpack(question, functions=True)
+    if name not in namespace:
+        return pack({"undefined": name})
+    try:
+        reply = {"result": way(namespace[name], *arguments, **named)}
+    except CheckFailed as failure:
+        reply = {"failed": str(failure), "lines": failure.student_lines}
+    return pack({**reply, "after": arguments})
+
+
+def fresh_start() -> bool:
+    """Forget a notebook's variables; return whether nothing else of this process was changed.
+
+    Then the next notebook finds what it would find in a process of its own.
+    """
+    get_ipython().reset(new_session=False)
+    subject._layers.clear()
+    now = _state()
+    return all(key in now and now[key] == value for key, value in AT_START.items())
+
+
+def _state() -> dict[str, Any]:
+    """Return what code may change for all that runs after it in the same process."""
+    modules = {name: m for name, m in sys.modules.items() if name.startswith("lab_utils")}
+    places = {"builtins": builtins, "torch": torch, "nn": nn, "F": F, "Tensor": Tensor} | modules
+    state = {(place, n): id(v) for place, owner in places.items() for n, v in vars(owner).items()}
+    shell = get_ipython()
+    return state | {
+        "dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "folder": (os.getcwd(), sorted(os.listdir())),
+        "environment": dict(os.environ),
+        "path": list(sys.path),
+        "transformers": (len(shell.input_transformers_cleanup), len(shell.ast_transformers)),
+    }
+
+
+AT_START = _state()

@@ -1,0 +1,35 @@
+"""What the student's process sees in place of the reference: the same names, and no code.
+
+`from lab_utils import layers` still works, as lessons have it at their top. A function of a
+hollow module raises, under its own name, so that a check finds and names the call as it does in
+a notebook. Of a package (PEFT) only an empty folder is left.
+"""
+
+import ast
+from pathlib import Path
+
+RAISE = ast.parse(
+    'raise NotImplementedError("the reference is not here while its exercise is graded")'
+).body[0]
+
+
+def hollow(source: str) -> str:
+    """Return a module's text with every function's body taken out."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [RAISE]
+    return ast.unparse(tree)
+
+
+def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
+    """Write what stands in for some files and folders; return it by what it stands for."""
+    masks = {}
+    for number, original in enumerate(sorted(hidden)):
+        mask = folder / f"{number}-{Path(original).name}"
+        if Path(original).is_dir():
+            mask.mkdir()
+        else:
+            mask.write_text(hollow(Path(original).read_text()))
+        masks[original] = str(mask)
+    return masks

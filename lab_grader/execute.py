@@ -6,6 +6,7 @@ on any machine and its result can be kept.
 
 import contextlib
 import functools
+import hashlib
 import io
 import sys
 import time
@@ -51,14 +52,17 @@ class Job:
     Attributes:
         notebooks: the cells of each notebook; None in the place of text cells.
         files: what was handed in besides.
-        seed: what the fresh inputs are drawn from.
     """
 
     notebooks: dict[str, list[Cell | None]]
     files: dict[str, bytes]
-    seed: int
     limits: Limits = field(default_factory=Limits)
     sandbox: bool = True
+
+    @property
+    def seed(self) -> int:
+        """What fresh inputs are drawn from: nobody can foresee it, and a rerun draws the same."""
+        return int.from_bytes(hashlib.sha256(repr(self.notebooks).encode()).digest()[:4])
 
 
 @dataclass

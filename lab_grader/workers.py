@@ -1,0 +1,81 @@
+"""Many calls of one function, on the cores of this machine or on those of many."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+
+class WorkerError(Exception):
+    """A call failed; its text says how."""
+
+
+class ClusterError(Exception):
+    """The workers of a cluster cannot be used."""
+
+
+def run(
+    function: Callable, calls: dict[str, Any], jobs: int, dask: str | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Call `function` with each value; yield the key and the answer as soon as each is there.
+
+    A call that fails yields a `WorkerError` in place of its answer, and stops no other.
+
+    Args:
+        jobs: how many calls run at a time on this machine.
+        dask: the address of a Dask scheduler, whose workers run them instead.
+
+    Raises:
+        ClusterError: the cluster has no workers, or some with several threads.
+    """
+    if dask is not None:
+        yield from _run_on_cluster(function, calls, dask)
+        return
+    left = dict(calls)
+    for attempt in (1, 2):  # a worker that is killed takes those beside it with it, once
+        work = (joblib.delayed(_attempt)(function, key, value) for key, value in left.items())
+        try:
+            parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+            for key, answer in parallel(work):
+                del left[key]
+                yield key, answer
+        except TerminatedWorkerError as error:
+            if attempt == 2:
+                for key in left:
+                    yield key, WorkerError(f"a worker process was killed: {error}")
+        else:
+            return
+
+
+def _attempt(function: Callable, key: str, value: Any) -> tuple[str, Any]:
+    try:
+        return key, function(value)
+    except Exception as error:
+        return key, WorkerError(f"{type(error).__name__}: {error}")
+
+
+def _run_on_cluster(
+    function: Callable, calls: dict[str, Any], address: str
+) -> Iterator[tuple[str, Any]]:
+    from dask.distributed import Client, as_completed  # an extra: needed for --dask only
+
+    with Client(address, set_as_default=False) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
+            raise ClusterError(f"the scheduler at {address} has no workers.")
+        crowded = [name for name, worker in workers.items() if worker["nthreads"] != 1]
+        if crowded:  # what a check prints goes to the stdout of its process
+            raise ClusterError(
+                f"the workers {', '.join(crowded)} have several threads; start them with "
+                "--nworkers N --nthreads 1."
+            )
+        futures = {
+            client.submit(_attempt, function, key, value, pure=False, retries=1): key
+            for key, value in calls.items()
+        }
+        for future in as_completed(futures):
+            if future.status == "finished":
+                yield future.result()
+            else:
+                yield futures[future], WorkerError(f"{future.exception()}")

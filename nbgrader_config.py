@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor
-from nbgrader.converters import GenerateAssignment
+from nbgrader.converters import GenerateAssignment, GenerateFeedback
+from nbgrader.preprocessors import ClearHiddenTests
 
 COURSE = Path(__file__).resolve().parent
 GRADING = COURSE / "grading"  # students' work and marks, in one folder that git ignores
@@ -30,6 +31,9 @@ c.OverwriteCells.add_missing_cells = True
 
 # A cell of a lesson takes a few seconds; an endless loop is cut here.
 c.ExecutePreprocessor.timeout = 30
+
+# A page that a student gets back shows no hidden test.
+c.GenerateFeedback.preprocessors = [ClearHiddenTests, *GenerateFeedback.preprocessors.default()]
 
 # Outputs of widgets are kept in a notebook's metadata, where nbgrader leaves them.
 c.GenerateAssignment.preprocessors = [

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from filelock import Timeout
+
 from lab_grader.course import Course, CourseError
 from lab_grader.export import export
 from lab_grader.grade import Outcome, describe, grade, make_pages
@@ -105,15 +107,16 @@ def run(arguments: list[str]) -> int:
     else:
         if not chosen.no_sandbox:
             check_available()
-        outcome = grade(
-            course,
-            students,
-            jobs=chosen.jobs,
-            dask=chosen.dask,
-            sandbox=not chosen.no_sandbox,
-            again=chosen.again,
-            feedback=not chosen.no_feedback,
-        )
+        with course.only_grader():
+            outcome = grade(
+                course,
+                students,
+                jobs=chosen.jobs,
+                dask=chosen.dask,
+                sandbox=not chosen.no_sandbox,
+                again=chosen.again,
+                feedback=not chosen.no_feedback,
+            )
         print(describe(course, outcome))
         print("\nTables:", *outcome.tables)
     return 1 if outcome.failed else 0
@@ -125,6 +128,8 @@ def main() -> None:
         sys.exit(run(sys.argv[1:]))
     except (CourseError, ClusterError, NoSandbox) as error:
         sys.exit(f"lab_grader: {error}")
+    except Timeout as error:
+        sys.exit(f"lab_grader: this course is being graded by another process ({error}).")
 
 
 if __name__ == "__main__":

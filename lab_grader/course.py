@@ -5,9 +5,11 @@ from functools import cached_property
 from pathlib import Path
 
 import nbformat
+from filelock import FileLock
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import Execute
 from traitlets.config import Config, PyFileConfigLoader
 
 from lab_grader.test_cells import NotATestCell, read_test_cell
@@ -95,11 +97,24 @@ class Course:
         name = getattr(self.directory, f"{step}_directory")
         return Path(self.directory.format_path(name, student, self.assignment))
 
+    def only_grader(self) -> FileLock:
+        """Return a lock; used as a context manager it keeps others from grading meanwhile.
+
+        Entering it raises `filelock.Timeout` if another process grades this course.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.work / "grading.lock", timeout=0)
+
     @cached_property
     def work(self) -> Path:
         """The folder of what the grader keeps: beside the submissions."""
         folder = Path(self.directory.submitted_directory).parent
         return (self.root / folder).resolve()
+
+    @property
+    def cell_seconds(self) -> float:
+        """How long a cell or a test may take: what the course sets for nbgrader."""
+        return float(Execute(config=self.config).timeout)
 
     def students(self) -> list[str]:
         """Return the ids of all who handed something in."""

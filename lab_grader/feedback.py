@@ -29,7 +29,8 @@ def make_feedback(course: Course, student: str) -> None:
     converter = GenerateFeedback(
         coursedir=CourseDirectory(config=config), config=config, log=log, force=True
     )
-    converter.preprocessors = [ClearHiddenTests, *converter.preprocessors]
+    if ClearHiddenTests not in converter.preprocessors:
+        converter.preprocessors = [ClearHiddenTests, *converter.preprocessors]
     try:
         converter.start()
     except NbGraderException as error:

@@ -63,7 +63,6 @@ def grade(
     jobs: int = 1,
     dask: str | None = None,
     sandbox: bool = True,
-    limits: Limits | None = None,
     again: bool = False,
     feedback: bool = True,
 ) -> Outcome:
@@ -77,6 +76,7 @@ def grade(
         feedback: whether to make students' pages.
     """
     outcome, recorder, cache = Outcome(), Recorder(course), Cache(course.work / "cache")
+    limits = Limits(cell_seconds=course.cell_seconds)
     stored = read_marks(course)
     waiting: dict[str, tuple[Submission, str]] = {}
     calls: dict[str, Job] = {}
@@ -86,7 +86,7 @@ def grade(
             continue
         submission = vet(course, student)
         outcome.problems[student], outcome.mended[student] = submission.problems, submission.mended
-        job = job_of(course, submission, limits or Limits(), sandbox)
+        job = job_of(course, submission, limits, sandbox)
         key = key_of(job)
         result = None if again else cache.load(key)
         if result is not None:

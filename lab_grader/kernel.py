@@ -157,9 +157,11 @@ class Kernel:
             pass  # a process that cannot even do this is not used again
         self.stop()
 
-    def _evaluate(self, expression: str, on_output: Callable[[dict], None]) -> str:
+    def _evaluate(
+        self, expression: str, on_output: Callable[[dict], None], seconds: float | None = None
+    ) -> str:
         """Return how the value of an expression shows in the student's process."""
-        reply = self._execute("", {"value": expression}, on_output)
+        reply = self._execute("", {"value": expression}, on_output, seconds)
         value = reply.get("user_expressions", {}).get("value", {})
         if value.get("status") == "error":
             raise RemoteError(str(value.get("ename"))[:100], str(value.get("evalue"))[:1000])
@@ -208,18 +210,24 @@ class Kernel:
             self._client.wait_for_ready(timeout=START_SECONDS)
         except RuntimeError as error:
             self._die(f"the kernel did not start: {error}{self._last_words()}")
-        self._evaluate(FRESH_START, lambda _: None)  # notes how the process is at its start
+        # Imports PyTorch, and notes how the process is at its start.
+        self._evaluate(FRESH_START, lambda _: None, START_SECONDS)
 
     def _execute(
-        self, source: str, expressions: dict[str, str], on_output: Callable[[dict], None]
+        self,
+        source: str,
+        expressions: dict[str, str],
+        on_output: Callable[[dict], None],
+        seconds: float | None = None,
     ) -> dict[str, Any]:
         """Send a request; hand on its outputs; return the content of the reply."""
         self.start()
+        seconds = seconds or self.limits.cell_seconds
         request = self._client.execute(
             source, store_history=False, allow_stdin=False, user_expressions=expressions
         )
         reply, idle = None, False
-        deadline = time.monotonic() + self.limits.cell_seconds
+        deadline = time.monotonic() + seconds
         interrupted = False
         while not (reply and idle):
             channel, message = self._receive()
@@ -230,8 +238,7 @@ class Kernel:
                 if reply:  # the outputs were too large to be received, and "idle" went with them
                     break
                 if interrupted:
-                    self._die(f"it took more than {self.limits.cell_seconds:g} s and could not "
-                              "be interrupted")
+                    self._die(f"it took more than {seconds:g} s and could not be interrupted")
                 self._manager.interrupt_kernel()
                 interrupted, deadline = True, time.monotonic() + PATIENCE_SECONDS
             elif message["parent_header"].get("msg_id") != request:
@@ -244,7 +251,7 @@ class Kernel:
             elif message["msg_type"] in ("stream", "display_data", "execute_result", "error"):
                 on_output(message)
         if interrupted:
-            raise TimedOut(f"it took more than {self.limits.cell_seconds:g} s")
+            raise TimedOut(f"it took more than {seconds:g} s")
         return reply
 
     def _receive(self) -> tuple[str, dict[str, Any] | None]:

@@ -6,6 +6,7 @@ a notebook. Of a package (PEFT) only an empty folder is left.
 """
 
 import ast
+import contextlib
 from pathlib import Path
 
 RAISE = ast.parse(
@@ -25,7 +26,7 @@ def hollow(source: str) -> str:
 def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
     """Write what stands in for some files and folders; return it by what it stands for."""
     masks = {}
-    for number, original in enumerate(sorted(hidden)):
+    for number, original in enumerate(sorted(hidden | _compiled(hidden))):
         mask = folder / f"{number}-{Path(original).name}"
         if Path(original).is_dir():
             mask.mkdir()
@@ -33,3 +34,12 @@ def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
             mask.write_text(hollow(Path(original).read_text()))
         masks[original] = str(mask)
     return masks
+
+
+def _compiled(hidden: frozenset[str]) -> frozenset[str]:
+    """Return the folders of compiled modules beside some files; they hold their code too."""
+    folders = {Path(path).parent / "__pycache__" for path in hidden if path.endswith(".py")}
+    for folder in folders:
+        with contextlib.suppress(PermissionError):
+            folder.mkdir(exist_ok=True)  # so that nothing can appear there later
+    return frozenset(str(folder) for folder in folders if folder.exists())

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import shutil
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute
+from sqlalchemy.exc import SAWarning
 
 from lab_grader.cache import write_atomically
 from lab_grader.course import Course
@@ -143,7 +145,9 @@ class Recorder:
             for step in autograde.autograde_preprocessors
         ]
         try:
-            autograde.start()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries
+                autograde.start()
         except NbGraderException as error:
             raise RecordError(f"{error}\n{lines.getvalue()[-2000:]}") from error
 

@@ -97,6 +97,10 @@ def _bind(path: str, source: str | None = None, writable: bool = False) -> list[
     return [*_parents(path), "--bind" if writable else "--ro-bind", source or path, path]
 
 
+def _memory_folder(path: str, size: int) -> list[str]:
+    return ["--perms", "1777", "--size", str(size), "--tmpfs", path]
+
+
 def _system() -> Iterator[str]:
     """Yield options for the read-only system: /usr, Python, its packages and the lab."""
     for path in ("/bin", "/lib", "/lib64", "/sbin"):
@@ -144,18 +148,22 @@ class SandboxProvisioner(LocalProvisioner):
 
         start = 'cp -r /given/. .; exec "$@"'
         kwargs["cmd"] = [
-            *("timeout", "--signal=KILL", str(limits.kernel_seconds), "bwrap", *options),
+            # both die with the grader, however it ends
+            *("setpriv", "--pdeathsig", "KILL", "timeout", "--signal=KILL"),
+            *(str(limits.kernel_seconds), "bwrap", *options),
             *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
             *("--unshare-cgroup-try", "--die-with-parent", "--new-session"),
             *("--proc", "/proc", "--dev", "/dev"),
-            *("--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs", "/tmp"),
-            *("--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs", "/work-folder"),
+            *_memory_folder("/dev/shm", limits.scratch_bytes),
+            *_memory_folder("/tmp", limits.scratch_bytes),
+            *_memory_folder("/work-folder", limits.scratch_bytes),
             *_system(),
             *(option for path, mask in self.masks.items() for option in ("--ro-bind", mask, path)),
             *_fonts(),
             *("--ro-bind", self.files, "/given"),
             *_bind(str(sockets), writable=True),
             *_bind(manager.connection_file),
+            *("--remount-ro", "/dev", "--remount-ro", "/"),
             *("--chdir", "/work-folder", "--clearenv"),
             *self._environment(),
             *("--", "sh", "-c", start, "sh", "prlimit"),

@@ -71,7 +71,7 @@ def _take_apart(value: Any, arrays: dict[str, Tensor]) -> Any:
         return _add_array("tensor", value, arrays)
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
         kind = "scalar" if isinstance(value, np.generic) else "array"
-        return _add_array(kind, torch.from_numpy(np.ascontiguousarray(value)), arrays)
+        return _add_array(kind, torch.from_numpy(np.array(value)), arrays)
     if isinstance(value, dict):
         items = [[_take_apart(item, arrays) for item in pair] for pair in value.items()]
         return {"dict": items}

@@ -32,17 +32,18 @@ def run(
     if dask is not None:
         yield from _run_on_cluster(function, calls, dask)
         return
-    left = dict(calls)
+    done = set()
     for attempt in (1, 2):  # a worker that is killed takes those beside it with it, once
-        work = (joblib.delayed(_attempt)(function, key, value) for key, value in left.items())
+        left = [key for key in calls if key not in done]
+        work = [joblib.delayed(_attempt)(function, key, calls[key]) for key in left]
         try:
             parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
             for key, answer in parallel(work):
-                del left[key]
+                done.add(key)
                 yield key, answer
         except TerminatedWorkerError as error:
             if attempt == 2:
-                for key in left:
+                for key in calls.keys() - done:
                     yield key, WorkerError(f"a worker process was killed: {error}")
         else:
             return

@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lab_grader.dependencies import needed
-from lab_grader.kernel import Died, Kernel, RemoteError, TimedOut
+from lab_grader.kernel import Died, Ended, Kernel, RemoteError, TimedOut
 from lab_grader.remote import ReferenceInReach, RemoteObject
 from lab_grader.sandbox import Limits
 from lab_grader.test_cells import Call, read_test_cell
@@ -96,11 +96,15 @@ def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
         for index, cell in enumerate(cells):
             if cell and cell.role == "test":
                 calls = read_test_cell(cell.source)
-                hidden = frozenset().union(*(call.reference() for call in calls))
+                hidden = frozenset().union(*(call.reference for call in calls))
                 groups[hidden][name].add(index)
             elif cell and cell.role == "manual":
                 groups[frozenset()][name].add(index)
     return groups
+
+
+class _Again(Exception):
+    """The kernel ended while a test was made: the test has to be made again."""
 
 
 class _NotebookRun:
@@ -114,6 +118,7 @@ class _NotebookRun:
         self.cells, self.outputs = job.notebooks[name], result.outputs[name]
         self.done: list[int] = []  # cells that ran, to be run again if the kernel dies
         self.deaths = 0
+        self.suspected: set[str] = set()  # what the kernel ended in once: it may be innocent
         self.broken: dict[str, str] = {}  # names whose code ended the kernel, and how
         self.deadline = time.monotonic() + NOTEBOOK_SECONDS
 
@@ -134,23 +139,30 @@ class _NotebookRun:
         wanted = set().union(*(call.names() for call in calls))
         indices = [i for i, cell in enumerate(self.cells) if cell and cell.role != "test"]
         always = {
-            k
-            for k, i in enumerate(indices)
-            if i in self.chosen or self.cells[i].role == "student"
+            k for k, i in enumerate(indices) if i in self.chosen or self.cells[i].role == "student"
         }
         sources = [(self.cells[i].source, self.cells[i].released) for i in indices]
         return {indices[k] for k in needed(sources, always, wanted)}
 
     def _run_cell(self, index: int) -> list[NotebookNode]:
         """Run a cell; if it ends the kernel, go on without it."""
+        what = f"cell {index + 1}"
         try:
             self._give_up_if_hopeless()
             outputs = self.kernel.run(self.cells[index].source)
         except Died as death:
-            self._note_death(f"cell {index + 1}", death)
+            self._note_death(what, death)
+            if self._may_be_innocent(what, death):
+                return self._run_cell(index)
             return [_error("DeadKernel", f"This cell was stopped, and is left out: {death}.")]
         self.done.append(index)
         return outputs
+
+    def _may_be_innocent(self, what: str, death: Died) -> bool:
+        """Whether to try again: a kernel that was told to exit ends in what comes next."""
+        again = isinstance(death, Ended) and what not in self.suspected
+        self.suspected.add(what)
+        return again
 
     def _give_up_if_hopeless(self) -> None:
         if self.deaths >= MOST_DEATHS:
@@ -178,23 +190,28 @@ class _NotebookRun:
             self.notes.append(f"{self.name}: {name}: {error}")
             raise CheckFailed(f"{name} was stopped: {error}.") from error
         except Died as death:
-            self.broken[name] = str(death)
             self._note_death(name, death)
+            if self._may_be_innocent(name, death):
+                raise _Again from death
+            self.broken[name] = str(death)
             raise CheckFailed(f"{name} was stopped: {death}.") from death
 
-    def _mark(self, index: int, calls: list[Call]) -> list[NotebookNode]:
+    def _mark(self, index: int, calls: tuple[Call, ...]) -> list[NotebookNode]:
         """Make the calls of a test cell; return what the cell shows."""
         stand_in = functools.partial(RemoteObject, self)
         printed = io.StringIO()
-        with _quiet(printed):
-            failure = self._failure(index, calls, stand_in)
+        try:
+            with _quiet(printed):
+                failure = self._failure(index, calls, stand_in)
+        except _Again:
+            return self._mark(index, calls)
         outputs = [new_output("stream", name="stdout", text=printed.getvalue())]
         if failure:
             return [*outputs, failure]
         self._try_fresh_inputs(index, calls[0], stand_in)
         return outputs
 
-    def _failure(self, index: int, calls: list[Call], stand_in) -> NotebookNode | None:
+    def _failure(self, index: int, calls: tuple[Call, ...], stand_in) -> NotebookNode | None:
         try:
             for call in calls:
                 call.make(stand_in)
@@ -202,7 +219,7 @@ class _NotebookRun:
             return _error("CheckFailed", str(failure), failure.student_lines)
         except (NameError, RemoteError) as error:
             return _error(getattr(error, "remote_name", type(error).__name__), str(error))
-        except ReferenceInReach:
+        except (ReferenceInReach, _Again):
             raise
         except Exception as error:  # what the student gave made the check itself stumble
             self.notes.append(
@@ -217,11 +234,13 @@ class _NotebookRun:
 
         It costs no marks: a lesson's seeds are chosen, these are not.
         """
-        if not call.takes_seed():
+        if not call.takes_seed:
             return
         with _quiet(io.StringIO()):
             try:
                 call.make(stand_in, seed=self.seed)
+            except _Again:
+                return
             except Exception as error:
                 self.notes.append(
                     f"{self.name}, cell {index + 1}: passes with the lesson's inputs, and fails "

@@ -4,7 +4,6 @@ The kernel is not trusted. A message from it is bounded in size, its time is bou
 die at any moment; then `Died` says why, and a new kernel starts with the next call.
 """
 
-import base64
 import contextlib
 import json
 import sys
@@ -41,6 +40,10 @@ FRESH_START = "__import__('lab_grader.inside').inside.fresh_start()"
 
 class Died(Exception):
     """The kernel ended or was ended; its text says why, as a student may read it."""
+
+
+class Ended(Died):
+    """The kernel ended by itself, now or because of something that was asked before."""
 
 
 class TimedOut(Exception):
@@ -272,7 +275,7 @@ class Kernel:
     def _watch(self) -> None:
         """End the kernel if it takes more memory than it may; notice if it has ended."""
         if not self._manager.is_alive():
-            self._die("its process ended" + self._last_words())
+            self._die("its process ended" + self._last_words(), Ended)
         used = 0
         with contextlib.suppress(psutil.NoSuchProcess):
             top = psutil.Process(self._manager.provisioner.pid)
@@ -287,6 +290,6 @@ class Kernel:
         text = (log / "stderr").read_bytes()[-500:].decode(errors="replace") if log else ""
         return f" ({text.strip().splitlines()[-1]})" if text.strip() else ""
 
-    def _die(self, why: str) -> None:
+    def _die(self, why: str, kind: type[Died] = Died) -> None:
         self.stop()
-        raise Died(why)
+        raise kind(why)

@@ -34,6 +34,7 @@ from lab_grader.course import Course
 from lab_grader.execute import Result
 from lab_grader.vet import Submission
 
+
 class RecordError(Exception):
     """A submission was executed, and could not be recorded."""
 
@@ -131,9 +132,7 @@ class Recorder:
 
     def _autograde(self, student: str, result: Result) -> None:
         config = self.course.config.copy()
-        config.CourseDirectory.submitted_directory = str(
-            self.vetted.relative_to(self.course.root)
-        )
+        config.CourseDirectory.submitted_directory = str(self.vetted.relative_to(self.course.root))
         config.CourseDirectory.student_id = student
         config.CourseDirectory.assignment_id = self.course.assignment
         log, lines = memory_log()

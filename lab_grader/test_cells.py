@@ -7,8 +7,9 @@ is a literal, a dtype of torch, or the name of something that the student wrote.
 
 import ast
 import contextlib
+import functools
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,13 @@ class Call:
         named = {key: filled(value) for key, value in self.named.items()}
         return self.check(*map(filled, self.arguments), **named | more)
 
+    @functools.cached_property
     def reference(self) -> frozenset[str]:
-        """Return the files that this check forbids the student's code to call."""
+        """The files that this check forbids the student's code to call.
+
+        Raises:
+            NotATestCell: the check asks nothing.
+        """
         with contextlib.redirect_stdout(io.StringIO()):
             try:
                 self.make(lambda _: Revealer())
@@ -55,8 +61,9 @@ class Call:
                 return revealed.reference
         raise NotATestCell(f"{self.check.__name__} asks nothing about the student's object.")
 
+    @functools.cached_property
     def takes_seed(self) -> bool:
-        """Return whether the check draws its inputs from a seed that may be given."""
+        """Whether the check draws its inputs from a seed that may be given."""
         with contextlib.redirect_stdout(io.StringIO()):
             try:
                 self.make(lambda _: Revealer(), seed=0)
@@ -72,7 +79,8 @@ class Call:
         return {value.name for value in values if isinstance(value, Student)}
 
 
-def read_test_cell(source: str) -> list[Call]:
+@functools.cache
+def read_test_cell(source: str) -> tuple[Call, ...]:
     """Return the calls that a test cell makes.
 
     Raises:
@@ -82,7 +90,7 @@ def read_test_cell(source: str) -> list[Call]:
         lines = ast.parse(source).body
     except SyntaxError as error:
         raise NotATestCell(f"line {error.lineno} is no Python: {error.msg}") from error
-    calls = [_read_call(line) for line in lines]
+    calls = tuple(_read_call(line) for line in lines)
     if not calls:
         raise NotATestCell("a test cell that calls no check would give full marks to everybody")
     return calls
@@ -123,9 +131,3 @@ def _read_value(value: ast.expr) -> Any:
         f"line {value.lineno}: {ast.unparse(value)!r} may be a literal, a dtype such as "
         "torch.float64, or the name of what the student wrote"
     )
-
-
-def names_in(calls: list[Call]) -> Iterator[str]:
-    """Yield the names of the student's objects that some calls ask about."""
-    for call in calls:
-        yield from call.names()

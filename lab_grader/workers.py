@@ -75,7 +75,7 @@ def _run_on_cluster(
             client.submit(_attempt, function, key, value, pure=False, retries=1): key
             for key, value in calls.items()
         }
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             if future.status == "finished":
                 yield future.result()
             else:

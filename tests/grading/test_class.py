@@ -35,7 +35,10 @@ from classroom import (
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 
 SECONDS = 8  # for a cell
-WRONG = "def decompose(weight, norm_dim=1, eps=1e-8):\n    return weight, weight\n"
+WRONG = (
+    "def decompose(weight, norm_dim=1, eps=1e-8):\n"
+    "    return weight.norm(dim=norm_dim, keepdim=True), weight\n"
+)
 ALL, NOTHING = marks_without(), marks_without(*EXERCISES)
 NO_DECOMPOSE = marks_without("decompose")
 
@@ -69,7 +72,10 @@ CODE = {
     "right": (solutions, ALL),
     "blank": (dict, NOTHING),
     "wrong": (lambda: wrong_and(""), NO_DECOMPOSE),
-    "no-python": (lambda: solutions() | {"recompose": "def recompose("}, marks_without("recompose")),
+    "no-python": (
+        lambda: solutions() | {"recompose": "def recompose("},
+        marks_without("recompose"),
+    ),
     "prints": (lambda: inside("print('hello')"), ALL),
     "warns": (lambda: inside("import warnings\nwarnings.warn('careful')"), ALL),
     "writes-to-stderr": (lambda: inside("import sys\nprint('oh', file=sys.stderr)"), ALL),
@@ -87,9 +93,9 @@ CODE = {
         lambda: inside("kept = []\nwhile True: kept.append(bytearray(1 << 28))"),
         marks_without("recompose"),
     ),
+    "fork-bomb": (lambda: inside("import os\nwhile True: os.fork()"), marks_without("recompose")),
     "exits-cell": (lambda: after("decompose", "import os\nos._exit(1)"), NO_DECOMPOSE),
     "exits-inside": (lambda: inside("import os\nos._exit(1)"), marks_without("recompose")),
-    "asks-exit": (lambda: inside("get_ipython().ask_exit()"), marks_without("recompose")),
     "kills-all": (lambda: inside("import os\nos.kill(-1, 9)"), marks_without("recompose")),
     "system-exit-cell": (lambda: after("recompose", "raise SystemExit"), ALL),
     "system-exit-inside": (lambda: inside("raise SystemExit"), marks_without("recompose")),
@@ -163,11 +169,13 @@ CODE = {
         NOTHING,
     ),
     "zeroes-the-question": (
-        lambda: solutions()
-        | {
-            "decompose": "def decompose(weight, norm_dim=1, eps=1e-8):\n    weight.zero_()\n"
-            "    return weight.norm(dim=norm_dim, keepdim=True), weight"
-        },
+        lambda: (
+            solutions()
+            | {
+                "decompose": "def decompose(weight, norm_dim=1, eps=1e-8):\n    weight.zero_()\n"
+                "    return weight.norm(dim=norm_dim, keepdim=True), weight"
+            }
+        ),
         NO_DECOMPOSE,
     ),
     # the reference as an oracle
@@ -176,23 +184,27 @@ CODE = {
         NO_DECOMPOSE,
     ),
     "calls-reference-unwatched": (
-        lambda: solutions()
-        | {
-            "decompose": "import sys\nfrom lab_utils import decomposition\n"
-            "def decompose(weight, norm_dim=1, eps=1e-8):\n    sys.setprofile(None)\n"
-            "    return decomposition.decompose(weight, norm_dim, eps)"
-        },
+        lambda: (
+            solutions()
+            | {
+                "decompose": "import sys\nfrom lab_utils import decomposition\n"
+                "def decompose(weight, norm_dim=1, eps=1e-8):\n    sys.setprofile(None)\n"
+                "    return decomposition.decompose(weight, norm_dim, eps)"
+            }
+        ),
         NO_DECOMPOSE,
     ),
     "reads-reference": (
-        lambda: solutions()
-        | {
-            "decompose": "import glob, lab_utils, marshal, os\n"
-            "root = os.path.dirname(lab_utils.__file__)\n"
-            "exec(open(root + '/decomposition.py').read())\n"
-            "for path in glob.glob(root + '/__pycache__/decomposition*'):\n"
-            "    exec(marshal.loads(open(path, 'rb').read()[16:]))"
-        },
+        lambda: (
+            solutions()
+            | {
+                "decompose": "import glob, lab_utils, marshal, os\n"
+                "root = os.path.dirname(lab_utils.__file__)\n"
+                "exec(open(root + '/decomposition.py').read())\n"
+                "for path in glob.glob(root + '/__pycache__/decomposition*'):\n"
+                "    exec(marshal.loads(open(path, 'rb').read()[16:]))"
+            }
+        ),
         NO_DECOMPOSE,
     ),
     "imports-peft": (
@@ -200,11 +212,13 @@ CODE = {
         NO_DECOMPOSE,
     ),
     "hard-codes-visible": (
-        lambda: solutions()
-        | {
-            "count-trainable": "def count_trainable(i, o, r, method, norm_dim=1):\n"
-            "    return {'lora': 34, 'dora': 39 if norm_dim else 46}[method]"
-        },
+        lambda: (
+            solutions()
+            | {
+                "count-trainable": "def count_trainable(i, o, r, method, norm_dim=1):\n"
+                "    return {'lora': 34, 'dora': 39 if norm_dim else 46}[method]"
+            }
+        ),
         marks_without("count-trainable"),
     ),
 }
@@ -258,7 +272,9 @@ def add_cell(course, student):
     notebook = notebook_with(
         solutions() | {"recompose": "def recompose(m, d):\n    return times(m, d)"}
     )
-    helper = nbformat.v4.new_code_cell("from operator import mul\n\ndef times(a, b): return mul(a, b)")
+    helper = nbformat.v4.new_code_cell(
+        "from operator import mul\n\ndef times(a, b): return mul(a, b)"
+    )
     notebook.cells.insert(3, helper)
     nbformat.write(notebook, folder_of(course, student) / f"{LESSON}.ipynb")
 
@@ -288,7 +304,9 @@ def with_link(course, student):
 
 
 def linked_notebook(course, student):
-    os.symlink(hand_in(course, "right", solutions()), folder_of(course, student) / f"{LESSON}.ipynb")
+    os.symlink(
+        hand_in(course, "right", solutions()), folder_of(course, student) / f"{LESSON}.ipynb"
+    )
 
 
 def renamed(course, student):
@@ -317,7 +335,9 @@ def old_format(course, student):
 FOLDERS = {
     "tests-deleted": (changed(delete_tests), ALL, "count-lora was deleted, and is put back"),
     "exercise-deleted": (
-        changed(delete_exercise), marks_without("recompose"), "recompose was deleted"
+        changed(delete_exercise),
+        marks_without("recompose"),
+        "recompose was deleted",
     ),
     "tests-edited": (changed(edit_tests), NOTHING, None),
     "test-copied-before": (copy_test(0), ALL, "a copy of count-lora"),
@@ -401,15 +421,14 @@ def graded(tmp_path_factory):
     )
     server = socket.create_server(("127.0.0.1", 0))
     connected = []
-    threading.Thread(
-        target=lambda: connected.append(server.accept()), daemon=True
-    ).start()
+    threading.Thread(target=lambda: connected.append(server.accept()), daemon=True).start()
     for student, (answers, _) in CODE.items():
         hand_in(course, student, answers())
     for student, (put, _, _) in FOLDERS.items():
         put(course, student)
+    hand_in(course, "asks-exit", inside("get_ipython().ask_exit()"))
     hand_in(course, "spy", spy(course, server.getsockname()[1]))
-    for number in range(1, 61 - len(CODE) - len(FOLDERS)):
+    for number in range(1, 60 - len(CODE) - len(FOLDERS)):
         hand_in(course, f"honest-{number:02}", generated(number)[0])
     os.environ["SECRET_OF_THE_GRADER"] = "1"
     done = grade(course)
@@ -447,6 +466,14 @@ def test_marks_of_the_honest(all_marks):
         assert all_marks[student] == generated(int(student[-2:]))[1], student
 
 
+def test_a_kernel_that_ends_later_costs_no_other_exercise(all_marks):
+    """It ends at some moment after it was asked to: in this exercise, or in a later one."""
+    innocent = {
+        test: mark for test, mark in all_marks["asks-exit"].items() if "recompose" not in test
+    }
+    assert innocent == {test: points for test, points in POINTS.items() if "recompose" not in test}
+
+
 def test_nothing_leaves_the_sandbox(graded, all_marks):
     course, _, connected = graded
     text = text_of(outputs(course, "spy")["recompose"])
@@ -464,7 +491,7 @@ def test_what_a_student_reads(graded):
     course, _, _ = graded
     assert "is the reference" in text_of(outputs(course, "calls-reference")["decompose-rows"])
     assert "took more than 8 s" in text_of(outputs(course, "loops-inside")["recompose-test"])
-    assert "MB of memory" in text_of(outputs(course, "memory-bomb")["recompose-test"])
+    assert "recompose was stopped" in text_of(outputs(course, "memory-bomb")["recompose-test"])
     assert "hello" in text_of(outputs(course, "prints")["recompose-test"])
     exits = outputs(course, "exits-cell")
     assert "This cell was stopped" in text_of(exits["decompose"])

@@ -94,7 +94,10 @@ def test_killed_while_recording(executed, tmp_path, where, name, call):
     assert marks(course) == STUDENTS
     with Gradebook(database(course)) as gradebook:
         grades = [
-            g for s in gradebook.assignment_submissions("dora") for n in s.notebooks for g in n.grades
+            g
+            for s in gradebook.assignment_submissions("dora")
+            for n in s.notebooks
+            for g in n.grades
         ]
         assert len(grades) == len(STUDENTS) * len(marks_without()), "none is there twice"
         assert not any(g.needs_manual_grade for g in grades)
@@ -105,9 +108,7 @@ def test_killed_while_executing(tmp_path):
     course = submit(tmp_path)
     cache = course / "grading" / "cache"
     command = [sys.executable, "-m", "lab_grader", "grade", "dora", "--jobs", "2"]
-    run = subprocess.Popen(
-        command, cwd=course, start_new_session=True, stderr=subprocess.DEVNULL
-    )
+    run = subprocess.Popen(command, cwd=course, start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(cache.glob("*.json")):
         assert run.poll() is None

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from lab_grader.wire import Unknown, give_back, pack, unpack
 
+from lab_grader.wire import Unknown, give_back, pack, unpack
 from lab_utils.checks.subject import call_function
 
 

@@ -22,6 +22,13 @@ c.CourseDirectory.autograded_directory = "grading/autograded"
 c.CourseDirectory.feedback_directory = "grading/feedback"
 c.CourseDirectory.db_url = f"sqlite:///{GRADING / 'gradebook.db'}"
 
+# What an LMS hands out: grading/downloaded/dora/archive/*.zip, with names as Moodle gives them,
+# "Ada Lovelace_17_assignsubmission_file/01-mathematics.ipynb".
+c.ZipCollectApp.downloaded_directory = "grading/downloaded"
+c.FileNameCollectorPlugin.named_regexp = (
+    r".*/[^/_]+_(?P<student_id>[^/_]+)_assignsubmission_file[_/](?P<file_id>[^/]+)"
+)
+
 # nbgrader copies all files of a source folder into the release: the solutions' text sources
 # must not go with it. Nor does a student's torch.py, which would be imported instead of torch.
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "__pycache__", "*.py", "*.pyc"]

@@ -51,20 +51,15 @@ def export(course: Course) -> list[Path]:
         score = max(0.0, sum(points.values()) - penalty)
         waiting = sum(mark.needs_manual_grade for mark in marks.values())
         name = [student.last_name or "", student.first_name or ""]
-        rows.append(
-            [student.id, *name, student.email or "", *points.values()]
-            + [penalty, score, most, waiting]
-        )
+        person = [student.id, *name, student.email or ""]
+        rows.append([*person, *points.values(), penalty, score, most, waiting])
         shown = ", ".join(part for part in name if part) or student.id
         canvas.append([shown, student.lms_user_id or "", student.id, student.id, "", score])
         moodle.append([student.id, student.email or "", score])
-    named = [f"{lesson}/{exercise}" for lesson, exercise in columns]
+    person = ["student_id", "last_name", "first_name", "email"]
+    exercises = [f"{lesson}/{exercise}" for lesson, exercise in columns]
     tables = {
-        "": [
-            ["student_id", "last_name", "first_name", "email", *named]
-            + ["penalty", "score", "max_score", "to_mark"],
-            *rows,
-        ],
+        "": [[*person, *exercises, "penalty", "score", "max_score", "to_mark"], *rows],
         "-canvas": [
             ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", course.assignment],
             ["    Points Possible", "", "", "", "", most],
@@ -87,7 +82,7 @@ def _students(course: Course) -> list[tuple[Student, float, Marks]]:
     marks = read_marks(course)
     with course.gradebook() as gradebook:
         found = []
-        for student in gradebook.students:
+        for student in sorted(gradebook.students, key=lambda student: student.id):
             submission = (
                 gradebook.db.query(SubmittedAssignment)
                 .filter(SubmittedAssignment.student_id == student.id)

@@ -13,7 +13,7 @@ from lab_grader.course import Course, Lesson, role_of
 from lab_grader.execute import Cell, Job, Result, execute
 from lab_grader.export import by_exercise, exercise_columns, export
 from lab_grader.feedback import make_feedback
-from lab_grader.record import Recorder, RecordError, read_marks
+from lab_grader.record import Marks, Recorder, RecordError, read_marks
 from lab_grader.sandbox import Limits
 from lab_grader.vet import Submission, vet
 
@@ -183,15 +183,12 @@ def describe(course: Course, outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _to_look_at(outcome: Outcome, marks: dict) -> list[str]:
+def _to_look_at(outcome: Outcome, marks: dict[str, Marks]) -> list[str]:
     waiting = {
-        student: [f"{n}: {c} waits for a mark" for (n, c), m in marks[student].items()]
-        for student in outcome.graded
-        if any(m.needs_manual_grade for m in marks[student].values())
+        student: sorted(f"{n}: {cell}" for (n, cell), m in found.items() if m.needs_manual_grade)
+        for student, found in marks.items()
+        if student in outcome.graded
     }
-    for student in waiting:
-        needs = [key for key, mark in marks[student].items() if mark.needs_manual_grade]
-        waiting[student] = [f"{notebook}: {cell}" for notebook, cell in needs]
     sections = {
         "Could not be graded": {student: [why] for student, why in outcome.failed.items()},
         "Needs attention": outcome.problems,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from lab_grader.wire import give_back, pack, unpack
+from lab_grader.wire import LONGEST_DESCRIPTION, give_back, pack, unpack
 from lab_utils.checks.report import CheckFailed
 from lab_utils.checks.subject import Remote, call_function
 
@@ -60,7 +60,7 @@ class RemoteObject(Remote):
             give_back(list(arguments), answer["after"])
         if "failed" in answer:
             lines = [str(line)[:500] for line in answer["lines"][:50]]
-            raise CheckFailed(str(answer["failed"]), lines)
+            raise CheckFailed(str(answer["failed"])[:LONGEST_DESCRIPTION], lines)
         return answer["result"]
 
 

@@ -164,7 +164,7 @@ CODE = {
     ),
     "answers-rubbish": (
         lambda: wrong_and(
-            "import lab_grader.inside as inside\ninside.answer = lambda n, q: '{\"tree\": [[['"
+            "import lab_grader.inside as inside\ninside.answer = lambda n, q: 'W1tb.W1tb'"
         ),
         NOTHING,
     ),
@@ -385,9 +385,10 @@ def spy(course, port):
         str(course / "nbgrader_config.py"),
         str(release.SOLUTIONS / f"{LESSON}.py"),
     ]
+    gradebook = str(course / "grading" / "gradebook.db")
     lines = [f"attempt({path!r}, lambda: open({path!r}).read())" for path in paths]
     lines += [
-        f"attempt('gradebook', lambda: sqlite3.connect({str(course / 'grading' / 'gradebook.db')!r})"
+        f"attempt('gradebook', lambda: sqlite3.connect({gradebook!r})"
         ".execute('UPDATE grade SET manual_score=0').connection.commit())",
         f"attempt('port', lambda: socket.create_connection(('127.0.0.1', {port}), 3))",
         "attempt('outside', lambda: socket.create_connection(('1.1.1.1', 53), 3))",

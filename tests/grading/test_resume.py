@@ -33,8 +33,10 @@ import importlib, os, signal, sys
 from unittest import mock
 from lab_grader.__main__ import main
 where, name, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
-module, _, owner = where.partition(":")
-owner = getattr(importlib.import_module(module), owner) if owner else importlib.import_module(module)
+module, _, name_of_class = where.partition(":")
+owner = importlib.import_module(module)
+if name_of_class:
+    owner = getattr(owner, name_of_class)
 real, calls = getattr(owner, name), []
 def counted(*arguments, **named):
     calls.append(1)
@@ -117,7 +119,7 @@ def test_killed_while_executing(tmp_path):
     started = psutil.Process(run.pid).children(recursive=True)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    gone, alive = psutil.wait_procs(started, timeout=20)
+    _, alive = psutil.wait_procs(started, timeout=20)
     assert not alive, "a student's kernel outlived the grader"
     kept = {path: path.stat().st_mtime_ns for path in cache.glob("*.json")}
     assert 0 < len(kept) < len(STUDENTS)

@@ -1,7 +1,10 @@
 """Values on the wire come back as they were, and nothing else does."""
 
+import base64
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from lab_grader.wire import Unknown, give_back, pack, unpack
@@ -14,7 +17,18 @@ def there_and_back(value):
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, 3, -0.5, float("inf"), "text", [], (1, (2, "x")), {"a": [1], 2: (None,)}, 10**30],
+    [
+        None,
+        True,
+        3,
+        -0.5,
+        float("inf"),
+        "te'xt\"\\n",
+        [],
+        (1, (2, "x")),
+        {"a": [1], 2: (None,)},
+        10**30,
+    ],
 )
 def test_plain_values(value):
     found = there_and_back(value)
@@ -62,9 +76,13 @@ def test_functions_go_only_one_way():
     assert unpack(text, functions=True) is call_function
     with pytest.raises(ValueError, match="no kind of value"):
         unpack(text)
-    elsewhere = text.replace("lab_utils.checks.subject", "os").replace("call_function", "system")
-    with pytest.raises(ValueError, match="no kind of value"):
-        unpack(elsewhere)
+    assert isinstance(there_and_back(print), Unknown), "a function of another package stays"
+
+
+def text_with(tree, arrays=None):
+    """A message with any text in the place of its JSON, and any bytes in that of its arrays."""
+    arrays = safetensors.torch.save({}) if arrays is None else arrays
+    return ".".join(base64.b64encode(part).decode() for part in (tree.encode(), arrays))
 
 
 @pytest.mark.parametrize(
@@ -72,15 +90,21 @@ def test_functions_go_only_one_way():
     [
         "",
         "null",
-        "[]",
-        '{"tree": {"tensor": ["0", false]}, "arrays": ""}',
-        '{"tree": [1], "arrays": "AgAAAAAAAAB7fQ=="}',
-        '{"tree": {"dtype": "load"}, "arrays": "AgAAAAAAAAB7fQ=="}',
-        '{"tree": {"tensor": ["9", false]}, "arrays": "AgAAAAAAAAB7fQ=="}',
-        '{"tree": {"a": 1, "b": 2}, "arrays": "AgAAAAAAAAB7fQ=="}',
-        '{"tree": {"dict": [[{"list": []}, 1]]}, "arrays": "AgAAAAAAAAB7fQ=="}',
-        '{"tree": ' + '{"list": [' * 5000 + "]}" * 5000 + ', "arrays": "AgAAAAAAAAB7fQ=="}',
-        '{"tree": 1, "arrays": "////////fw=="}',
+        "a.b.c",
+        "ä.ö",
+        text_with("1").replace(".", " ."),
+        text_with("{"),
+        text_with("[1]"),
+        text_with('{"tensor": ["0", false]}'),
+        text_with('{"dtype": "load"}'),
+        text_with('{"dtype": "nothing"}'),
+        text_with('{"a": 1, "b": 2}'),
+        text_with('{"pickle": "gASVAAAA"}'),
+        text_with('{"dict": [[{"list": []}, 1]]}'),
+        text_with('{"list": [' * 5000 + "]}" * 5000),
+        text_with("1", b"\xff" * 8),
+        text_with("1", b"PK\x03\x04" + bytes(100)),
+        text_with("9" * 5000),
     ],
 )
 def test_anything_else_is_refused(text):

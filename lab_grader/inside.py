@@ -24,11 +24,12 @@ def answer(namespace: dict[str, Any], question: str) -> str:
 
     Args:
         namespace: the notebook's variables.
-        question: packed `(name of the object, way, arguments, named arguments)`.
+        question: packed `(name of the object, way, arguments, named arguments)`; with None for
+            the way it asks whether there is an object of this name.
     """
     name, way, arguments, named = unpack(question, functions=True)
-    if name not in namespace:
-        return pack({"undefined": name})
+    if way is None:
+        return pack(name in namespace)
     try:
         reply = {"result": way(namespace[name], *arguments, **named)}
     except CheckFailed as failure:

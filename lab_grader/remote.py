@@ -22,37 +22,44 @@ class ReferenceInReach(Exception):
 
 
 class RemoteObject(Remote):
-    """Stands for the object of one name in a student's notebook."""
+    """Stands for the object of one name in a student's notebook.
+
+    Raises:
+        NameError: the notebook has no such name.
+    """
 
     def __init__(self, kernel: Kernel, name: str) -> None:
         self._kernel, self._name = kernel, name
+        if self._ask(None) is False:
+            raise NameError(f"name '{name}' is not defined")
+
+    def _ask(self, way: Callable | None, *arguments: Any, **named: Any) -> Any:
+        question = pack((self._name, way, list(arguments), named))
+        try:
+            return unpack(self._kernel.ask(self._name, question))
+        except ValueError as error:  # only a process that was tampered with answers so
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> CheckFailed:
+        return CheckFailed(f"{self._name} gave an answer that cannot be read: {error}")
 
     def ask(
         self, reference: tuple[str, ...], way: Callable, /, *arguments: Any, **named: Any
     ) -> Any:
-        """See `Remote.ask`.
-
-        Raises:
-            NameError: the notebook has no such name.
-        """
+        """See `Remote.ask`."""
         if not self._kernel.hidden.issuperset(reference):
             seen = sorted(set(reference) - self._kernel.hidden)
             raise ReferenceInReach(
                 f"the check of {self._name} asks with another reference than at first: "
                 f"{', '.join(seen)}. All questions of one test cell must name the same files."
             )
-        reply = self._kernel.ask(self._name, pack((self._name, way, list(arguments), named)))
+        answer = self._ask(way, *arguments, **named)
         try:
-            return self._read(unpack(reply), way, arguments)
-        except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            # Only a process that was tampered with answers so.
-            raise CheckFailed(
-                f"{self._name} gave an answer that cannot be read: {error}"
-            ) from error
+            return self._read(answer, way, arguments)
+        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+            raise self._unreadable(error) from error
 
     def _read(self, answer: dict[str, Any], way: Callable, arguments: tuple) -> Any:
-        if "undefined" in answer:
-            raise NameError(f"name '{self._name}' is not defined")
         if way is call_function:
             # The student's function was given these very arguments, and the check may look
             # whether they stayed as they were. Elsewhere they are the check's own business,

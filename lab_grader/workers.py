@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import joblib
+from joblib.externals.loky import as_completed, get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 
@@ -33,20 +33,25 @@ def run(
         yield from _run_on_cluster(function, calls, dask)
         return
     done = set()
-    for attempt in (1, 2):  # a worker that is killed takes those beside it with it, once
-        left = [key for key in calls if key not in done]
-        work = [joblib.delayed(_attempt)(function, key, calls[key]) for key in left]
-        try:
-            parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-            for key, answer in parallel(work):
-                done.add(key)
-                yield key, answer
-        except TerminatedWorkerError as error:
-            if attempt == 2:
-                for key in calls.keys() - done:
-                    yield key, WorkerError(f"a worker process was killed: {error}")
-        else:
-            return
+    try:
+        for key, answer in _run_here(function, calls, jobs):
+            done.add(key)
+            yield key, answer
+    except TerminatedWorkerError:  # one was killed, and those beside it with it
+        for key in calls.keys() - done:
+            try:
+                yield from _run_here(function, {key: calls[key]}, jobs)
+            except TerminatedWorkerError as error:
+                yield key, WorkerError(f"its worker process was killed: {error}")
+
+
+def _run_here(function: Callable, calls: dict[str, Any], jobs: int) -> Iterator[tuple[str, Any]]:
+    # joblib's own executor, and not joblib.Parallel, which for one job at a time has no worker:
+    # a worker may be killed, this process may not.
+    executor = get_reusable_executor(max_workers=jobs, env={"OMP_NUM_THREADS": "1"})
+    futures = [executor.submit(_attempt, function, key, value) for key, value in calls.items()]
+    for future in as_completed(futures):
+        yield future.result()
 
 
 def _attempt(function: Callable, key: str, value: Any) -> tuple[str, Any]:
@@ -59,9 +64,9 @@ def _attempt(function: Callable, key: str, value: Any) -> tuple[str, Any]:
 def _run_on_cluster(
     function: Callable, calls: dict[str, Any], address: str
 ) -> Iterator[tuple[str, Any]]:
-    from dask.distributed import Client, as_completed  # an extra: needed for --dask only
+    from dask import distributed  # an extra: needed for --dask only
 
-    with Client(address, set_as_default=False) as client:
+    with distributed.Client(address, set_as_default=False) as client:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
             raise ClusterError(f"the scheduler at {address} has no workers.")
@@ -75,7 +80,7 @@ def _run_on_cluster(
             client.submit(_attempt, function, key, value, pure=False, retries=1): key
             for key, value in calls.items()
         }
-        for future in as_completed(futures, loop=client.loop):
+        for future in distributed.as_completed(futures, loop=client.loop):
             if future.status == "finished":
                 yield future.result()
             else:

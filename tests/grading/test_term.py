@@ -97,6 +97,12 @@ def test_answers_for_people_are_run_and_listed(term):
     assert "18: 01-mathematics: plan" not in printed
 
 
+def test_a_student_who_handed_in_nothing_is_named(term):
+    done = grade(term[0], "--students", "17", "nobody", check=False)
+    assert done.returncode == 1
+    assert "nothing was handed in by nobody" in done.stderr
+
+
 def test_marks_by_hand_feedback_and_export(term):
     course, _ = term
     with Gradebook(database(course)) as gradebook:

@@ -27,7 +27,7 @@ from lab_grader.test_cells import Call, read_test_cell
 from lab_utils.checks.report import CheckFailed
 
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
-NOTEBOOK_SECONDS = 900
+SUBMISSION_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ def execute(job: Job) -> Result:
         NotATestCell, ReferenceInReach: the lesson cannot be graded; no student's doing.
     """
     result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
+    deadline = time.monotonic() + SUBMISSION_SECONDS
     for hidden, chosen in _groups(job).items():
         with Kernel(job.files, hidden, job.limits, job.sandbox) as kernel:
             for name, indices in chosen.items():
-                _NotebookRun(kernel, job, name, indices, result).run()
+                _NotebookRun(kernel, job, name, indices, result, deadline).run()
     return result
 
 
@@ -103,6 +104,10 @@ def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
     return groups
 
 
+class _GivenUp(Died):
+    """What is left of a notebook is not run, because too much happened before."""
+
+
 class _Again(Exception):
     """The kernel ended while a test was made: the test has to be made again."""
 
@@ -111,7 +116,13 @@ class _NotebookRun:
     """Some tests and hand-marked cells of one notebook, with the cells that they need."""
 
     def __init__(
-        self, kernel: Kernel, job: Job, name: str, chosen: set[int], result: Result
+        self,
+        kernel: Kernel,
+        job: Job,
+        name: str,
+        chosen: set[int],
+        result: Result,
+        deadline: float,
     ) -> None:
         self.kernel, self.hidden, self.seed = kernel, kernel.hidden, job.seed
         self.name, self.chosen, self.notes = name, chosen, result.notes
@@ -120,7 +131,7 @@ class _NotebookRun:
         self.deaths = 0
         self.suspected: set[str] = set()  # what the kernel ended in once: it may be innocent
         self.broken: dict[str, str] = {}  # names whose code ended the kernel, and how
-        self.deadline = time.monotonic() + NOTEBOOK_SECONDS
+        self.deadline = deadline
 
     def run(self) -> None:
         """Go through the notebook from top to bottom."""
@@ -166,12 +177,14 @@ class _NotebookRun:
 
     def _give_up_if_hopeless(self) -> None:
         if self.deaths >= MOST_DEATHS:
-            raise Died(f"the notebook's process had ended {MOST_DEATHS} times before")
+            raise _GivenUp(f"the notebook's process had ended {MOST_DEATHS} times before")
         if time.monotonic() > self.deadline:
-            raise Died(f"the notebook had taken more than {NOTEBOOK_SECONDS} s before")
+            raise _GivenUp(f"the submission had taken more than {SUBMISSION_SECONDS} s before")
 
     def _note_death(self, what: str, death: Died) -> None:
         """Bring a new kernel to where the old one was, without what ended it."""
+        if isinstance(death, _GivenUp):
+            return
         self.notes.append(f"{self.name}: {what}: {death}")
         self.deaths += 1
         again, self.done = self.done, []
@@ -244,7 +257,7 @@ class _NotebookRun:
             except Exception as error:
                 self.notes.append(
                     f"{self.name}, cell {index + 1}: passes with the lesson's inputs, and fails "
-                    f"with other ones (seed {self.seed}): {str(error).splitlines()[0]}"
+                    f"with other ones (seed {self.seed}): {(str(error) or repr(error)).splitlines()[0]}"
                 )
 
 

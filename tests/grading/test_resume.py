@@ -50,8 +50,6 @@ with mock.patch.object(owner, name, counted):
 MOMENTS = [
     ("lab_grader.record:Recorder", "_write_vetted", 2),
     ("nbgrader.converters.autograde:Autograde", "init_assignment", 1),
-    ("nbgrader.converters.autograde:Autograde", "convert_single_notebook", 3),
-    ("nbgrader.preprocessors.saveautogrades:SaveAutoGrades", "_add_score", 1),
     ("nbgrader.preprocessors.saveautogrades:SaveAutoGrades", "_add_score", 9),
     ("lab_grader.record", "write_atomically", 2),
 ]

@@ -255,9 +255,10 @@ class _NotebookRun:
             except _Again:
                 return
             except Exception as error:
+                why = (str(error) or repr(error)).splitlines()[0]
                 self.notes.append(
                     f"{self.name}, cell {index + 1}: passes with the lesson's inputs, and fails "
-                    f"with other ones (seed {self.seed}): {(str(error) or repr(error)).splitlines()[0]}"
+                    f"with other ones (seed {self.seed}): {why}"
                 )
 
 

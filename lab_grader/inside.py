@@ -34,7 +34,8 @@ def answer(namespace: dict[str, Any], question: str) -> str:
         reply = {"result": way(namespace[name], *arguments, **named)}
     except CheckFailed as failure:
         reply = {"failed": str(failure), "lines": failure.student_lines}
-    return pack({**reply, "after": arguments})
+    # A function's arguments go back: the check may look whether they stayed as they were.
+    return pack(reply | ({"after": arguments} if way is subject.call_function else {}))
 
 
 def fresh_start() -> bool:

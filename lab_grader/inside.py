@@ -46,7 +46,12 @@ def fresh_start() -> bool:
     get_ipython().reset(new_session=False)
     subject._layers.clear()
     now = _state()
-    return all(key in now and now[key] == value for key, value in AT_START.items())
+    if not _at_start:
+        _at_start.update(now)
+    return all(key in now and now[key] == value for key, value in _at_start.items())
+
+
+_at_start: dict[Any, Any] = {}
 
 
 def _state() -> dict[str, Any]:
@@ -65,6 +70,3 @@ def _state() -> dict[str, Any]:
         "path": list(sys.path),
         "transformers": (len(shell.input_transformers_cleanup), len(shell.ast_transformers)),
     }
-
-
-AT_START = _state()

@@ -1,0 +1,21 @@
+"""Every test of the checks holds too when the student's object is in another process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import release
+
+
+def test_checks_say_the_same_over_the_wire():
+    plugins = ("-p", "over_the_wire", "-p", "no:cacheprovider", "-p", "no:xdist")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins, "tests/checks"],
+        cwd=release.ROOT,
+        env={"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout

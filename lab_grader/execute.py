@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lab_grader.dependencies import needed
-from lab_grader.kernel import Died, Ended, Kernel, RemoteError, TimedOut
+from lab_grader.kernel import Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.remote import ReferenceInReach, RemoteObject
 from lab_grader.sandbox import Limits
 from lab_grader.test_cells import Call, read_test_cell
@@ -129,7 +129,7 @@ class _NotebookRun:
         self.cells, self.outputs = job.notebooks[name], result.outputs[name]
         self.done: list[int] = []  # cells that ran, to be run again if the kernel dies
         self.deaths = 0
-        self.suspected: set[str] = set()  # what the kernel ended in once: it may be innocent
+        self.suspected: set[str] = set()  # what the kernel ended before once
         self.broken: dict[str, str] = {}  # names whose code ended the kernel, and how
         self.deadline = deadline
 
@@ -170,8 +170,8 @@ class _NotebookRun:
         return outputs
 
     def _may_be_innocent(self, what: str, death: Died) -> bool:
-        """Whether to try again: a kernel that was told to exit ends in what comes next."""
-        again = isinstance(death, Ended) and what not in self.suspected
+        """Whether to try again: a kernel that was told to exit ends when the next thing comes."""
+        again = isinstance(death, EndedBefore) and what not in self.suspected
         self.suspected.add(what)
         return again
 

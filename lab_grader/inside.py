@@ -5,8 +5,10 @@ nothing is decided here: what leaves is only read by `remote`, as arrays and pla
 """
 
 import builtins
+import importlib.util
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,6 +19,22 @@ from torch import Tensor, nn
 from lab_grader.wire import pack, unpack
 from lab_utils.checks import subject
 from lab_utils.checks.report import CheckFailed
+
+
+def load_when_used(name: str) -> None:
+    """Make a module of the lab importable at no cost; its code runs when it is first used."""
+    package, _, short = name.rpartition(".")
+    spec = importlib.util.find_spec(name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    setattr(sys.modules[package], short, module)
+    spec.loader.exec_module(module)
+
+
+# What draws takes a second to import; nearly every lesson does it, and hardly an exercise uses it.
+for drawing in ("lab_utils.plots", "lab_utils.widgets"):
+    if drawing not in sys.modules:
+        load_when_used(drawing)
 
 
 def answer(namespace: dict[str, Any], question: str) -> str:
@@ -56,7 +74,11 @@ _at_start: dict[Any, Any] = {}
 
 def _state() -> dict[str, Any]:
     """Return what code may change for all that runs after it in the same process."""
-    modules = {name: m for name, m in sys.modules.items() if name.startswith("lab_utils")}
+    modules = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.startswith("lab_utils") and type(module) is ModuleType  # not one to load later
+    }
     places = {"builtins": builtins, "torch": torch, "nn": nn, "F": F, "Tensor": Tensor} | modules
     state = {(place, n): id(v) for place, owner in places.items() for n, v in vars(owner).items()}
     shell = get_ipython()

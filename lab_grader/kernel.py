@@ -34,6 +34,7 @@ ARGV = (
     "--HistoryManager.enabled=False",
     "--IPKernelApp.exec_lines=import sys, os; sys.path.append(os.getcwd()); del sys, os",
 )
+SHOWN = ("text/plain", "image/png", "image/jpeg")
 ANSWER = "__import__('lab_grader.inside').inside.answer(globals(), {question!r})"
 FRESH_START = "__import__('lab_grader.inside').inside.fresh_start()"
 
@@ -42,8 +43,8 @@ class Died(Exception):
     """The kernel ended or was ended; its text says why, as a student may read it."""
 
 
-class Ended(Died):
-    """The kernel ended by itself, now or because of something that was asked before."""
+class EndedBefore(Died):
+    """The kernel ended by itself, and as far as is known before it did what it was asked."""
 
 
 class TimedOut(Exception):
@@ -83,6 +84,7 @@ class Kernel:
     ) -> None:
         self.files, self.hidden, self.limits, self.sandbox = files, hidden, limits, sandbox
         self._manager: KernelManager | None = None
+        self._busy = False
 
     def __enter__(self) -> "Kernel":
         self._folder = tempfile.TemporaryDirectory(prefix="lab-")
@@ -118,6 +120,8 @@ class Kernel:
                 outputs.append(nbformat.v4.new_output("stream", name="stdout", text=text))
                 return
             output = nbformat.v4.output_from_msg(message)
+            if "data" in output:  # no HTML or script of a student in an instructor's browser
+                output.data = {k: v for k, v in output.data.items() if k in SHOWN}
             last = outputs[-1] if outputs else {}
             if output.output_type == "stream" and last.get("name") == output.name:
                 last.text += output.text
@@ -229,27 +233,29 @@ class Kernel:
         request = self._client.execute(
             source, store_history=False, allow_stdin=False, user_expressions=expressions
         )
-        reply, idle = None, False
-        deadline = time.monotonic() + seconds
-        interrupted = False
+        reply, idle, interrupted = None, False, False
+        self._busy = False  # with this request
+        deadline, watched = time.monotonic() + seconds, 0.0
         while not (reply and idle):
-            channel, message = self._receive()
-            if message is None:
+            now = time.monotonic()  # whether or not it keeps us busy with messages
+            if now > watched + WATCH_SECONDS:
                 self._watch()
-                if time.monotonic() < deadline:
-                    continue
+                watched = now
+            if now > deadline:
                 if reply:  # the outputs were too large to be received, and "idle" went with them
                     break
                 if interrupted:
                     self._die(f"it took more than {seconds:g} s and could not be interrupted")
                 self._manager.interrupt_kernel()
-                interrupted, deadline = True, time.monotonic() + PATIENCE_SECONDS
-            elif message["parent_header"].get("msg_id") != request:
+                interrupted, deadline = True, now + PATIENCE_SECONDS
+            channel, message = self._receive()
+            if message is None or message["parent_header"].get("msg_id") != request:
                 continue
-            elif channel == "shell":
+            if channel == "shell":
                 reply = message["content"]
                 deadline = time.monotonic() + PATIENCE_SECONDS
             elif message["msg_type"] == "status":
+                self._busy = True
                 idle = message["content"]["execution_state"] == "idle"
             elif message["msg_type"] in ("stream", "display_data", "execute_result", "error"):
                 on_output(message)
@@ -273,9 +279,13 @@ class Kernel:
         return "", None
 
     def _watch(self) -> None:
-        """End the kernel if it takes more memory than it may; notice if it has ended."""
+        """Notice if the kernel has ended; end it if it takes more than it may."""
         if not self._manager.is_alive():
-            self._die("its process ended" + self._last_words(), Ended)
+            why = "its process ended" + self._last_words()
+            self._die(why, Died if self._busy else EndedBefore)
+        folder = getattr(self._manager.provisioner, "folder", None)
+        if folder and any(p.is_file() or p.is_dir() for p in (folder / "sockets").iterdir()):
+            self._die("it wrote into the folder of its sockets")  # which has no limit in size
         used = 0
         with contextlib.suppress(psutil.NoSuchProcess):
             top = psutil.Process(self._manager.provisioner.pid)

@@ -101,6 +101,17 @@ CODE = {
     "system-exit-inside": (lambda: inside("raise SystemExit"), marks_without("recompose")),
     "prints-100-megabytes": (lambda: after("recompose", "print('x' * 10**8)"), ALL),
     "prints-in-tests": (lambda: inside("for _ in range(50): print('x' * 10**6)"), ALL),
+    "prints-for-ever": (
+        lambda: inside("while True: print('x' * 1000, flush=True)"),
+        marks_without("recompose"),
+    ),
+    "fills-the-disk": (
+        lambda: inside(
+            "import glob\nfor n in range(10**6):\n"
+            "    open(glob.glob('/tmp/lab-*/sockets')[0] + f'/{n}', 'wb').write(bytes(10**6))"
+        ),
+        marks_without("recompose"),
+    ),
     "float32-default": (
         lambda: after("recompose", "import torch\ntorch.set_default_dtype(torch.float64)"),
         ALL,
@@ -494,6 +505,7 @@ def test_what_a_student_reads(graded):
     assert "took more than 8 s" in text_of(outputs(course, "loops-inside")["recompose-test"])
     assert "recompose was stopped" in text_of(outputs(course, "memory-bomb")["recompose-test"])
     assert "hello" in text_of(outputs(course, "prints")["recompose-test"])
+    assert "wrote into the folder" in text_of(outputs(course, "fills-the-disk")["recompose-test"])
     exits = outputs(course, "exits-cell")
     assert "This cell was stopped" in text_of(exits["decompose"])
     assert "name 'decompose' is not defined" in text_of(exits["decompose-rows"])

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor
-from nbgrader.converters import GenerateAssignment
+from nbgrader.converters import GenerateAssignment, GenerateFeedback
+from nbgrader.preprocessors import ClearHiddenTests
 
 COURSE = Path(__file__).resolve().parent
 GRADING = COURSE / "grading"  # students' work and marks, in one folder that git ignores
@@ -21,6 +22,13 @@ c.CourseDirectory.autograded_directory = "grading/autograded"
 c.CourseDirectory.feedback_directory = "grading/feedback"
 c.CourseDirectory.db_url = f"sqlite:///{GRADING / 'gradebook.db'}"
 
+# What an LMS hands out: grading/downloaded/dora/archive/*.zip, with names as Moodle gives them,
+# "Ada Lovelace_17_assignsubmission_file/01-mathematics.ipynb".
+c.ZipCollectApp.downloaded_directory = "grading/downloaded"
+c.FileNameCollectorPlugin.named_regexp = (
+    r".*/[^/_]+_(?P<student_id>[^/_]+)_assignsubmission_file[_/](?P<file_id>[^/]+)"
+)
+
 # nbgrader copies all files of a source folder into the release: the solutions' text sources
 # must not go with it. Nor does a student's torch.py, which would be imported instead of torch.
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "__pycache__", "*.py", "*.pyc"]
@@ -35,6 +43,9 @@ c.ClearMarkScheme.enforce_metadata = False
 
 # A cell of a lesson takes a few seconds; an endless loop is cut here.
 c.ExecutePreprocessor.timeout = 30
+
+# A page that a student gets back shows no hidden test.
+c.GenerateFeedback.preprocessors = [ClearHiddenTests, *GenerateFeedback.preprocessors.default()]
 
 # Outputs of widgets are kept in a notebook's metadata, where nbgrader leaves them.
 c.GenerateAssignment.preprocessors = [

@@ -21,6 +21,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from lab_grader.test_cells import NotATestCell, read_test_cell
+
 ROOT = Path(__file__).resolve().parents[1]
 ASSIGNMENT = "dora"
 SOLUTIONS = ROOT / "solutions" / ASSIGNMENT
@@ -38,6 +40,10 @@ WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 class WorkWouldBeLost(Exception):
     """A file that the release writes holds work that no other file has."""
+
+
+class UngradableTest(Exception):
+    """A test cell is of a form that cannot be run outside the student's process."""
 
 
 def stable_ids(cells: list[NotebookNode]) -> list[str]:
@@ -114,6 +120,19 @@ def refuse_students_work(released: Path) -> None:
             )
 
 
+def refuse_other_tests(text: Path) -> None:
+    """Raise `UngradableTest` if a test cell is of a form that `lab_grader` cannot run."""
+    for cell in read_lesson(text).cells:
+        nbgrader = cell.metadata.get("nbgrader", {})
+        if cell.cell_type != "code" or not nbgrader.get("grade") or nbgrader.get("solution"):
+            continue
+        try:
+            for call in read_test_cell(cell.source):
+                call.reference  # noqa: B018 finds out whether the check asks something
+        except NotATestCell as error:
+            raise UngradableTest(f"{text}, test {nbgrader['grade_id']}: {error}.") from error
+
+
 def generate_assignment(folder: Path, *options: str) -> list[Path]:
     """Call nbgrader to make the students' notebooks in `folder`; return their paths."""
     command = [sys.executable, "-m", "nbgrader", "generate_assignment", ASSIGNMENT, "--force"]
@@ -127,6 +146,7 @@ def release() -> None:
     texts = sorted(SOLUTIONS.glob("*.py"))
     for text in texts:
         refuse_lost_edits(text, text.with_suffix(".ipynb"))
+        refuse_other_tests(text)
     for released in NOTEBOOKS.glob("*.ipynb"):
         refuse_students_work(released)
     for text in texts:
@@ -150,7 +170,7 @@ def release() -> None:
 if __name__ == "__main__":
     try:
         release()
-    except WorkWouldBeLost as error:
+    except (WorkWouldBeLost, UngradableTest) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(f"nbgrader generate_assignment failed:\n{error.stderr}")

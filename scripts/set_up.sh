@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv and install the lab into it: set_up.sh . for a student, set_up.sh .[test] for all.
+# Make .venv and install the lab into it: set_up.sh . for a student,
+# set_up.sh .[grading] for an instructor, set_up.sh .[test] for all.
 # A failure ends with one sentence and leaves nothing that the next call could trip over.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -52,5 +53,8 @@ mkdir -p $settings && echo '{"@jupyterlab/apputils-extension:notification": {"fe
     > $settings/overrides.json || fail "Configuring JupyterLab failed: $settings cannot be written."
 
 touch .venv/lab.stamp
-case $1 in *test*) touch .venv/test.stamp ;; esac
+case $1 in
+    *test*) touch .venv/test.stamp .venv/grading.stamp ;;
+    *grading*) touch .venv/grading.stamp ;;
+esac
 rm .venv/unfinished

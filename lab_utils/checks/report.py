@@ -18,19 +18,29 @@ SITE_PACKAGES = str(Path(torch.__file__).resolve().parents[1])
 
 
 class CheckFailed(AssertionError):
-    """An exercise is not right yet; its text says what was expected and what was found."""
+    """An exercise is not right yet; its text says what was expected and what was found.
+
+    Args:
+        student_lines: the lines of the student's own code that raised, where they are known.
+    """
+
+    def __init__(self, text: str, student_lines: list[str] | None = None) -> None:
+        super().__init__(text)
+        self.student_lines = student_lines or []
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows (IPython's hook): the sentence, not the checks' stack.
 
         Where the student's own code raised, its lines come first.
         """
-        lines = []
-        if self.__cause__ is not None:
-            frames = traceback.extract_tb(self.__cause__.__traceback__)
-            own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
-            lines = [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]
-        return [*lines, *f"{type(self).__name__}: {self}".splitlines()]
+        return [*self.student_lines, *f"{type(self).__name__}: {self}".splitlines()]
+
+
+def student_lines(error: BaseException | None) -> list[str]:
+    """Return the lines that led to an error, without those of the lab and of its packages."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
+    return [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]
 
 
 @dataclass(frozen=True)

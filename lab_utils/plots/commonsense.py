@@ -88,7 +88,7 @@ def commonsense(summary: dict, rank: int) -> Figure:
                 0.25,
                 yerr=[100 * error[name] for name in columns],
                 color=COLOURS[row["adapter_type"]],
-                label=NAMES.get(row["adapter_type"], "before training"),
+                label="before training" if row is base else NAMES[row["adapter_type"]],
             )
         means = [100 * d.mean for d in differences]
         ends = [100 * (d.high - d.mean) for d in differences]

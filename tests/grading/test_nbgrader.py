@@ -1,6 +1,7 @@
 """Stock nbgrader grades real submissions: release, autograde, feedback, export, validate."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,34 @@ def test_a_deleted_test_cell_comes_back_and_a_shadowing_file_is_not_graded(cours
         scores = {grade.name: grade.auto_score for grade in found.grades}
     assert scores["decompose-rows"] == 0
     assert scores["recompose-test"] == 2
+
+
+def told(course, student):
+    """What each test cell of a graded submission says, and whether it failed."""
+    found = {}
+    for lesson in LESSONS:
+        path = course / "grading" / "autograded" / student / "dora" / f"{lesson}.ipynb"
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.metadata.get("nbgrader", {}).get("grade"):
+                text = "".join(o.get("text", "") for o in cell.outputs)
+                errors = [(o.ename, o.evalue) for o in cell.outputs if o.output_type == "error"]
+                found[cell.metadata.nbgrader.grade_id] = text, errors
+    return found
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
+def test_lab_grader_gives_the_same_marks_and_says_the_same(course):
+    """The checks run outside the student's process there, and inside of it here."""
+    stock = {student: told(course, student) for student in STUDENTS}
+    students = ("--students", *STUDENTS)
+    done = subprocess.run(
+        [sys.executable, "-m", "lab_grader", "grade", "dora", "--jobs", "2", *students],
+        cwd=course,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    for student in STUDENTS:
+        test_marks_of_each_exercise(course, student)
+        assert told(course, student) == stock[student], student

@@ -204,3 +204,13 @@ def test_a_students_work_is_not_overwritten(tmp_path, work):
     nbformat.write(notebook, path)
     with pytest.raises(release.WorkWouldBeLost, match="holds answers or outputs"):
         release.refuse_students_work(path)
+
+
+def test_a_test_cell_that_cannot_be_graded_is_refused(tmp_path):
+    text = tmp_path / TEXTS[0].name
+    right = 'checks.check_decompose(decompose, "zeros")'
+    assert right in TEXTS[0].read_text()
+    text.write_text(TEXTS[0].read_text().replace(right, "assert decompose is not None"))
+    release.refuse_other_tests(TEXTS[0])
+    with pytest.raises(release.UngradableTest, match=r"test decompose-zeros: line 1, 'assert"):
+        release.refuse_other_tests(text)

@@ -7,6 +7,7 @@ import sys
 import types
 
 import huggingface_hub.constants
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -515,7 +516,7 @@ def test_the_figure():
         "DoRA",
     ]
     assert bottom.lines[1].get_ydata() == pytest.approx([8 / 3] * 3)
-    plots.plt.close(figure)
+    plt.close(figure)
 
 
 def test_the_summary_takes_no_times_from_runs_that_shared_the_device():

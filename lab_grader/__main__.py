@@ -1,0 +1,136 @@
+"""The command line: `python -m lab_grader --help`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from filelock import Timeout
+
+from lab_grader.course import Course, CourseError
+from lab_grader.export import export
+from lab_grader.grade import Outcome, describe, grade, make_pages
+from lab_grader.sandbox import NoSandbox, check_available
+from lab_grader.vet import vet
+from lab_grader.workers import ClusterError
+
+DESCRIPTION = """\
+Grade a class with nbgrader's folders and gradebook. Students' code runs in a sandbox, tests run
+outside of it, several submissions at a time; a run that was interrupted goes on where it was.
+"""
+EPILOG = """\
+Call it in the course's folder, after `make release`. Submissions are read from
+grading/submitted/STUDENT/ASSIGNMENT/ and never changed. Written are nbgrader's gradebook,
+grading/autograded, grading/feedback, and grading/marks/*.csv.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    main = argparse.ArgumentParser(
+        "python -m lab_grader", description=DESCRIPTION, epilog=EPILOG, formatter_class=form
+    )
+    main.add_argument("--course", type=Path, default=Path(), help="the course's folder; default .")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        made.add_argument("assignment", metavar="ASSIGNMENT", help="such as dora")
+        return made
+
+    def students(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--students", nargs="+", metavar="ID", help="only these; default all")
+
+    def jobs(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            "--jobs",
+            type=int,
+            default=os.cpu_count(),
+            metavar="N",
+            help="how many submissions at a time on this machine; default one a core "
+            "(%(default)s). Each takes about 1 GB of memory",
+        )
+
+    made = command("grade", "vet, execute, record, make feedback, export")
+    students(made)
+    jobs(made)
+    made.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="run on the workers of a Dask scheduler, such as tcp://10.0.0.1:8786; each worker "
+        "with --nthreads 1, and this lab and bubblewrap installed",
+    )
+    made.add_argument(
+        "--again", action="store_true", help="execute also what was executed before, unchanged"
+    )
+    made.add_argument("--no-feedback", action="store_true", help="make no pages for students")
+    made.add_argument(
+        "--no-sandbox",
+        action="store_true",
+        help="run students' code with your rights, on your machine: only for code that you trust",
+    )
+    made = command("feedback", "make students' pages anew, after marks by hand and comments")
+    students(made)
+    jobs(made)
+    command("export", "write the tables of marks anew")
+    students(command("vet", "say what is wrong with submissions, and grade nothing"))
+    return main
+
+
+def run(arguments: list[str]) -> int:
+    """Do what the command line asks; return the exit code."""
+    chosen = parser().parse_args(arguments)
+    course = Course(chosen.course, chosen.assignment)
+    everybody = course.students()
+    students = getattr(chosen, "students", None) or everybody
+    unknown = sorted(set(students) - set(everybody))
+    if unknown:
+        raise CourseError(
+            f"nothing was handed in by {', '.join(unknown)}: "
+            f"there is no {course.folder('submitted', unknown[0])}."
+        )
+    outcome = Outcome()
+    if chosen.command == "vet":
+        for student in students:
+            submission = vet(course, student)
+            for text in submission.problems:
+                print(f"{student}: needs attention: {text}")
+            for text in submission.mended:
+                print(f"{student}: will be mended: {text}")
+    elif chosen.command == "feedback":
+        make_pages(course, students, chosen.jobs, outcome)
+        for student, why in outcome.failed.items():
+            print(f"{student}: {why}", file=sys.stderr)
+    elif chosen.command == "export":
+        print(*export(course), sep="\n")
+    else:
+        if not chosen.no_sandbox:
+            check_available()
+        with course.only_grader():
+            outcome = grade(
+                course,
+                students,
+                jobs=chosen.jobs,
+                dask=chosen.dask,
+                sandbox=not chosen.no_sandbox,
+                again=chosen.again,
+                feedback=not chosen.no_feedback,
+            )
+        print(describe(course, outcome))
+        print("\nTables:", *outcome.tables)
+    return 1 if outcome.failed else 0
+
+
+def main() -> None:
+    """Run, and end with one sentence where something is not as it must be."""
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except (CourseError, ClusterError, NoSandbox) as error:
+        sys.exit(f"lab_grader: {error}")
+    except Timeout as error:
+        sys.exit(f"lab_grader: this course is being graded by another process ({error}).")
+
+
+if __name__ == "__main__":
+    main()

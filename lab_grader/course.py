@@ -1,0 +1,163 @@
+"""What the grader knows of a course: its folders, its gradebook, and the cells of its lessons."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import Execute
+from traitlets.config import Config, PyFileConfigLoader
+
+from lab_grader.test_cells import NotATestCell, read_test_cell
+
+CONFIG = "nbgrader_config.py"
+
+
+class CourseError(Exception):
+    """The course's folder or gradebook is not as grading needs it; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One released notebook, with the whole text of its tests.
+
+    Attributes:
+        cells: of the notebook, in its order; a test cell holds its hidden tests too.
+    """
+
+    name: str
+    cells: list[NotebookNode]
+    metadata: NotebookNode
+
+    @cached_property
+    def graded(self) -> dict[str, NotebookNode]:
+        """The cells of exercises, tests and hand-marked answers by their `grade_id`."""
+        cells = [cell for cell in self.cells if "nbgrader" in cell.metadata]
+        return {cell.metadata.nbgrader.grade_id: cell for cell in cells}
+
+    @cached_property
+    def plain_code(self) -> set[str]:
+        """The text of every other code cell."""
+        cells = [c for c in self.cells if c.cell_type == "code" and "nbgrader" not in c.metadata]
+        return {cell.source.strip() for cell in cells}
+
+    @cached_property
+    def exercises(self) -> dict[str, str]:
+        """The exercise that each test or hand-marked answer belongs to: the one before it."""
+        found, exercise = {}, self.name
+        for grade_id, cell in self.graded.items():
+            if cell.metadata.nbgrader.solution:
+                exercise = grade_id
+            if cell.metadata.nbgrader.grade or cell.metadata.nbgrader.get("task"):
+                found[grade_id] = exercise
+        return found
+
+    def points(self, grade_id: str) -> float:
+        """Return the most that a test or answer can earn."""
+        return float(self.graded[grade_id].metadata.nbgrader.points)
+
+
+def role_of(cell: NotebookNode) -> str:
+    """Return `"exercise"`, `"test"`, `"manual"` or, for any other cell, the empty text."""
+    nbgrader = cell.metadata.get("nbgrader", {})
+    if nbgrader.get("solution"):
+        return "manual" if nbgrader.get("grade") else "exercise"
+    return "test" if nbgrader.get("grade") and cell.cell_type == "code" else ""
+
+
+class Course:
+    """A folder with `nbgrader_config.py`, and one of its assignments.
+
+    Raises:
+        CourseError: there is no such course or assignment, or it has to be released anew.
+    """
+
+    def __init__(self, root: Path, assignment: str) -> None:
+        self.root, self.assignment = root.resolve(), assignment
+        if not (self.root / CONFIG).is_file():
+            raise CourseError(f"{self.root} has no {CONFIG}: call this in the course's folder.")
+        self.config: Config = PyFileConfigLoader(CONFIG, str(self.root)).load_config()
+        self.config.CourseDirectory.root = str(self.root)
+        self.directory = CourseDirectory(config=self.config)
+        if self.directory.db_url.startswith("sqlite") and "?" not in self.directory.db_url:
+            self.config.CourseDirectory.db_url = self.directory.db_url + "?timeout=60"
+            self.directory = CourseDirectory(config=self.config)
+        self.lessons = self._read_lessons()
+
+    def gradebook(self) -> Gradebook:
+        """Open the gradebook; use it as a context manager."""
+        return Gradebook(self.directory.db_url, self.directory.course_id)
+
+    def folder(self, step: str, student: str = ".") -> Path:
+        """Return nbgrader's folder of a step (`"submitted"`, ...), for a student."""
+        name = getattr(self.directory, f"{step}_directory")
+        return Path(self.directory.format_path(name, student, self.assignment))
+
+    def only_grader(self) -> FileLock:
+        """Return a lock; used as a context manager it keeps others from grading meanwhile.
+
+        Entering it raises `filelock.Timeout` if another process grades this course.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.work / "grading.lock", timeout=0)
+
+    @cached_property
+    def work(self) -> Path:
+        """The folder of what the grader keeps: beside the submissions."""
+        folder = Path(self.directory.submitted_directory).parent
+        return (self.root / folder).resolve()
+
+    @property
+    def cell_seconds(self) -> float:
+        """How long a cell or a test may take: what the course sets for nbgrader."""
+        return float(Execute(config=self.config).timeout)
+
+    def students(self) -> list[str]:
+        """Return the ids of all who handed something in."""
+        submitted = (self.root / self.directory.submitted_directory).glob("*")
+        return sorted(f.name for f in submitted if (f / self.assignment).is_dir())
+
+    def _read_lessons(self) -> dict[str, Lesson]:
+        released = sorted(self.folder("release").glob("*.ipynb"))
+        if not released:
+            raise CourseError(
+                f"{self.folder('release')} holds no notebooks: call make release first."
+            )
+        with self.gradebook() as gradebook:
+            try:
+                known = {n.name: n for n in gradebook.find_assignment(self.assignment).notebooks}
+            except MissingEntry as error:
+                raise CourseError(
+                    f"the gradebook has no assignment {self.assignment!r}: call make release first."
+                ) from error
+            lessons = {path.stem: self._read_lesson(path, known) for path in released}
+        if known.keys() != lessons.keys():
+            raise CourseError(self._out_of_date(", ".join(known.keys() ^ lessons.keys())))
+        return lessons
+
+    def _read_lesson(self, path: Path, known: dict) -> Lesson:
+        notebook = nbformat.read(path, as_version=4)
+        lesson = Lesson(path.stem, notebook.cells, notebook.metadata)
+        sources = known[path.stem].source_cells if path.stem in known else []
+        texts = {cell.name: cell.source for cell in sources}
+        if texts.keys() != lesson.graded.keys():
+            raise CourseError(self._out_of_date(path.stem))
+        for grade_id, cell in lesson.graded.items():
+            if role_of(cell) != "test":
+                continue
+            cell.source = texts[grade_id]
+            try:
+                read_test_cell(cell.source)
+            except NotATestCell as error:
+                raise CourseError(f"{path.stem}, test {grade_id}: {error}") from error
+        return lesson
+
+    def _out_of_date(self, what: str) -> str:
+        return (
+            f"the gradebook and {self.folder('release')} do not agree on {what}: "
+            "call make release again."
+        )

@@ -1,0 +1,274 @@
+"""Grade one submission: run its cells in sandboxed kernels, and its tests from outside of them.
+
+This is a function of its job alone, with no gradebook and no course folder, so that it can run
+on any machine and its result can be kept.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from lab_grader.dependencies import needed
+from lab_grader.kernel import Died, EndedBefore, Kernel, RemoteError, TimedOut
+from lab_grader.remote import ReferenceInReach, RemoteObject
+from lab_grader.sandbox import Limits
+from lab_grader.test_cells import Call, read_test_cell
+from lab_utils.checks.report import CheckFailed
+
+MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
+SUBMISSION_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell of a submission.
+
+    Attributes:
+        role: `"exercise"`, `"test"`, `"manual"` (an answer that a person marks), `"lesson"` (as
+            it was released) or `"student"` (added or changed).
+        released: the text of the same cell as it was released; empty for the student's own.
+    """
+
+    source: str
+    role: Literal["exercise", "test", "manual", "lesson", "student"]
+    released: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides a submission's marks.
+
+    Attributes:
+        notebooks: the cells of each notebook; None in the place of text cells.
+        files: what was handed in besides.
+    """
+
+    notebooks: dict[str, list[Cell | None]]
+    files: dict[str, bytes]
+    limits: Limits = field(default_factory=Limits)
+    sandbox: bool = True
+
+    @property
+    def seed(self) -> int:
+        """What fresh inputs are drawn from: nobody can foresee it, and a rerun draws the same."""
+        return int.from_bytes(hashlib.sha256(repr(self.notebooks).encode()).digest()[:4])
+
+
+@dataclass
+class Result:
+    """The outputs of each cell (None: it was not run), and what a person should look at."""
+
+    outputs: dict[str, list[list[dict] | None]]
+    notes: list[str]
+
+
+def execute(job: Job) -> Result:
+    """Run a submission.
+
+    Tests that forbid the same files share a kernel; each notebook starts afresh in it.
+
+    Raises:
+        NotATestCell, ReferenceInReach: the lesson cannot be graded; no student's doing.
+    """
+    result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
+    deadline = time.monotonic() + SUBMISSION_SECONDS
+    for hidden, chosen in _groups(job).items():
+        with Kernel(job.files, hidden, job.limits, job.sandbox) as kernel:
+            for name, indices in chosen.items():
+                _NotebookRun(kernel, job, name, indices, result, deadline).run()
+    return result
+
+
+def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
+    """Return the tests and hand-marked cells of each notebook, by the files that they hide."""
+    groups: dict[frozenset[str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for name, cells in job.notebooks.items():
+        for index, cell in enumerate(cells):
+            if cell and cell.role == "test":
+                calls = read_test_cell(cell.source)
+                hidden = frozenset().union(*(call.reference for call in calls))
+                groups[hidden][name].add(index)
+            elif cell and cell.role == "manual":
+                groups[frozenset()][name].add(index)
+    return groups
+
+
+class _GivenUp(Died):
+    """What is left of a notebook is not run, because too much happened before."""
+
+
+class _Again(Exception):
+    """The kernel ended while a test was made: the test has to be made again."""
+
+
+class _NotebookRun:
+    """Some tests and hand-marked cells of one notebook, with the cells that they need."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        job: Job,
+        name: str,
+        chosen: set[int],
+        result: Result,
+        deadline: float,
+    ) -> None:
+        self.kernel, self.hidden, self.seed = kernel, kernel.hidden, job.seed
+        self.name, self.chosen, self.notes = name, chosen, result.notes
+        self.cells, self.outputs = job.notebooks[name], result.outputs[name]
+        self.done: list[int] = []  # cells that ran, to be run again if the kernel dies
+        self.deaths = 0
+        self.suspected: set[str] = set()  # what the kernel ended before once
+        self.broken: dict[str, str] = {}  # names whose code ended the kernel, and how
+        self.deadline = deadline
+
+    def run(self) -> None:
+        """Go through the notebook from top to bottom."""
+        self.kernel.start_afresh()
+        to_run = self._needed()
+        for index, cell in enumerate(self.cells):
+            if index in self.chosen and cell.role == "test":
+                self.outputs[index] = self._mark(index, read_test_cell(cell.source))
+            elif index in to_run:
+                outputs = self._run_cell(index)
+                self.outputs[index] = self.outputs[index] or outputs
+
+    def _needed(self) -> set[int]:
+        tests = [self.cells[i] for i in self.chosen if self.cells[i].role == "test"]
+        calls = [call for test in tests for call in read_test_cell(test.source)]
+        wanted = set().union(*(call.names() for call in calls))
+        indices = [i for i, cell in enumerate(self.cells) if cell and cell.role != "test"]
+        always = {
+            k for k, i in enumerate(indices) if i in self.chosen or self.cells[i].role == "student"
+        }
+        sources = [(self.cells[i].source, self.cells[i].released) for i in indices]
+        return {indices[k] for k in needed(sources, always, wanted)}
+
+    def _run_cell(self, index: int) -> list[NotebookNode]:
+        """Run a cell; if it ends the kernel, go on without it."""
+        what = f"cell {index + 1}"
+        try:
+            self._give_up_if_hopeless()
+            outputs = self.kernel.run(self.cells[index].source)
+        except Died as death:
+            self._note_death(what, death)
+            if self._may_be_innocent(what, death):
+                return self._run_cell(index)
+            return [_error("DeadKernel", f"This cell was stopped, and is left out: {death}.")]
+        self.done.append(index)
+        return outputs
+
+    def _may_be_innocent(self, what: str, death: Died) -> bool:
+        """Whether to try again: a kernel that was told to exit ends when the next thing comes."""
+        again = isinstance(death, EndedBefore) and what not in self.suspected
+        self.suspected.add(what)
+        return again
+
+    def _give_up_if_hopeless(self) -> None:
+        if self.deaths >= MOST_DEATHS:
+            raise _GivenUp(f"the notebook's process had ended {MOST_DEATHS} times before")
+        if time.monotonic() > self.deadline:
+            raise _GivenUp(f"the submission had taken more than {SUBMISSION_SECONDS} s before")
+
+    def _note_death(self, what: str, death: Died) -> None:
+        """Bring a new kernel to where the old one was, without what ended it."""
+        if isinstance(death, _GivenUp):
+            return
+        self.notes.append(f"{self.name}: {what}: {death}")
+        self.deaths += 1
+        again, self.done = self.done, []
+        for index in again:
+            self._run_cell(index)
+
+    def ask(self, name: str, question: str) -> str:
+        """See `remote.Kernel`. What ends the kernel once, or loops once, is not asked again."""
+        try:
+            if name in self.broken:
+                raise CheckFailed(f"{name} is not run again: {self.broken[name]}.")
+            self._give_up_if_hopeless()
+            return self.kernel.ask(question, lambda text: sys.stdout.write(text))
+        except TimedOut as error:
+            self.broken[name] = str(error)
+            self.notes.append(f"{self.name}: {name}: {error}")
+            raise CheckFailed(f"{name} was stopped: {error}.") from error
+        except Died as death:
+            self._note_death(name, death)
+            if self._may_be_innocent(name, death):
+                raise _Again from death
+            self.broken[name] = str(death)
+            raise CheckFailed(f"{name} was stopped: {death}.") from death
+
+    def _mark(self, index: int, calls: tuple[Call, ...]) -> list[NotebookNode]:
+        """Make the calls of a test cell; return what the cell shows."""
+        stand_in = functools.partial(RemoteObject, self)
+        printed = io.StringIO()
+        try:
+            with _quiet(printed):
+                failure = self._failure(index, calls, stand_in)
+        except _Again:
+            return self._mark(index, calls)
+        outputs = [new_output("stream", name="stdout", text=printed.getvalue())]
+        if failure:
+            return [*outputs, failure]
+        self._try_fresh_inputs(index, calls[0], stand_in)
+        return outputs
+
+    def _failure(self, index: int, calls: tuple[Call, ...], stand_in) -> NotebookNode | None:
+        try:
+            for call in calls:
+                call.make(stand_in)
+        except CheckFailed as failure:
+            return _error("CheckFailed", str(failure), failure.student_lines)
+        except (NameError, RemoteError) as error:
+            return _error(getattr(error, "remote_name", type(error).__name__), str(error))
+        except (ReferenceInReach, _Again):
+            raise
+        except Exception as error:  # what the student gave made the check itself stumble
+            self.notes.append(
+                f"{self.name}, cell {index + 1}: the check stopped with {type(error).__name__}: "
+                f"{error}"
+            )
+            return _error(type(error).__name__, str(error))
+        return None
+
+    def _try_fresh_inputs(self, index: int, call: Call, stand_in) -> None:
+        """Note if what passed fails with inputs that nobody could foresee.
+
+        It costs no marks: a lesson's seeds are chosen, these are not.
+        """
+        if not call.takes_seed:
+            return
+        with _quiet(io.StringIO()):
+            try:
+                call.make(stand_in, seed=self.seed)
+            except _Again:
+                return
+            except Exception as error:
+                why = (str(error) or repr(error)).splitlines()[0]
+                self.notes.append(
+                    f"{self.name}, cell {index + 1}: passes with the lesson's inputs, and fails "
+                    f"with other ones (seed {self.seed}): {why}"
+                )
+
+
+@contextlib.contextmanager
+def _quiet(printed: io.StringIO) -> Iterator[None]:
+    with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _error(name: str, text: str, student_lines: list[str] | None = None) -> NotebookNode:
+    traceback = [*(student_lines or []), *f"{name}: {text}".splitlines()]
+    return new_output("error", ename=name, evalue=text, traceback=traceback)

@@ -1,0 +1,305 @@
+"""One kernel for a student's code: run a cell, ask about an object, survive what it does.
+
+The kernel is not trusted. A message from it is bounded in size, its time is bounded, and it may
+die at any moment; then `Died` says why, and a new kernel starts with the next call.
+"""
+
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import zmq
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import KernelManager
+from nbformat import NotebookNode
+from traitlets import Instance
+
+from lab_grader.masks import write_masks
+from lab_grader.sandbox import Limits
+
+START_SECONDS = 120  # a busy machine takes its time to import PyTorch
+PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
+WATCH_SECONDS = 0.25
+
+# -P: a torch.py beside the notebook is not imported in place of torch. The folder comes last.
+ARGV = (
+    *(sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+    "--HistoryManager.enabled=False",
+    "--IPKernelApp.exec_lines=import sys, os; sys.path.append(os.getcwd()); del sys, os",
+)
+SHOWN = ("text/plain", "image/png", "image/jpeg")
+ANSWER = "__import__('lab_grader.inside').inside.answer(globals(), {question!r})"
+FRESH_START = "__import__('lab_grader.inside').inside.fresh_start()"
+
+
+class Died(Exception):
+    """The kernel ended or was ended; its text says why, as a student may read it."""
+
+
+class EndedBefore(Died):
+    """The kernel ended by itself, and as far as is known before it did what it was asked."""
+
+
+class TimedOut(Exception):
+    """The kernel took too long; it was interrupted and goes on."""
+
+
+class RemoteError(Exception):
+    """The student's process raised this outside of the student's own code.
+
+    In a notebook the same error would come out of the check.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.remote_name = name
+
+
+class _OneKernelSpec(KernelSpecManager):
+    spec = Instance(KernelSpec)
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return self.spec
+
+
+class Kernel:
+    """A kernel in which certain files are hidden. Use it as a context manager.
+
+    Args:
+        files: what the student handed in besides notebooks, by its path.
+        hidden: files and folders of the lab that the student's code must not use.
+        limits: what it may take.
+        sandbox: without it nothing is hidden, and the code runs with the caller's rights.
+    """
+
+    def __init__(
+        self, files: dict[str, bytes], hidden: frozenset[str], limits: Limits, sandbox: bool = True
+    ) -> None:
+        self.files, self.hidden, self.limits, self.sandbox = files, hidden, limits, sandbox
+        self._manager: KernelManager | None = None
+        self._busy = False
+
+    def __enter__(self) -> "Kernel":
+        self._folder = tempfile.TemporaryDirectory(prefix="lab-")
+        root = Path(self._folder.name)
+        self._given, masks = root / "given", root / "masks"
+        for folder in (root, self._given, masks):
+            folder.mkdir(mode=0o755, exist_ok=True)
+            folder.chmod(0o755)
+        self._masks = write_masks(self.hidden, masks)
+        for name, content in self.files.items():
+            path = self._given / name
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    def run(self, source: str) -> list[NotebookNode]:
+        """Run a cell; return its outputs, an error that it raised among them."""
+        outputs: list[NotebookNode] = []
+        room = self.limits.output_bytes
+
+        def keep(message: dict[str, Any]) -> None:
+            nonlocal room
+            size = len(json.dumps(message["content"]))
+            if room < 0:
+                return
+            room -= size
+            if room < 0:
+                text = f"(more than {self.limits.output_bytes:,} bytes of output; cut here)\n"
+                outputs.append(nbformat.v4.new_output("stream", name="stdout", text=text))
+                return
+            output = nbformat.v4.output_from_msg(message)
+            if "data" in output:  # no HTML or script of a student in an instructor's browser
+                output.data = {k: v for k, v in output.data.items() if k in SHOWN}
+            last = outputs[-1] if outputs else {}
+            if output.output_type == "stream" and last.get("name") == output.name:
+                last.text += output.text
+            else:
+                outputs.append(output)
+
+        try:
+            self._execute(source, {}, keep)
+        except TimedOut as error:
+            outputs.append(
+                nbformat.v4.new_output(
+                    "error", ename="TimedOut", evalue=str(error), traceback=[f"TimedOut: {error}"]
+                )
+            )
+        return outputs
+
+    def ask(self, question: str, printed: Callable[[str], None]) -> str:
+        """Ask what `inside.answer` answers.
+
+        Args:
+            printed: is given what the student's code prints meanwhile.
+        """
+        room = self.limits.output_bytes
+
+        def show(message: dict[str, Any]) -> None:
+            nonlocal room
+            if message["msg_type"] == "stream" and room > 0:
+                printed(message["content"]["text"][:room])
+                room -= len(message["content"]["text"])
+
+        return self._evaluate(ANSWER.format(question=question), show).strip("'")
+
+    def start_afresh(self) -> None:
+        """Let the next cell find nothing of the last notebook: no variable, and if it changed
+        anything else, a new process."""
+        try:
+            if self._manager and self._evaluate(FRESH_START, lambda _: None) == "True":
+                return
+        except (Died, TimedOut, RemoteError):
+            pass  # a process that cannot even do this is not used again
+        self.stop()
+
+    def _evaluate(
+        self, expression: str, on_output: Callable[[dict], None], seconds: float | None = None
+    ) -> str:
+        """Return how the value of an expression shows in the student's process."""
+        reply = self._execute("", {"value": expression}, on_output, seconds)
+        value = reply.get("user_expressions", {}).get("value", {})
+        if value.get("status") == "error":
+            raise RemoteError(str(value.get("ename"))[:100], str(value.get("evalue"))[:1000])
+        text = value.get("data", {}).get("text/plain")
+        if not isinstance(text, str):
+            raise RemoteError("NoAnswer", "the notebook's process gave no answer")
+        return text
+
+    def stop(self) -> None:
+        """End the kernel, if there is one; the next call starts a new one."""
+        if self._manager is None:
+            return
+        manager, self._manager = self._manager, None
+        with contextlib.suppress(Exception):  # of a kernel that is gone anyway
+            self._client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.context.destroy(linger=0)
+
+    def start(self) -> None:
+        """Start the kernel, if there is none."""
+        if self._manager is not None:
+            return
+        metadata = {}
+        if self.sandbox:
+            config = {
+                "files": str(self._given),
+                "masks": self._masks,
+                "limits": self.limits.describe(),
+            }
+            metadata["kernel_provisioner"] = {"provisioner_name": "lab-sandbox", "config": config}
+        spec = KernelSpec(
+            argv=list(ARGV), language="python", interrupt_mode="message", metadata=metadata
+        )
+        context = zmq.Context()
+        context.setsockopt(zmq.MAXMSGSIZE, self.limits.message_bytes)
+        context.setsockopt(zmq.RCVHWM, 16)
+        self._manager = KernelManager(
+            kernel_name="student",
+            kernel_spec_manager=_OneKernelSpec(spec=spec),
+            context=context,
+        )
+        self._manager.start_kernel(cwd=str(self._given))
+        self._client = self._manager.client()
+        self._client.start_channels(stdin=False, hb=False)
+        try:
+            self._client.wait_for_ready(timeout=START_SECONDS)
+        except RuntimeError as error:
+            self._die(f"the kernel did not start: {error}{self._last_words()}")
+        # Imports PyTorch, and notes how the process is at its start.
+        self._evaluate(FRESH_START, lambda _: None, START_SECONDS)
+
+    def _execute(
+        self,
+        source: str,
+        expressions: dict[str, str],
+        on_output: Callable[[dict], None],
+        seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Send a request; hand on its outputs; return the content of the reply."""
+        self.start()
+        seconds = seconds or self.limits.cell_seconds
+        request = self._client.execute(
+            source, store_history=False, allow_stdin=False, user_expressions=expressions
+        )
+        reply, idle, interrupted = None, False, False
+        self._busy = False  # with this request
+        deadline, watched = time.monotonic() + seconds, 0.0
+        while not (reply and idle):
+            now = time.monotonic()  # whether or not it keeps us busy with messages
+            if now > watched + WATCH_SECONDS:
+                self._watch()
+                watched = now
+            if now > deadline:
+                if reply:  # the outputs were too large to be received, and "idle" went with them
+                    break
+                if interrupted:
+                    self._die(f"it took more than {seconds:g} s and could not be interrupted")
+                self._manager.interrupt_kernel()
+                interrupted, deadline = True, now + PATIENCE_SECONDS
+            channel, message = self._receive()
+            if message is None or message["parent_header"].get("msg_id") != request:
+                continue
+            if channel == "shell":
+                reply = message["content"]
+                deadline = time.monotonic() + PATIENCE_SECONDS
+            elif message["msg_type"] == "status":
+                self._busy = True
+                idle = message["content"]["execution_state"] == "idle"
+            elif message["msg_type"] in ("stream", "display_data", "execute_result", "error"):
+                on_output(message)
+        if interrupted:
+            raise TimedOut(f"it took more than {seconds:g} s")
+        return reply
+
+    def _receive(self) -> tuple[str, dict[str, Any] | None]:
+        """Return the next message and its channel, or None after a short while without one."""
+        channels = {"iopub": self._client.iopub_channel, "shell": self._client.shell_channel}
+        poller = zmq.Poller()
+        for channel in channels.values():
+            poller.register(channel.socket, zmq.POLLIN)
+        ready = dict(poller.poll(int(1000 * WATCH_SECONDS)))
+        for name, channel in channels.items():
+            if channel.socket in ready:
+                try:
+                    return name, channel.get_msg(timeout=0)
+                except Exception as error:  # a message that is none: whatever it is, it is the end
+                    self._die(f"its process sent something that is no message ({error})")
+        return "", None
+
+    def _watch(self) -> None:
+        """Notice if the kernel has ended; end it if it takes more than it may."""
+        if not self._manager.is_alive():
+            why = "its process ended" + self._last_words()
+            self._die(why, Died if self._busy else EndedBefore)
+        folder = getattr(self._manager.provisioner, "folder", None)
+        if folder and any(p.is_file() or p.is_dir() for p in (folder / "sockets").iterdir()):
+            self._die("it wrote into the folder of its sockets")  # which has no limit in size
+        used = 0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            top = psutil.Process(self._manager.provisioner.pid)
+            for process in top.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    used += process.memory_info().rss
+        if used > self.limits.memory_bytes:
+            self._die(f"it took more than {self.limits.memory_bytes >> 20:,} MB of memory")
+
+    def _last_words(self) -> str:
+        log = getattr(self._manager.provisioner, "folder", None)
+        text = (log / "stderr").read_bytes()[-500:].decode(errors="replace") if log else ""
+        return f" ({text.strip().splitlines()[-1]})" if text.strip() else ""
+
+    def _die(self, why: str, kind: type[Died] = Died) -> None:
+        self.stop()
+        raise kind(why)

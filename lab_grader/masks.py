@@ -1,0 +1,45 @@
+"""What the student's process sees in place of the reference: the same names, and no code.
+
+`from lab_utils import layers` still works, as lessons have it at their top. A function of a
+hollow module raises, under its own name, so that a check finds and names the call as it does in
+a notebook. Of a package (PEFT) only an empty folder is left.
+"""
+
+import ast
+import contextlib
+from pathlib import Path
+
+RAISE = ast.parse(
+    'raise NotImplementedError("the reference is not here while its exercise is graded")'
+).body[0]
+
+
+def hollow(source: str) -> str:
+    """Return a module's text with every function's body taken out."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [RAISE]
+    return ast.unparse(tree)
+
+
+def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
+    """Write what stands in for some files and folders; return it by what it stands for."""
+    masks = {}
+    for number, original in enumerate(sorted(hidden | _compiled(hidden))):
+        mask = folder / f"{number}-{Path(original).name}"
+        if Path(original).is_dir():
+            mask.mkdir()
+        else:
+            mask.write_text(hollow(Path(original).read_text()))
+        masks[original] = str(mask)
+    return masks
+
+
+def _compiled(hidden: frozenset[str]) -> frozenset[str]:
+    """Return the folders of compiled modules beside some files; they hold their code too."""
+    folders = {Path(path).parent / "__pycache__" for path in hidden if path.endswith(".py")}
+    for folder in folders:
+        with contextlib.suppress(PermissionError):
+            folder.mkdir(exist_ok=True)  # so that nothing can appear there later
+    return frozenset(str(folder) for folder in folders if folder.exists())

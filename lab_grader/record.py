@@ -1,0 +1,199 @@
+"""Write a graded submission into nbgrader's gradebook and its autograded folder.
+
+nbgrader's own `Autograde` does it, all but the execution: its outputs come from the result. So
+what it does with checksums, comments, late penalties and marks by hand stays as it is.
+"""
+
+import io
+import json
+import logging
+import shutil
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.api import (
+    BaseCell,
+    Grade,
+    Notebook,
+    Student,
+    SubmittedAssignment,
+    SubmittedNotebook,
+)
+from nbgrader.converters import Autograde
+from nbgrader.converters.base import NbGraderException
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import Execute
+from sqlalchemy.exc import SAWarning
+
+from lab_grader.cache import write_atomically
+from lab_grader.course import Course
+from lab_grader.execute import Result
+from lab_grader.vet import Submission
+
+
+class RecordError(Exception):
+    """A submission was executed, and could not be recorded."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the gradebook holds for one test or answer of one student."""
+
+    auto: float | None
+    manual: float | None
+    score: float
+    needs_manual_grade: bool
+
+
+Marks = dict[tuple[str, str], Mark]  # by notebook and grade_id
+
+
+def read_marks(course: Course, student: str | None = None) -> dict[str, Marks]:
+    """Return every student's marks, or those of one, in one look at the gradebook."""
+    found: dict[str, Marks] = defaultdict(dict)
+    with course.gradebook() as gradebook:
+        rows = (
+            gradebook.db.query(
+                Student.id,
+                Notebook.name,
+                BaseCell.name,
+                Grade.auto_score,
+                Grade.manual_score,
+                Grade.score,
+                Grade.needs_manual_grade,
+            )
+            .join(SubmittedNotebook, Grade.notebook_id == SubmittedNotebook.id)
+            .join(SubmittedAssignment, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
+            .join(Student, SubmittedAssignment.student_id == Student.id)
+            .join(BaseCell, Grade.cell_id == BaseCell.id)
+            .join(Notebook, SubmittedNotebook.notebook_id == Notebook.id)
+            .filter(SubmittedAssignment.assignment.has(name=course.assignment))
+        )
+        if student is not None:
+            rows = rows.filter(Student.id == student)
+        for student, notebook, cell, auto, manual, score, needs in rows:
+            found[student][notebook, cell] = Mark(auto, manual, score, needs)
+    return found
+
+
+class Recorder:
+    """The one writer of the gradebook, and its memory of what it wrote.
+
+    A note beside the cache says which result was recorded and which marks came of it. It is
+    written last and removed first, so that whatever was interrupted is done again; and it only
+    counts while the gradebook still holds these marks.
+    """
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        self.vetted = course.work / "vetted"
+        self.notes = course.work / "recorded" / course.assignment
+
+    def is_recorded(self, student: str, key: str, marks: Marks) -> bool:
+        """Whether the gradebook holds what came of a result, `marks` being what it holds."""
+        note = self._note(student)
+        if not marks or not note.exists():
+            return False
+        return json.loads(note.read_text()) == {"key": key, "marks": _auto(marks)}
+
+    def record(self, submission: Submission, key: str, result: Result) -> None:
+        """Enter the marks of a submission, and put its notebooks into the autograded folder.
+
+        Raises:
+            RecordError: nbgrader refused it; the text says why.
+        """
+        student = submission.student
+        self._note(student).unlink(missing_ok=True)
+        self._write_vetted(submission)
+        if submission.notebooks:
+            self._autograde(student, result)
+        else:
+            self._record_nothing(student)
+        marks = read_marks(self.course, student)[student]
+        note = {"key": key, "marks": _auto(marks)}
+        write_atomically(self._note(student), json.dumps(note))
+
+    def _note(self, student: str) -> Path:
+        return self.notes / f"{student}.json"
+
+    def _write_vetted(self, submission: Submission) -> None:
+        folder = self.vetted / submission.student / self.course.assignment
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, notebook in submission.notebooks.items():
+            nbformat.write(notebook, folder / f"{name}.ipynb")
+        for name, content in submission.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+    def _autograde(self, student: str, result: Result) -> None:
+        config = self.course.config.copy()
+        config.CourseDirectory.submitted_directory = str(self.vetted.relative_to(self.course.root))
+        config.CourseDirectory.student_id = student
+        config.CourseDirectory.assignment_id = self.course.assignment
+        log, lines = memory_log()
+        autograde = Autograde(
+            coursedir=CourseDirectory(config=config), config=config, log=log, force=True
+        )
+        autograde.autograde_preprocessors = [
+            _Outputs(result) if step is Execute else step
+            for step in autograde.autograde_preprocessors
+        ]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries
+                autograde.start()
+        except NbGraderException as error:
+            raise RecordError(f"{error}\n{lines.getvalue()[-2000:]}") from error
+
+    def _record_nothing(self, student: str) -> None:
+        """Give no points to somebody who handed in nothing that can be read.
+
+        nbgrader would leave the student out of the gradebook.
+        """
+        shutil.rmtree(self.course.folder("autograded", student), ignore_errors=True)
+        with self.course.gradebook() as gradebook:
+            gradebook.update_or_create_student(student)
+            submission = gradebook.update_or_create_submission(self.course.assignment, student)
+            for notebook in submission.notebooks:
+                for grade in notebook.grades:
+                    grade.auto_score, grade.needs_manual_grade = 0, False
+            gradebook.db.commit()
+
+
+class _Outputs:
+    """Stands in nbgrader's pipeline where it would execute a notebook."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+
+    def __call__(self, notebook: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        outputs = self.result.outputs[resources["nbgrader"]["notebook"]]
+        for cell, found in zip(notebook.cells, outputs, strict=True):
+            if cell.cell_type == "code":
+                cell.outputs = [nbformat.from_dict(output) for output in found or []]
+            if found is None and cell.metadata.get("nbgrader", {}).get("grade"):
+                _expect_no_test(cell)
+        return notebook, resources
+
+
+def _expect_no_test(cell: NotebookNode) -> None:
+    """Refuse a test that was not run: nbgrader gives a test without output full marks."""
+    if cell.cell_type == "code" and not cell.metadata.nbgrader.solution:
+        raise RecordError(f"the test {cell.metadata.nbgrader.grade_id} was not run")
+
+
+def _auto(marks: Marks) -> dict[str, float | None]:
+    return {f"{notebook}/{cell}": mark.auto for (notebook, cell), mark in sorted(marks.items())}
+
+
+def memory_log() -> tuple[logging.Logger, io.StringIO]:
+    """Return a log that is shown only when something fails."""
+    lines = io.StringIO()
+    log = logging.Logger("nbgrader", logging.WARNING)
+    log.addHandler(logging.StreamHandler(lines))
+    return log, lines

@@ -1,0 +1,139 @@
+"""A course folder to grade in, and students who hand something in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import release
+from nbgrader.api import Gradebook
+
+LESSON = "01-mathematics"
+POINTS = {
+    "decompose-rows": 2,
+    "decompose-columns": 2,
+    "decompose-zeros": 1,
+    "recompose-test": 2,
+    "count-lora": 1,
+    "count-dora": 2,
+}
+EXERCISES = {
+    "decompose": ("decompose-rows", "decompose-columns", "decompose-zeros"),
+    "recompose": ("recompose-test",),
+    "count-trainable": ("count-lora", "count-dora"),
+}
+
+
+def make_course(folder, *settings, lessons=(LESSON,)):
+    """Make a course of some lessons with the project's own configuration, and release it."""
+    text = (release.ROOT / "nbgrader_config.py").read_text()
+    folder.mkdir(exist_ok=True)
+    (folder / "nbgrader_config.py").write_text("\n".join([text, *settings, ""]))
+    source = folder / "solutions" / "dora"
+    source.mkdir(parents=True)
+    for lesson in lessons:
+        shutil.copy(release.SOLUTIONS / f"{lesson}.ipynb", source)
+    run(folder, "nbgrader", "generate_assignment", "dora")
+    return folder
+
+
+def run(course, module, *arguments, check=True, timeout=500, limits=("--as=16000000000",)):
+    """Call a module's command line in a course folder, bounded in time and memory."""
+    command = ["prlimit", *limits, sys.executable, "-m", module, *arguments]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # nbgrader calls alembic
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
+    done = subprocess.run(
+        command, cwd=course, env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def grade(course, *options, check=True):
+    """Call `make grade`'s command."""
+    options = options if "--jobs" in options else ("--jobs", "2", *options)
+    return run(course, "lab_grader", "grade", "dora", *options, check=check)
+
+
+def folder_of(course, student):
+    folder = course / "grading" / "submitted" / student / "dora"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def notebook_with(answers, lesson=LESSON):
+    """A released notebook with answers in its exercise cells, by `grade_id`."""
+    notebook = nbformat.read(release.NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+        cell.source = answers.get(grade_id, cell.source)
+    return notebook
+
+
+def solutions(lesson=LESSON):
+    """The solved exercises of a lesson, by `grade_id`."""
+    cells = nbformat.read(release.SOLUTIONS / f"{lesson}.ipynb", as_version=4).cells
+    return {
+        cell.metadata.nbgrader.grade_id: cell.source
+        for cell in cells
+        if cell.metadata.get("nbgrader", {}).get("solution")
+    }
+
+
+def cell_of(notebook, grade_id):
+    (found,) = (
+        cell
+        for cell in notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id
+    )
+    return found
+
+
+def hand_in(course, student, answers, lesson=LESSON):
+    """Put a notebook into a student's folder; return its path."""
+    path = folder_of(course, student) / f"{lesson}.ipynb"
+    nbformat.write(notebook_with(answers, lesson), path)
+    return path
+
+
+def database(course):
+    return f"sqlite:///{course / 'grading' / 'gradebook.db'}"
+
+
+def marks(course, url=None):
+    """Every student's automatic marks, by the test's `grade_id`."""
+    with Gradebook(url or database(course)) as gradebook:
+        return {
+            submission.student.id: {
+                grade.name: grade.auto_score
+                for notebook in submission.notebooks
+                for grade in notebook.grades
+            }
+            for submission in gradebook.assignment_submissions("dora")
+        }
+
+
+def marks_without(*lost):
+    """All points of the lesson but those of some exercises or tests."""
+    lost = {test for name in lost for test in EXERCISES.get(name, (name,))}
+    return {test: 0 if test in lost else points for test, points in POINTS.items()}
+
+
+def outputs(course, student, lesson=LESSON):
+    """The outputs in a student's autograded notebook: by `grade_id`, else by position."""
+    path = Path(course, "grading", "autograded", student, "dora", f"{lesson}.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    return {
+        cell.metadata.get("nbgrader", {}).get("grade_id", index): cell.outputs
+        for index, cell in enumerate(cells)
+        if cell.cell_type == "code"
+    }
+
+
+def text_of(outputs):
+    """What some outputs say, as one text."""
+    parts = (o.get("text") or "\n".join(o.get("traceback", [])) for o in outputs)
+    return "\n".join(parts)

@@ -1,0 +1,234 @@
+"""The grader away from home: a Dask cluster, PostgreSQL, an ordinary user, no sandbox."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import release
+from classroom import (
+    grade,
+    hand_in,
+    make_course,
+    marks,
+    marks_without,
+    run,
+    solutions,
+)
+
+needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
+WRONG = {"recompose": "def recompose(magnitude, direction):\n    return magnitude + direction"}
+STUDENTS = {"right": ({}, marks_without()), "wrong": (WRONG, marks_without("recompose"))}
+EXPECTED = {student: expected for student, (_, expected) in STUDENTS.items()}
+
+
+def small_course(folder, *settings):
+    course = make_course(folder / "course", *settings)
+    for student, (answers, _) in STUDENTS.items():
+        hand_in(course, student, solutions() | answers)
+    return course
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two worker processes; yields a function that starts workers."""
+    file = tmp_path / "scheduler.json"
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(file)],
+                cwd=tmp_path,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+
+        start("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        deadline = time.monotonic() + 60
+        while not file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        import json
+
+        address = json.loads(file.read_text())["address"]
+        yield address, start
+
+
+@needs_bwrap
+def test_on_a_dask_cluster(tmp_path, cluster):
+    from dask.distributed import Client
+
+    address, start = cluster
+    course = small_course(tmp_path)
+    done = grade(course, "--dask", address, "--no-feedback", check=False)
+    assert done.returncode != 0
+    assert "has no workers" in done.stderr
+
+    start("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
+    with Client(address) as client:
+        client.wait_for_workers(2, timeout=60)
+    grade(course, "--dask", address, "--no-feedback")
+    assert marks(course) == EXPECTED
+
+
+@needs_bwrap
+def test_workers_with_several_threads_are_refused(tmp_path, cluster):
+    from dask.distributed import Client
+
+    address, start = cluster
+    course = small_course(tmp_path)
+    start("worker", "--nworkers", "1", "--nthreads", "2", "--no-dashboard")
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+    done = grade(course, "--dask", address, check=False)
+    assert done.returncode != 0
+    assert "--nthreads 1" in done.stderr
+
+
+def postgres_programs():
+    """The folder of Debian's newest PostgreSQL server, or None."""
+    folders = [Path(shutil.which("initdb") or "/none").resolve().parent]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "pg_ctl").exists()), None)
+
+
+@pytest.fixture
+def postgres():
+    """A real PostgreSQL server that listens on a socket in a folder of its own.
+
+    On Debian: apt install postgresql. As root the server runs as nobody, since it refuses root.
+    """
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    folder = tempfile.mkdtemp(prefix="pg", dir="/tmp")
+    command = []
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+    def call(program, *arguments):
+        subprocess.run(
+            [*command, str(programs / program), *arguments],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+        )
+
+    data = ("-D", f"{folder}/data")
+    call("initdb", *data, "--username", "grader", "--auth", "trust", "--no-sync")
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
+    call("pg_ctl", *data, "-w", "-l", f"{folder}/log", "-o", options, "start")
+    try:
+        yield f"postgresql+psycopg://grader@/postgres?host={folder}"
+    finally:
+        call("pg_ctl", *data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+@needs_bwrap
+def test_with_a_postgresql_gradebook(tmp_path, postgres):
+    course = small_course(tmp_path, f"c.CourseDirectory.db_url = {postgres!r}")
+    grade(course)
+    assert marks(course, postgres) == EXPECTED
+    assert not (course / "grading" / "gradebook.db").exists()
+    assert grade(course).stdout
+
+
+AS_ORDINARY_USER = """
+set -e
+# Python may be installed in a folder of root's: show its files where they are, and nothing else.
+if [ -n "$HIDDEN" ]; then
+    mount --bind "$BASE" "$STASH"
+    mount -t tmpfs -o mode=755 none "$HIDDEN"
+    mkdir -p "$BASE"
+    mount --bind "$STASH" "$BASE"
+fi
+exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all "$@"
+"""
+GRADE_ONE = """
+import os
+from lab_grader.execute import Cell, Job, execute
+from lab_grader.sandbox import check_available
+assert os.geteuid() != 0
+check_available()
+spy = '''
+import os
+for path in ('/etc/shadow', 'SOURCE', '/proc/1/root/etc/passwd'):
+    try: print('GOT', open(path).read()[:50])
+    except OSError: print('refused')
+for path in ('/mine', '/dev/mine', '/usr/mine'):
+    try: open(path, 'w'); print('WROTE', path)
+    except OSError: print('refused')
+'''
+cells = [
+    Cell("def recompose(m, d): return m * d", "exercise", "def recompose(m, d): pass"),
+    Cell(spy, "student"),
+    Cell("checks.check_recompose(recompose)", "test"),
+]
+print(execute(Job({"01-mathematics": cells}, {})))
+"""
+
+
+@needs_bwrap
+def test_as_an_ordinary_user(tmp_path):
+    """Without root a kernel lives in a user namespace; the same code, marks and walls."""
+    program = GRADE_ONE.replace("SOURCE", str(release.SOLUTIONS / "01-mathematics.py"))
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if os.geteuid() == 0:
+        closed = [p for p in Path(sys.base_prefix).parents if not p.stat().st_mode & 1]
+        stash = tempfile.mkdtemp()
+        environment |= {"BASE": sys.base_prefix, "STASH": stash, "HOME": "/tmp", "TMPDIR": "/tmp"}
+        environment["HIDDEN"] = str(closed[-1]) if closed else ""
+        command = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", *command]
+    done = subprocess.run(
+        command, cwd=release.ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "weight = magnitude * direction" in done.stdout
+    assert "CheckFailed" not in done.stdout
+    assert done.stdout.count("refused") == 6
+    assert "GOT" not in done.stdout
+    assert "WROTE" not in done.stdout
+
+
+def test_without_bubblewrap_it_asks_for_the_choice(tmp_path, monkeypatch):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("alembic", "prlimit"):
+        program = shutil.which(name) or str(Path(sys.executable).parent / name)
+        (tools / name).symlink_to(program)
+    course = small_course(tmp_path)
+    monkeypatch.setenv("PATH", str(tools))
+    done = run(course, "lab_grader", "grade", "dora", check=False)
+    assert done.returncode != 0
+    assert "bubblewrap is not installed" in done.stderr
+    assert "--no-sandbox" in done.stderr
+    assert marks(course) == {}
+    run(course, "lab_grader", "grade", "dora", "--no-sandbox", "--no-feedback", "--jobs", "2")
+    assert marks(course) == EXPECTED
+
+
+def test_help_explains_itself(tmp_path):
+    text = run(tmp_path, "lab_grader", "--help").stdout
+    assert all(command in text for command in ("grade", "feedback", "export", "vet"))
+    assert "never changed" in text
+    options = run(tmp_path, "lab_grader", "grade", "--help").stdout
+    assert all(o in options for o in ("--jobs", "--students", "--dask", "--no-sandbox", "--again"))
+
+
+def test_a_folder_that_is_no_course(tmp_path):
+    done = run(tmp_path, "lab_grader", "grade", "dora", check=False)
+    assert done.returncode == 1
+    assert textwrap.shorten(done.stderr, 60).startswith("lab_grader: ")
+    assert "has no nbgrader_config.py" in done.stderr

@@ -1,0 +1,125 @@
+"""Values on the wire come back as they were, and nothing else does."""
+
+import base64
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from lab_grader.wire import Unknown, give_back, pack, unpack
+from lab_utils.checks.subject import call_function
+
+
+def there_and_back(value):
+    return unpack(pack(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        3,
+        -0.5,
+        float("inf"),
+        "te'xt\"\\n",
+        [],
+        (1, (2, "x")),
+        {"a": [1], 2: (None,)},
+        10**30,
+    ],
+)
+def test_plain_values(value):
+    found = there_and_back(value)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 4)])
+def test_tensors(dtype, shape):
+    tensor = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3).to(dtype)
+    found = there_and_back({"t": tensor, "view": tensor.mT if tensor.ndim > 1 else tensor})
+    assert found["t"].dtype == dtype
+    assert torch.equal(found["t"], tensor)
+    assert found["view"].shape == (tensor.mT if tensor.ndim > 1 else tensor).shape
+
+
+def test_nan_and_gradients_stay():
+    parameter = torch.nn.Parameter(torch.tensor([1.0, float("nan")]))
+    found = there_and_back(parameter)
+    assert found.requires_grad
+    assert found.isnan().tolist() == [False, True]
+
+
+def test_numpy_values_keep_their_types():
+    found = there_and_back([np.float32(0.5), np.int64(3), np.arange(3)])
+    assert [type(value) for value in found] == [np.float32, np.int64, np.ndarray]
+
+
+def test_other_types_show_as_they_would():
+    class Thing:
+        def __repr__(self):
+            return "a thing"
+
+    found = there_and_back([Thing()])[0]
+    assert isinstance(found, Unknown)
+    assert (type(found).__name__, repr(found)) == ("Thing", "a thing")
+    assert type(there_and_back(torch.Size([2, 3]))) is tuple
+
+
+def test_functions_go_only_one_way():
+    text = pack(call_function)
+    assert unpack(text, functions=True) is call_function
+    with pytest.raises(ValueError, match="no kind of value"):
+        unpack(text)
+    assert isinstance(there_and_back(print), Unknown), "a function of another package stays"
+
+
+def text_with(tree, arrays=None):
+    """A message with any text in the place of its JSON, and any bytes in that of its arrays."""
+    arrays = safetensors.torch.save({}) if arrays is None else arrays
+    return ".".join(base64.b64encode(part).decode() for part in (tree.encode(), arrays))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "a.b.c",
+        "ä.ö",
+        text_with("1").replace(".", " ."),
+        text_with("{"),
+        text_with("[1]"),
+        text_with('{"tensor": ["0", false]}'),
+        text_with('{"dtype": "load"}'),
+        text_with('{"dtype": "nothing"}'),
+        text_with('{"a": 1, "b": 2}'),
+        text_with('{"pickle": "gASVAAAA"}'),
+        text_with('{"dict": [[{"list": []}, 1]]}'),
+        text_with('{"list": [' * 5000 + "]}" * 5000),
+        text_with("1", b"\xff" * 8),
+        text_with("1", b"PK\x03\x04" + bytes(100)),
+        text_with("9" * 5000),
+    ],
+)
+def test_anything_else_is_refused(text):
+    with pytest.raises(ValueError, match="not"):
+        unpack(text)
+
+
+def test_arguments_are_changed_as_the_call_changed_them():
+    tensor, numbers, named = torch.ones(2), [1, 2], {"a": 1}
+    inner = torch.zeros(2)
+    give_back(
+        [tensor, numbers, named, (inner,)],
+        [torch.tensor([5.0, 6.0]), [1], {"b": 2}, (torch.ones(2),)],
+    )
+    assert tensor.tolist() == [5, 6]
+    assert numbers == [1]
+    assert named == {"b": 2}
+    assert inner.tolist() == [1, 1]

@@ -4,10 +4,14 @@
     solutions/dora/NN-name.ipynb    the same, executed, with outputs
     notebooks/dora/NN-name.ipynb    what a student receives: `nbgrader generate_assignment`
 
+    python scripts/release.py          execute the lessons whose text has changed
+    python scripts/release.py --all    execute every lesson, after a change of what they import
+
 A second call changes nothing. Work that would be overwritten stops it: answers in notebooks/,
 or edits in a solution's .ipynb that its .py does not have.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -84,6 +88,22 @@ def execute(notebook: NotebookNode) -> None:
     notebook.metadata["language_info"] = nbformat.from_dict(METADATA["language_info"])
 
 
+def is_made(text: Path) -> bool:
+    """Return whether a lesson's executed notebook is there and has the cells of its text.
+
+    Losses of a training and times differ from run to run, so what is made already is left alone.
+    """
+    solution = text.with_suffix(".ipynb")
+    if not solution.exists():
+        return False
+    expected, found = read_lesson(text).cells, nbformat.read(solution, as_version=4).cells
+    executed = [cell.execution_count for cell in found if cell.cell_type == "code"]
+    return executed == list(range(1, len(executed) + 1)) and all(
+        [cell[key] for cell in found] == [cell[key] for cell in expected]
+        for key in ("id", "cell_type", "source", "metadata")
+    )
+
+
 def with_stable_widgets(notebook: NotebookNode) -> NotebookNode:
     """Return the notebook with numbered instead of random widget ids."""
     state = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
@@ -141,8 +161,8 @@ def generate_assignment(folder: Path, *options: str) -> list[Path]:
     return sorted((folder / ASSIGNMENT).glob("*.ipynb"))
 
 
-def release() -> None:
-    """Make every notebook of the course."""
+def release(execute_all: bool = False) -> None:
+    """Make the notebooks of the course: those whose text has changed, or every one."""
     texts = sorted(SOLUTIONS.glob("*.py"))
     for text in texts:
         refuse_lost_edits(text, text.with_suffix(".ipynb"))
@@ -150,6 +170,8 @@ def release() -> None:
     for released in NOTEBOOKS.glob("*.ipynb"):
         refuse_students_work(released)
     for text in texts:
+        if is_made(text) and not execute_all:
+            continue
         print(f"executing {text.relative_to(ROOT)}")
         notebook = read_lesson(text)
         execute(notebook)
@@ -168,8 +190,10 @@ def release() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="execute every lesson")
     try:
-        release()
+        release(parser.parse_args().all)
     except (WorkWouldBeLost, UngradableTest) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:

@@ -54,6 +54,18 @@ def test_the_solution_was_executed_from_top_to_bottom_without_an_error(text):
     assert "stderr" not in {output.get("name") for output in outputs}
 
 
+@every_lesson
+def test_a_second_release_executes_nothing_and_an_edited_lesson_again(text, tmp_path):
+    assert release.is_made(text)
+    edited = tmp_path / text.name
+    edited.write_text(text.read_text().replace("import torch", "import torch  # edited", 1))
+    assert not release.is_made(edited), "there is no notebook"
+    shutil.copy(text.with_suffix(".ipynb"), tmp_path)
+    assert not release.is_made(edited)
+    shutil.copy(text, edited)
+    assert release.is_made(edited)
+
+
 @pytest.fixture(scope="module")
 def made_again(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")

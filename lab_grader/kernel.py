@@ -168,14 +168,13 @@ class Kernel:
         self, expression: str, on_output: Callable[[dict], None], seconds: float | None = None
     ) -> str:
         """Return how the value of an expression shows in the student's process."""
-        reply = self._execute("", {"value": expression}, on_output, seconds)
-        value = reply.get("user_expressions", {}).get("value", {})
-        if value.get("status") == "error":
-            raise RemoteError(str(value.get("ename"))[:100], str(value.get("evalue"))[:1000])
-        text = value.get("data", {}).get("text/plain")
-        if not isinstance(text, str):
-            raise RemoteError("NoAnswer", "the notebook's process gave no answer")
-        return text
+        match self._execute("", {"value": expression}, on_output, seconds):
+            case {"user_expressions": {"value": {"data": {"text/plain": str(text)}}}}:
+                return text
+            case {"user_expressions": {"value": {"ename": name, "evalue": why}}}:
+                raise RemoteError(str(name)[:100], str(why)[:1000])
+            case _:
+                raise RemoteError("NoAnswer", "the notebook's process gave no answer")
 
     def stop(self) -> None:
         """End the kernel, if there is one; the next call starts a new one."""
@@ -258,7 +257,10 @@ class Kernel:
                 self._busy = True
                 idle = message["content"]["execution_state"] == "idle"
             elif message["msg_type"] in ("stream", "display_data", "execute_result", "error"):
-                on_output(message)
+                try:
+                    on_output(message)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    self._die(f"its process sent something that is no output ({error!r})")
         if interrupted:
             raise TimedOut(f"it took more than {seconds:g} s")
         return reply

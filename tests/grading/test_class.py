@@ -179,6 +179,14 @@ CODE = {
         ),
         NOTHING,
     ),
+    "sends-no-messages": (
+        lambda: inside(
+            "session = get_ipython().kernel.session\nsend = session.send\n"
+            "session.send = lambda stream, kind, content=None, *a, **k: send(\n"
+            "    stream, kind, {'oh': 1} if kind == 'execute_reply' else content, *a, **k)"
+        ),
+        marks_without("recompose", "count-trainable"),
+    ),
     "zeroes-the-question": (
         lambda: (
             solutions()

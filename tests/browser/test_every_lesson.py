@@ -32,7 +32,7 @@ def test_no_lesson_is_left_out():
 def test_the_sliders_move_the_picture(open_lesson, name):
     sliders, needed = EXPLORERS[name]
     lesson = open_lesson(name)
-    for text in ("import", *needed, "_explorer("):
+    for text in ("from lab_utils import", *needed, "_explorer("):
         lesson.run(lesson.index(text))
     lesson.assert_fits()
     lesson.picture()
@@ -45,7 +45,7 @@ def test_the_sliders_move_the_picture(open_lesson, name):
 
 def test_a_training_shows_how_far_it_is(open_lesson):
     lesson = open_lesson("03-decomposition")
-    lesson.run(lesson.index("import"))
+    lesson.run(lesson.index("from lab_utils import"))
     lesson.start(lesson.index("train_and_evaluate("))
     bar = lesson.active.locator(".progress-bar").first
     bar.wait_for()
@@ -64,7 +64,8 @@ def test_no_output_is_wider_than_the_page(open_lesson, name):
     lesson = open_lesson(f"solved-{name}")
     pictures = 0
     for index, cell in enumerate(lesson.cells):
-        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        if kinds & {"image/png", "text/markdown"}:
             lesson.select(index)
             pictures += lesson.outputs.locator("img").count()
             lesson.assert_fits()

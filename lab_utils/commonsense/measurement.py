@@ -142,7 +142,9 @@ def measure(run: Run, machine: Machine) -> dict:
         model = add_peft_adapters(base, run.adapter_type, run.rank, run.seed, dtype)
         model.to(machine.device)
         batches = make_batches(rows.train, run.batch_size, run.epochs, run.seed)[: run.steps]
-        lora_a = [p.cpu() for name, p in trained(model).items() if "lora_A" in name]
+        # detached: a copy's graph would tie the parameter's gradient to the stream it was made on,
+        # and then steps on another stream can't be recorded
+        lora_a = [p.detach().cpu() for name, p in trained(model).items() if "lora_A" in name]
         pairing["lora_A"] = fingerprint(lora_a)
         pairing["batches"] = fingerprint(tensor for b in batches for tensor in b.tensors())
         with tqdm(total=len(batches), leave=False, disable=machine.jobs > 1, unit="step") as bar:
@@ -397,7 +399,9 @@ def table(summary: dict) -> str:
             "average",
             (per_cent(row["average"], row["average_standard_error"]) for row in methods),
         ),
-        line("time of a run", (f"{s:.1f} s" if s else "" for s in seconds)),
-        line("memory", (f"{m / 2**30:.2f} GiB" if m else "" for m in memory)),
     ]
+    if any(seconds):
+        lines.append(line("time of a run", (f"{s:.1f} s" if s else "" for s in seconds)))
+    if any(memory):
+        lines.append(line("memory", (f"{m / 2**30:.2f} GiB" if m else "" for m in memory)))
     return "\n".join(lines)

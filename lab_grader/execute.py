@@ -22,12 +22,11 @@ from nbformat.v4 import new_output
 from lab_grader.dependencies import needed
 from lab_grader.kernel import Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.remote import ReferenceInReach, RemoteObject
-from lab_grader.sandbox import Limits
+from lab_grader.sandbox import Limits, Sandbox, Unconfined
 from lab_grader.test_cells import Call, read_test_cell
 from lab_utils.checks.report import CheckFailed
 
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
-SUBMISSION_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,15 @@ def execute(job: Job) -> Result:
         NotATestCell, ReferenceInReach: the lesson cannot be graded; no student's doing.
     """
     result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
-    deadline = time.monotonic() + SUBMISSION_SECONDS
-    for hidden, chosen in _groups(job).items():
-        with Kernel(job.files, hidden, job.limits, job.sandbox) as kernel:
-            for name, indices in chosen.items():
-                _NotebookRun(kernel, job, name, indices, result, deadline).run()
+    deadline = time.monotonic() + job.limits.submission_seconds
+    groups = _groups(job)
+    everything = frozenset().union(*groups)
+    place = Sandbox(job.files, everything, job.limits) if job.sandbox else Unconfined(job.files)
+    with place:
+        for hidden, chosen in groups.items():
+            with Kernel(place, hidden, job.limits) as kernel:
+                for name, indices in chosen.items():
+                    _NotebookRun(kernel, job, name, indices, result, deadline).run()
     return result
 
 
@@ -179,7 +182,9 @@ class _NotebookRun:
         if self.deaths >= MOST_DEATHS:
             raise _GivenUp(f"the notebook's process had ended {MOST_DEATHS} times before")
         if time.monotonic() > self.deadline:
-            raise _GivenUp(f"the submission had taken more than {SUBMISSION_SECONDS} s before")
+            raise _GivenUp(
+                f"the submission had taken more than {self.limits.submission_seconds} s before"
+            )
 
     def _note_death(self, what: str, death: Died) -> None:
         """Bring a new kernel to where the old one was, without what ended it."""

@@ -6,34 +6,20 @@ die at any moment; then `Died` says why, and a new kernel starts with the next c
 
 import contextlib
 import json
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 import zmq
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
-from traitlets import Instance
 
-from lab_grader.masks import write_masks
-from lab_grader.sandbox import Limits
+from lab_grader.sandbox import START_SECONDS, Limits, Sandbox, Unconfined
 
-START_SECONDS = 120  # a busy machine takes its time to import PyTorch
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
 WATCH_SECONDS = 0.25
 
-# -P: a torch.py beside the notebook is not imported in place of torch. The folder comes last.
-ARGV = (
-    *(sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}"),
-    "--HistoryManager.enabled=False",
-    "--IPKernelApp.exec_lines=import sys, os; sys.path.append(os.getcwd()); del sys, os",
-)
 SHOWN = ("text/plain", "image/png", "image/jpeg")
 ANSWER = "__import__('lab_grader.inside').inside.answer(globals(), {question!r})"
 FRESH_START = "__import__('lab_grader.inside').inside.fresh_start()"
@@ -62,47 +48,25 @@ class RemoteError(Exception):
         self.remote_name = name
 
 
-class _OneKernelSpec(KernelSpecManager):
-    spec = Instance(KernelSpec)
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        return self.spec
-
-
 class Kernel:
     """A kernel in which certain files are hidden. Use it as a context manager.
 
     Args:
-        files: what the student handed in besides notebooks, by its path.
+        place: where it runs.
         hidden: files and folders of the lab that the student's code must not use.
         limits: what it may take.
-        sandbox: without it nothing is hidden, and the code runs with the caller's rights.
     """
 
-    def __init__(
-        self, files: dict[str, bytes], hidden: frozenset[str], limits: Limits, sandbox: bool = True
-    ) -> None:
-        self.files, self.hidden, self.limits, self.sandbox = files, hidden, limits, sandbox
+    def __init__(self, place: Sandbox | Unconfined, hidden: frozenset[str], limits: Limits) -> None:
+        self.place, self.hidden, self.limits = place, hidden, limits
         self._manager: KernelManager | None = None
         self._busy = False
 
     def __enter__(self) -> "Kernel":
-        self._folder = tempfile.TemporaryDirectory(prefix="lab-")
-        root = Path(self._folder.name)
-        self._given, masks = root / "given", root / "masks"
-        for folder in (root, self._given, masks):
-            folder.mkdir(mode=0o755, exist_ok=True)
-            folder.chmod(0o755)
-        self._masks = write_masks(self.hidden, masks)
-        for name, content in self.files.items():
-            path = self._given / name
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.write_bytes(content)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._folder.cleanup()
 
     def run(self, source: str) -> list[NotebookNode]:
         """Run a cell; return its outputs, an error that it raised among them."""
@@ -190,26 +154,11 @@ class Kernel:
         """Start the kernel, if there is none."""
         if self._manager is not None:
             return
-        metadata = {}
-        if self.sandbox:
-            config = {
-                "files": str(self._given),
-                "masks": self._masks,
-                "limits": self.limits.describe(),
-            }
-            metadata["kernel_provisioner"] = {"provisioner_name": "lab-sandbox", "config": config}
-        spec = KernelSpec(
-            argv=list(ARGV), language="python", interrupt_mode="message", metadata=metadata
-        )
         context = zmq.Context()
         context.setsockopt(zmq.MAXMSGSIZE, self.limits.message_bytes)
         context.setsockopt(zmq.RCVHWM, 16)
-        self._manager = KernelManager(
-            kernel_name="student",
-            kernel_spec_manager=_OneKernelSpec(spec=spec),
-            context=context,
-        )
-        self._manager.start_kernel(cwd=str(self._given))
+        self._manager = self.place.manager(self.hidden, context=context)
+        self._manager.start_kernel(cwd=str(self.place.given))
         self._client = self._manager.client()
         self._client.start_channels(stdin=False, hb=False)
         try:
@@ -285,22 +234,14 @@ class Kernel:
         if not self._manager.is_alive():
             why = "its process ended" + self._last_words()
             self._die(why, Died if self._busy else EndedBefore)
-        folder = getattr(self._manager.provisioner, "folder", None)
-        if folder and any(p.is_file() or p.is_dir() for p in (folder / "sockets").iterdir()):
-            self._die("it wrote into the folder of its sockets")  # which has no limit in size
-        used = 0
-        with contextlib.suppress(psutil.NoSuchProcess):
-            top = psutil.Process(self._manager.provisioner.pid)
-            for process in top.children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    used += process.memory_info().rss
-        if used > self.limits.memory_bytes:
+        if self.place.holds_foreign_files():
+            self._die("it wrote into the folder of its sockets")
+        if self.place.memory_bytes() > self.limits.memory_bytes:
             self._die(f"it took more than {self.limits.memory_bytes >> 20:,} MB of memory")
 
     def _last_words(self) -> str:
-        log = getattr(self._manager.provisioner, "folder", None)
-        text = (log / "stderr").read_bytes()[-500:].decode(errors="replace") if log else ""
-        return f" ({text.strip().splitlines()[-1]})" if text.strip() else ""
+        text = self.place.last_words()
+        return f" ({text})" if text else ""
 
     def _die(self, why: str, kind: type[Died] = Died) -> None:
         self.stop()

@@ -26,7 +26,7 @@ def hollow(source: str) -> str:
 def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
     """Write what stands in for some files and folders; return it by what it stands for."""
     masks = {}
-    for number, original in enumerate(sorted(hidden | _compiled(hidden))):
+    for number, original in enumerate(sorted(with_compiled(hidden))):
         mask = folder / f"{number}-{Path(original).name}"
         if Path(original).is_dir():
             mask.mkdir()
@@ -36,10 +36,10 @@ def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
     return masks
 
 
-def _compiled(hidden: frozenset[str]) -> frozenset[str]:
-    """Return the folders of compiled modules beside some files; they hold their code too."""
+def with_compiled(hidden: frozenset[str]) -> frozenset[str]:
+    """Return some files with the folders of compiled modules beside them, which hold their code."""
     folders = {Path(path).parent / "__pycache__" for path in hidden if path.endswith(".py")}
     for folder in folders:
         with contextlib.suppress(PermissionError):
             folder.mkdir(exist_ok=True)  # so that nothing can appear there later
-    return frozenset(str(folder) for folder in folders if folder.exists())
+    return hidden | {str(folder) for folder in folders if folder.exists()}

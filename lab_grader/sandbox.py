@@ -2,28 +2,46 @@
 
 The kernel sees the system and the lab read-only, and two folders of its own in memory; it has no
 network, no environment, and limits on everything that it could exhaust. It talks to the grader
-through sockets in one folder. No user is shared: as root each kernel gets a user id of its own,
+through sockets in one folder. No user is shared: as root each sandbox gets a user id of its own,
 otherwise a user namespace.
+
+A sandbox belongs to one submission, whose kernels run in it one after the other. Each is forked by
+a `fork_server`, hides other files, finds empty folders, and when it is stopped nothing that it
+started is left.
 """
 
+import asyncio
+import contextlib
+import json
 import os
 import random
+import select
 import shutil
 import site
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jupyter_client.provisioning import LocalProvisioner
-from traitlets import Dict, Unicode
+import psutil
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import KernelManager
+from jupyter_client.provisioning import KernelProvisionerBase
+from traitlets import Any as Anything
+from traitlets import Instance
 
 import lab_grader
 import lab_utils
+from lab_grader import fork_server
+from lab_grader.masks import with_compiled, write_masks
+
+START_SECONDS = 120  # a busy machine takes its time to import PyTorch
+STOP_SECONDS = 10
 
 MISSING = (
     "bubblewrap is not installed, so students' code cannot be kept apart from this machine. "
@@ -42,7 +60,7 @@ class Limits:
     address space, because PyTorch maps more than it touches."""
 
     cell_seconds: float = 30
-    kernel_seconds: int = 600
+    submission_seconds: int = 1800  # all of its kernels
     cpu_seconds: int = 300
     memory_bytes: int = 4 << 30
     processes: int = 128  # and threads
@@ -69,18 +87,17 @@ def check_available() -> None:
         )
 
 
-def _privileges() -> tuple[list[str], list[str], int | None]:
-    """Return bwrap's options, the command that gives up rights, and the user id, None if ours.
+def _privileges() -> tuple[list[str], int | None]:
+    """Return bwrap's options, and the user id that a kernel takes, None for its own.
 
     Root in a user namespace would still be root for the limit on processes and for the files
-    that are visible, so root becomes somebody else instead.
+    that are visible, so root becomes somebody else instead. In a user namespace the fork server
+    may mount, in the namespace; a kernel gives that up.
     """
     if os.geteuid() != 0:
         options = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
-        return options, [], None
-    uid = random.SystemRandom().randrange(2_000_000_000, 2_100_000_000)
-    drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
-    return [], [*drop, "--bounding-set=-all", "--no-new-privs"], uid
+        return [*options, "--cap-add", "CAP_SYS_ADMIN"], None
+    return [], random.SystemRandom().randrange(2_000_000_000, 2_100_000_000)
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -91,14 +108,6 @@ def _parents(path: str) -> Iterator[str]:
     for parent in reversed(Path(path).parents):
         if str(parent) != "/":
             yield from ("--perms", "0755", "--dir", str(parent))
-
-
-def _bind(path: str, source: str | None = None, writable: bool = False) -> list[str]:
-    return [*_parents(path), "--bind" if writable else "--ro-bind", source or path, path]
-
-
-def _memory_folder(path: str, size: int) -> list[str]:
-    return ["--perms", "1777", "--size", str(size), "--tmpfs", path]
 
 
 def _system() -> Iterator[str]:
@@ -112,7 +121,7 @@ def _system() -> Iterator[str]:
     needed = {"/usr", sys.base_prefix, sys.prefix, *site.getsitepackages(), *lab}
     for path in sorted(os.path.abspath(path) for path in needed):
         if path == "/usr" or not path.startswith("/usr/"):
-            yield from _bind(path)
+            yield from (*_parents(path), "--ro-bind", path, path)
 
 
 def _fonts() -> Iterator[str]:
@@ -121,80 +130,297 @@ def _fonts() -> Iterator[str]:
         yield from ("--ro-bind", str(path), f"/tmp/{path.name}")
 
 
-class SandboxProvisioner(LocalProvisioner):
-    """Starts a kernel in a sandbox of its own. See the module."""
+def _write_files(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_bytes(content)
 
-    files = Unicode(help="a folder whose contents the kernel finds in its working folder")
-    masks = Dict(help="what stands in for files and folders that the kernel must not see")
-    limits = Dict(help="the fields of Limits")
-    folder = None
-    stderr = None
 
-    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the command that starts the kernel within bubblewrap, and how to start it."""
-        options, drop_rights, uid = _privileges()
-        limits = Limits(**self.limits)
+class _OneKernelSpec(KernelSpecManager):
+    spec = Instance(KernelSpec)
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return self.spec
+
+
+def _manager(spec: KernelSpec, settings: dict[str, Any]) -> KernelManager:
+    return KernelManager(
+        kernel_name="student", kernel_spec_manager=_OneKernelSpec(spec=spec), **settings
+    )
+
+
+def _resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process and all below it."""
+    used = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        for process in (top, *top.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                used += process.memory_info().rss
+    return used
+
+
+class Unconfined:
+    """What stands in for a `Sandbox` where there is none: kernels with the caller's rights.
+
+    Nothing is hidden from them. Of their limits only those hold that the grader watches.
+
+    Args:
+        files: what the student handed in besides notebooks, by its path.
+    """
+
+    ARGV = (sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}")
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self._manager: KernelManager | None = None
+
+    def __enter__(self) -> "Unconfined":
+        self._folder = tempfile.TemporaryDirectory(prefix="lab-")
+        self.given = Path(self._folder.name)
+        _write_files(self.files, self.given)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def manager(self, hidden: frozenset[str], **settings: Any) -> KernelManager:
+        """Return the manager of a kernel, not started."""
+        argv = [*self.ARGV, *fork_server.SETTINGS]
+        spec = KernelSpec(argv=argv, language="python", interrupt_mode="message")
+        self._manager = _manager(spec, settings)
+        return self._manager
+
+    def holds_foreign_files(self) -> bool:
+        """Return False: its sockets are in no folder."""
+        return False
+
+    def memory_bytes(self) -> int:
+        """Return the resident memory of the kernel and all that it started."""
+        return _resident_bytes(self._manager.provisioner.pid)
+
+    def last_words(self) -> str:
+        """Return nothing: stderr is the caller's."""
+        return ""
+
+
+class Sandbox:
+    """Where the kernels of one submission run, one at a time. Use it as a context manager.
+
+    Args:
+        files: what the student handed in besides notebooks, by its path.
+        hidden: files and folders of the lab that some kernel here must not see.
+        limits: what a kernel may use.
+    """
+
+    def __init__(self, files: dict[str, bytes], hidden: frozenset[str], limits: Limits) -> None:
+        self.files, self.hidden, self.limits = files, hidden, limits
+        self._server: subprocess.Popen | None = None
+        self._runs = False  # a kernel, as far as it is known
+
+    def __enter__(self) -> "Sandbox":
         self.folder = Path(tempfile.mkdtemp(prefix="lab-"))
-        sockets = self.folder / "sockets"
-        sockets.mkdir(mode=0o700)
-        manager = self.parent
-        manager.transport, manager.ip, manager.cache_ports = "ipc", str(sockets / "k"), False
-        manager.connection_file = str(self.folder / "connection.json")
-        kwargs = await super().pre_launch(**kwargs)
-        os.chmod(self.folder, 0o711)
-        if uid is not None:
-            os.chown(sockets, uid, uid)
-            os.chown(manager.connection_file, uid, uid)
+        self.folder.chmod(0o711)
+        self._options, self._uid = _privileges()
+        self.given, masks, self.sockets = (self.folder / n for n in ("given", "masks", "sockets"))
+        for folder, mode in ((self.given, 0o755), (masks, 0o755), (self.sockets, 0o700)):
+            folder.mkdir()
+            folder.chmod(mode)
+        if self._uid is not None:
+            os.chown(self.sockets, self._uid, self._uid)
+        _write_files(self.files, self.given)
+        self._masks = {
+            original: f"{fork_server.MASKS}/{Path(mask).name}"
+            for original, mask in write_masks(self.hidden, masks).items()
+        }
+        self._start_server()  # it imports while the grader goes on
+        return self
 
-        start = 'cp -r /given/. .; exec "$@"'
-        kwargs["cmd"] = [
+    def __exit__(self, *_: object) -> None:
+        self._end_server()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def manager(self, hidden: frozenset[str], **settings: Any) -> KernelManager:
+        """Return the manager of a kernel, not started, which does not see some of the files."""
+        config = {"sandbox": self, "hidden": hidden}
+        provisioner = {"provisioner_name": "lab-sandbox", "config": config}
+        metadata = {"kernel_provisioner": provisioner}
+        spec = KernelSpec(argv=[], language="python", interrupt_mode="message", metadata=metadata)
+        return _manager(spec, settings)
+
+    def start_kernel(self, connection: dict[str, Any], hidden: frozenset[str]) -> None:
+        """Start a kernel.
+
+        Args:
+            connection: what its connection file says, with the sockets' folder as it is here.
+            hidden: which of the sandbox's hidden files it must not see.
+
+        Raises:
+            RuntimeError: it could not be started.
+        """
+        self.stop_kernel()  # one that ended by itself may have left something
+        if self._server is None:
+            self._start_server()
+        masks = {path: self._masks[path] for path in sorted(with_compiled(hidden))}
+        connection = connection | {"ip": f"{fork_server.SOCKETS}/{Path(connection['ip']).name}"}
+        order = {"connection": connection, "masks": masks, "uid": self._uid}
+        self._order(order | {"limits": self.limits.describe()}, "ready", START_SECONDS)
+        self._runs = True
+
+    def kernel_runs(self) -> bool:
+        """Return whether the kernel has not ended."""
+        if self._runs and (self._server.poll() is not None or self._said("", 0)):
+            self._runs = False
+        return self._runs
+
+    def stop_kernel(self) -> None:
+        """End the kernel and whatever it started, and empty the folder of its sockets."""
+        self._runs = False
+        if self._server is not None:
+            try:
+                self._order({}, "stopped", STOP_SECONDS)
+            except RuntimeError:
+                self._end_server()
+        for path in self.sockets.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def holds_foreign_files(self) -> bool:
+        """Return whether the kernel wrote into its sockets' folder, which has no limit in size."""
+        return any(path.is_file() or path.is_dir() for path in self.sockets.iterdir())
+
+    def memory_bytes(self) -> int:
+        """Return the resident memory of all processes in the sandbox."""
+        return _resident_bytes(self._server.pid) if self._server else 0
+
+    def last_words(self) -> str:
+        """Return the last line that was written to stderr."""
+        text = (self.folder / "stderr").read_bytes()[-500:].decode(errors="replace").strip()
+        return text.splitlines()[-1] if text else ""
+
+    def _order(self, order: dict[str, Any], answer: str, seconds: float) -> None:
+        try:
+            self._server.stdin.write(json.dumps(order).encode() + b"\n")
+            self._server.stdin.flush()
+        except BrokenPipeError as error:
+            self._end_server()
+            raise RuntimeError(f"the sandbox had ended: {self.last_words()}") from error
+        if not self._said(answer, seconds):
+            self._end_server()
+            raise RuntimeError(f"the sandbox gave no answer: {self.last_words()}")
+
+    def _said(self, answer: str, seconds: float) -> bool:
+        """Return whether the server says a word in time; the empty word stands for any."""
+        deadline = time.monotonic() + seconds
+        while True:
+            ready, _, _ = select.select(
+                [self._server.stdout], [], [], max(0, deadline - time.monotonic())
+            )
+            line = self._server.stdout.readline().decode().strip() if ready else ""
+            if not line:
+                return False
+            if line == answer or not answer:
+                return True
+
+    def _start_server(self) -> None:
+        limits = self.limits
+        command = [
             # both die with the grader, however it ends
             *("setpriv", "--pdeathsig", "KILL", "timeout", "--signal=KILL"),
-            *(str(limits.kernel_seconds), "bwrap", *options),
-            *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+            *(str(limits.submission_seconds), "bwrap", *self._options),
+            *("--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
             *("--unshare-cgroup-try", "--die-with-parent", "--new-session"),
             *("--proc", "/proc", "--dev", "/dev"),
-            *_memory_folder("/dev/shm", limits.scratch_bytes),
-            *_memory_folder("/tmp", limits.scratch_bytes),
-            *_memory_folder("/work-folder", limits.scratch_bytes),
+            *("--perms", "1777", "--tmpfs", "/dev/shm"),
+            *("--perms", "1777", "--tmpfs", "/tmp"),
+            *("--perms", "1777", "--dir", fork_server.WORK),
             *_system(),
-            *(option for path, mask in self.masks.items() for option in ("--ro-bind", mask, path)),
             *_fonts(),
-            *("--ro-bind", self.files, "/given"),
-            *_bind(str(sockets), writable=True),
-            *_bind(manager.connection_file),
+            *("--ro-bind", str(self.given), fork_server.GIVEN),
+            *("--ro-bind", str(self.folder / "masks"), fork_server.MASKS),
+            *("--bind", str(self.sockets), fork_server.SOCKETS),
             *("--remount-ro", "/dev", "--remount-ro", "/"),
-            *("--chdir", "/work-folder", "--clearenv"),
-            *self._environment(),
-            *("--", "sh", "-c", start, "sh", "prlimit"),
-            *(f"--as={2 * limits.memory_bytes}", f"--cpu={limits.cpu_seconds}", "--core=0"),
-            *(f"--nproc={limits.processes}", f"--fsize={limits.file_bytes}", "--nofile=512"),
-            *drop_rights,
-            *kwargs["cmd"],
+            *("--chdir", fork_server.WORK, "--clearenv"),
+            *_environment(),
+            # -P: not from the folder that it runs in
+            *("--", sys.executable, "-P", "-m", "lab_grader.fork_server"),
         ]
-        self.stderr = open(self.folder / "stderr", "wb")  # noqa: SIM115 closed in cleanup
-        kwargs["stdout"], kwargs["stderr"] = subprocess.DEVNULL, self.stderr
-        return kwargs
+        with open(self.folder / "stderr", "wb") as stderr:
+            self._server = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+            )
 
-    @staticmethod
-    def _environment() -> Iterator[str]:
-        values = {
-            "PATH": "/usr/bin:/bin",
-            "HOME": "/tmp",
-            "USER": "student",
-            "LANG": "C.UTF-8",
-            "IPYTHONDIR": "/tmp/ipython",
-            "MPLCONFIGDIR": "/tmp",
-            "OMP_NUM_THREADS": "1",
-            "NBGRADER_EXECUTION": "autograde",
-        }
-        for name, value in values.items():
-            yield from ("--setenv", name, value)
+    def _end_server(self) -> None:
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server.stdin.close()
+            self._server.stdout.close()
+            self._server = None
+
+
+def _environment() -> Iterator[str]:
+    values = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/tmp",
+        "USER": "student",
+        "LANG": "C.UTF-8",
+        "IPYTHONDIR": "/tmp/ipython",
+        "MPLCONFIGDIR": "/tmp",
+        "OMP_NUM_THREADS": "1",
+        "NBGRADER_EXECUTION": "autograde",
+    }
+    for name, value in values.items():
+        yield from ("--setenv", name, value)
+
+
+class SandboxProvisioner(KernelProvisionerBase):
+    """Starts a kernel in a `Sandbox`."""
+
+    sandbox = Instance(Sandbox)
+    hidden = Anything(help="which of the sandbox's hidden files the kernel must not see")
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a kernel."""
+        return self.sandbox.kernel_runs()
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Choose where the kernel's sockets are."""
+        manager = self.parent
+        manager.transport, manager.ip = "ipc", str(self.sandbox.sockets / "k")
+        manager.cache_ports = False
+        manager.connection_file = str(self.sandbox.folder / "connection.json")
+        manager.write_connection_file()
+        return await super().pre_launch(cmd=[], **kwargs)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
+        """Start the kernel."""
+        written = Path(self.parent.connection_file).read_text()
+        self.sandbox.start_kernel(json.loads(written), self.hidden)
+        return self.parent.get_connection_info()
+
+    async def poll(self) -> int | None:
+        """Return None while the kernel runs."""
+        return None if self.sandbox.kernel_runs() else 1
+
+    async def wait(self) -> int | None:
+        """Return once the kernel has ended."""
+        while self.sandbox.kernel_runs():
+            await asyncio.sleep(0.05)
+        return 1
+
+    async def send_signal(self, signum: int) -> None:
+        """End the kernel, whatever the signal: it is interrupted by a message, not by a signal."""
+        self.sandbox.stop_kernel()
+
+    async def kill(self, restart: bool = False) -> None:
+        """End the kernel."""
+        self.sandbox.stop_kernel()
+
+    async def terminate(self, restart: bool = False) -> None:
+        """End the kernel."""
+        self.sandbox.stop_kernel()
 
     async def cleanup(self, restart: bool = False) -> None:
-        """Remove the folder of the sockets."""
-        if self.stderr is not None:
-            self.stderr.close()
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        await super().cleanup(restart=restart)
+        """There is nothing to remove that the sandbox does not remove."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
+from nbformat.v4 import new_notebook
 
 from lab_grader.course import Course, Lesson, role_of
 
@@ -29,7 +29,8 @@ MOST_FILE_BYTES = 16 << 20
 MOST_FILES_BYTES = 64 << 20  # of all but the notebooks
 MOST_CELL_BYTES = 1 << 20
 MOST_CELLS = 2000
-NEW_CELL = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell}
+# What a cell has besides its id and text. The notebook that they make up is validated as a whole.
+NEW_CELL = {"code": {"outputs": [], "execution_count": None}, "markdown": {}, "raw": {}}
 
 
 class Unreadable(Exception):
@@ -209,7 +210,8 @@ def _mend(cells: list[dict], lesson: Lesson, submission: Submission) -> Notebook
         if grade_id is not None:
             known = "a copy of" if grade_id in lesson.graded else "an unknown cell"
             note(f"cell {index + 1} is {known} {grade_id}, and counts as the student's own")
-        made.append((None, NEW_CELL[kind](source, id=f"student-{index}")))
+        new = {"cell_type": kind, "id": f"student-{index}", "metadata": {}, "source": source}
+        made.append((None, nbformat.from_dict(new | NEW_CELL[kind])))
         attached = cell.get("attachments")
         if kind == "markdown" and attached:
             made[-1][1].attachments = attached

@@ -16,10 +16,10 @@ CONFIG = "2. PEFT: a configuration and a model"
 FILES = "4. PEFT's file format"
 SCORING = "5. Score a choice by its likelihood"
 
-# What does the exercises' work. It is not imported here: the bridge would load PEFT.
+# What does the exercises' work: the same for all three, so that one kernel grades them. It is not
+# imported here: the bridge would load PEFT.
 LAB = Path(lab_utils.__file__).parent
-REFERENCE_BRIDGE = (str(LAB / "peft_bridge.py"),)
-REFERENCE_SCORING = (str(LAB / "commonsense" / "scoring.py"),)
+REFERENCE = (str(LAB / "peft_bridge.py"), str(LAB / "commonsense" / "scoring.py"))
 
 PAPERS_LAYERS = ("down_proj", "k_proj", "q_proj", "up_proj", "v_proj")
 FIELDS = (
@@ -154,7 +154,7 @@ def _ask(make_config: Callable, use_dora: bool, rank: int | None = None) -> dict
     arguments = (use_dora,) if rank is None else (use_dora, rank)
     step = f"make_config{arguments}" if rank else f"make_config({use_dora})"
     # PEFT is what the student is to use here
-    return probe(ask_config, make_config, use_dora, rank, step=step, reference=())
+    return probe(ask_config, make_config, use_dora, rank, step=step, reference=REFERENCE)
 
 
 def ask_config(student: Callable, use_dora: bool, rank: int | None) -> dict | str:
@@ -304,7 +304,7 @@ def check_to_peft_state(
                 arrays,
                 prefix,
                 step=f'to_peft_state({"LoRALayer" if name == "lora" else "DoRALayer"}, "{prefix}")',
-                reference=REFERENCE_BRIDGE,
+                reference=REFERENCE,
             )
             if report.expect(
                 isinstance(found, dict),
@@ -446,7 +446,7 @@ def check_choice_accuracy(
                 [list(row) for row in scores],
                 list(answers),
                 step="choice_accuracy(scores, answers)",
-                reference=REFERENCE_SCORING,
+                reference=REFERENCE,
             )
             if not report.expect_number(found, "the accuracy"):
                 continue

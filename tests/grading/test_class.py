@@ -107,8 +107,7 @@ CODE = {
     ),
     "fills-the-disk": (
         lambda: inside(
-            "import glob\nfor n in range(10**6):\n"
-            "    open(glob.glob('/tmp/lab-*/sockets')[0] + f'/{n}', 'wb').write(bytes(10**6))"
+            "for n in range(10**6):\n    open(f'/sockets/{n}', 'wb').write(bytes(10**6))"
         ),
         marks_without("recompose"),
     ),

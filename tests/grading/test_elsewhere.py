@@ -22,6 +22,8 @@ from classroom import (
     solutions,
 )
 
+from lab_utils import decomposition
+
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 WRONG = {"recompose": "def recompose(magnitude, direction):\n    return magnitude + direction"}
 STUDENTS = {"right": ({}, marks_without()), "wrong": (WRONG, marks_without("recompose"))}
@@ -162,10 +164,13 @@ from lab_grader.sandbox import check_available
 assert os.geteuid() != 0
 check_available()
 spy = '''
-import os
-for path in ('/etc/shadow', 'SOURCE', '/proc/1/root/etc/passwd'):
+import glob, os
+others = set(glob.glob('/proc/[0-9]*')) - {f'/proc/{os.getpid()}'}
+assert len(others) == 1  # the fork server, from which nothing is hidden
+for path in ('/etc/shadow', 'SOURCE', *(f'{other}/rootREFERENCE' for other in others)):
     try: print('GOT', open(path).read()[:50])
     except OSError: print('refused')
+print('HOLLOW', 'not here while' in open('REFERENCE').read())
 for path in ('/mine', '/dev/mine', '/usr/mine'):
     try: open(path, 'w'); print('WROTE', path)
     except OSError: print('refused')
@@ -183,6 +188,7 @@ print(execute(Job({"01-mathematics": cells}, {})))
 def test_as_an_ordinary_user(tmp_path):
     """Without root a kernel lives in a user namespace; the same code, marks and walls."""
     program = GRADE_ONE.replace("SOURCE", str(release.SOLUTIONS / "01-mathematics.py"))
+    program = program.replace("REFERENCE", decomposition.__file__)
     command = [sys.executable, "-c", program]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if os.geteuid() == 0:
@@ -198,6 +204,7 @@ def test_as_an_ordinary_user(tmp_path):
     assert "weight = magnitude * direction" in done.stdout
     assert "CheckFailed" not in done.stdout
     assert done.stdout.count("refused") == 6
+    assert "HOLLOW True" in done.stdout
     assert "GOT" not in done.stdout
     assert "WROTE" not in done.stdout
 

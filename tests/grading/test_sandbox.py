@@ -1,0 +1,145 @@
+"""The walls between a student's code and everything else, and between one kernel and the next."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab_grader.kernel import Died, Kernel
+from lab_grader.sandbox import Limits, Sandbox
+from lab_utils import layers
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
+
+REFERENCE = frozenset([layers.__file__])
+LIMITS = Limits(cell_seconds=20)
+
+
+def printed(kernel, source):
+    """What a cell prints, or its error."""
+    outputs = kernel.run(source)
+    return "".join(o.get("text") or "\n".join(o.get("traceback", [])) for o in outputs).strip()
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox({"data/mine.txt": b"mine"}, REFERENCE, LIMITS) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def kernel(sandbox):
+    with Kernel(sandbox, REFERENCE, LIMITS) as kernel:
+        yield kernel
+
+
+def test_the_reference_is_hidden_from_a_kernel_and_not_from_the_next(sandbox):
+    read = f"print('lora_A' in open({layers.__file__!r}).read())"
+    shows = []
+    for hidden in (REFERENCE, frozenset(), REFERENCE):
+        with Kernel(sandbox, hidden, LIMITS) as kernel:
+            shows.append(printed(kernel, read.replace("lora_A", "kaiming_uniform_")))
+    assert shows == ["False", "True", "False"]
+
+
+def test_no_other_process_shows_what_is_hidden(kernel):
+    """The fork server's files are not masked, and its user may be the student's."""
+    said = printed(
+        kernel,
+        "import glob, os\n"
+        "for place in glob.glob('/proc/[0-9]*'):\n"
+        "    if place == f'/proc/{os.getpid()}': continue\n"
+        f"    for way in ('/root{layers.__file__}', '/mem', '/environ', '/fd/0'):\n"
+        "        try: open(place + way, 'rb').read(10); print('GOT', place + way)\n"
+        "        except OSError: print('refused')\n",
+    )
+    assert "GOT" not in said
+    assert said.count("refused") == 4  # of the fork server
+
+
+def test_a_kernel_has_no_rights_and_cannot_get_any(kernel):
+    said = printed(kernel, "print(open('/proc/self/status').read())")
+    rights = dict(line.split(":\t") for line in said.splitlines() if ":\t" in line)
+    assert {int(rights[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert rights["NoNewPrivs"] == "1"
+    assert set(rights["Uid"].split()).isdisjoint({"0", str(os.getuid())})
+    unmount = "import ctypes\nprint(ctypes.CDLL(None).umount2({!r}, 2))"
+    assert printed(kernel, unmount.format(layers.__file__.encode())) == "-1"
+    assert "lora_A = " not in printed(kernel, f"print(open({layers.__file__!r}).read())")
+
+
+def test_its_limits_are_those_that_were_asked_for(kernel):
+    said = printed(
+        kernel,
+        "import resource as r\nprint([r.getrlimit(w)[1] for w in (r.RLIMIT_AS, r.RLIMIT_CPU, "
+        "r.RLIMIT_NPROC, r.RLIMIT_FSIZE, r.RLIMIT_CORE)])",
+    )
+    asked = [2 * LIMITS.memory_bytes, LIMITS.cpu_seconds, LIMITS.processes, LIMITS.file_bytes, 0]
+    assert said == str(asked)
+
+
+@pytest.mark.parametrize("ends_by_itself", [False, True])
+def test_nothing_outlives_a_kernel(sandbox, ends_by_itself):
+    """Not a process that has left its group and session, not a file, not a changed variable."""
+    leave = (
+        "import os, sys, time\n"
+        "for folder in ('/tmp', '/dev/shm', '.'): open(f'{folder}/left', 'w').write('x')\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0: time.sleep(1000)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "import scipy; scipy.left = 1; os.environ['LEFT'] = '1'\n"
+        "print('left')"
+    )
+    look = (
+        "import os, scipy\n"
+        "seen = [os.path.exists(f'{f}/left') for f in ('/tmp', '/dev/shm', '.')]\n"
+        "names = [open(f'/proc/{p}/comm').read().strip() for p in os.listdir('/proc') "
+        "if p.isdigit()]\n"
+        "print(seen, hasattr(scipy, 'left'), 'LEFT' in os.environ, len(names), "
+        "open('data/mine.txt').read())"
+    )
+    with Kernel(sandbox, frozenset(), LIMITS) as kernel:
+        assert printed(kernel, leave) == "left"
+        assert printed(kernel, look) == "[True, True, True] True True 3 mine"
+        if ends_by_itself:
+            with pytest.raises(Died):
+                kernel.run("os._exit(0)")
+    with Kernel(sandbox, frozenset(), LIMITS) as kernel:
+        # the fork server and the kernel itself
+        assert printed(kernel, look) == "[False, False, False] False False 2 mine"
+
+
+def test_kernels_do_not_share_their_random_numbers(sandbox):
+    drawn = set()
+    for _ in range(2):
+        with Kernel(sandbox, frozenset(), LIMITS) as kernel:
+            draw = "import random, numpy\nprint(random.random(), numpy.random.rand())"
+            drawn.update(printed(kernel, draw).split())
+    assert len(drawn) == 4
+
+
+def test_a_sandbox_that_was_killed_starts_anew(sandbox):
+    with Kernel(sandbox, REFERENCE, LIMITS) as kernel:
+        assert printed(kernel, "print(1)") == "1"
+        subprocess.run(["pkill", "-KILL", "-P", str(sandbox._server.pid)], check=True)
+        with pytest.raises(Died, match="its process ended"):
+            kernel.run("print(2)")
+        assert printed(kernel, "print(3)") == "3"
+
+
+def test_the_fork_server_runs_in_a_sandbox_only():
+    """It ends every process that it may, which outside would be all of the user's."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lab_grader.fork_server"],
+        cwd=Path(layers.__file__).parents[1],
+        input=b"",  # no order, in case that it runs
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert b"it starts as the first of a sandbox" in done.stderr

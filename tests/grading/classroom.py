@@ -10,6 +10,8 @@ import nbformat
 import release
 from nbgrader.api import Gradebook
 
+from lab_grader.dependencies import needed
+
 LESSON = "01-mathematics"
 POINTS = {
     "decompose-rows": 2,
@@ -34,7 +36,8 @@ def make_course(folder, *settings, lessons=(LESSON,)):
     source = folder / "solutions" / "dora"
     source.mkdir(parents=True)
     for lesson in lessons:
-        shutil.copy(release.SOLUTIONS / f"{lesson}.ipynb", source)
+        for suffix in (".ipynb", ".py"):
+            shutil.copy(release.SOLUTIONS / f"{lesson}{suffix}", source)
     run(folder, "nbgrader", "generate_assignment", "dora")
     return folder
 
@@ -83,6 +86,22 @@ def solutions(lesson=LESSON):
     }
 
 
+def solutions_of(lessons):
+    """The solved exercises of several lessons, by `grade_id`."""
+    return {name: text for lesson in lessons for name, text in solutions(lesson).items()}
+
+
+def without_demonstrations(notebook):
+    """Leave out the code that no exercise needs: a grade does not depend on it, its time does."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    nbgrader = [cell.metadata.get("nbgrader", {}) for cell in code]
+    graded = {i for i, m in enumerate(nbgrader) if m.get("solution") or m.get("grade")}
+    kept = needed([(cell.source, cell.source) for cell in code], graded, set())
+    left_out = [cell for i, cell in enumerate(code) if i not in kept]
+    notebook.cells = [cell for cell in notebook.cells if cell not in left_out]
+    return notebook
+
+
 def cell_of(notebook, grade_id):
     (found,) = (
         cell
@@ -114,6 +133,19 @@ def marks(course, url=None):
             }
             for submission in gradebook.assignment_submissions("dora")
         }
+
+
+def told(course, student, lessons):
+    """What each graded cell of a student's notebooks says, and the errors that it ended with."""
+    found = {}
+    for lesson in lessons:
+        path = Path(course, "grading", "autograded", student, "dora", f"{lesson}.ipynb")
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade"):
+                text = "".join(o.get("text", "") for o in cell.outputs)
+                errors = [(o.ename, o.evalue) for o in cell.outputs if o.output_type == "error"]
+                found[cell.metadata.nbgrader.grade_id] = text, errors
+    return found
 
 
 def marks_without(*lost):

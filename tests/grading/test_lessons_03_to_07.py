@@ -1,11 +1,20 @@
-"""Stock nbgrader grades lessons 03 to 07, and a person marks the open question of 07."""
+"""Lessons 03 to 07, graded by stock nbgrader and by lab_grader; the open question by a person."""
 
-import subprocess
-import sys
+import shutil
 
 import nbformat
 import pytest
-import release
+from classroom import (
+    database,
+    folder_of,
+    grade,
+    make_course,
+    notebook_with,
+    run,
+    solutions_of,
+    told,
+    without_demonstrations,
+)
 from nbgrader.api import Gradebook
 
 LESSONS = (
@@ -51,21 +60,15 @@ OPEN = {"plan": 4}  # marked by hand
 ANSWER = "With alpha fixed, alpha / rank fell eightfold, so log the gradient norms first."
 
 
-def solutions():
-    """The solved exercise cells, by grade_id; to the open question, an answer of one's own."""
-    cells = {}
-    for lesson in LESSONS:
-        notebook = nbformat.read(release.SOLUTIONS / f"{lesson}.ipynb", as_version=4)
-        for cell in notebook.cells:
-            if cell.metadata.get("nbgrader", {}).get("solution"):
-                cells[cell.metadata.nbgrader.grade_id] = cell.source
-    return cells | {"plan": ANSWER}
+def right():
+    """The solved exercises, and to the open question an answer of one's own."""
+    return solutions_of(LESSONS) | {"plan": ANSWER}
 
 
 def half_right():
     """One property of each exercise wrong: an axis, the zeros, the freezing, the interval..."""
-    answers = solutions()
-    for grade_id, right, wrong in (
+    answers = right()
+    for grade_id, correct, wrong in (
         ("magnitude-change", "dim=norm_dim", "dim=1"),
         ("direction-change", ".clamp_min(1e-8)", ""),
         ("coupling", ".item()", ".item() ** 2"),
@@ -80,14 +83,14 @@ def half_right():
         ("lora-scaling", " if rank_stabilized else ", " if False else "),
         ("gradient-norms", "rank_stabilized=rank_stabilized", "rank_stabilized=False"),
     ):
-        assert right in answers[grade_id], right
-        answers[grade_id] = answers[grade_id].replace(right, wrong)
+        assert correct in answers[grade_id], correct
+        answers[grade_id] = answers[grade_id].replace(correct, wrong)
     return answers
 
 
 # What each student hands in, and the points that are lost.
 STUDENTS = {
-    "perfect": (solutions, {}),
+    "perfect": (right, {}),
     "blank": (dict, POINTS),
     "half-right": (
         half_right,
@@ -100,50 +103,25 @@ STUDENTS = {
 }
 
 
-def answered(lesson, answers):
-    """A released notebook with a student's answers in its exercise cells."""
-    notebook = nbformat.read(release.NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
-    for cell in notebook.cells:
-        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-        cell.source = answers.get(grade_id, cell.source)
-    return notebook
-
-
-def nbgrader(folder, *arguments):
-    """Call the command line as an instructor would; fail with what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nbgrader", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course folder in which the submissions were graded."""
-    folder = tmp_path_factory.mktemp("course")
-    (folder / "nbgrader_config.py").write_text((release.ROOT / "nbgrader_config.py").read_text())
-    source = folder / "solutions" / "dora"
-    source.mkdir(parents=True)
-    for lesson in LESSONS:
-        path = release.SOLUTIONS / f"{lesson}.ipynb"
-        (source / path.name).write_bytes(path.read_bytes())
-    nbgrader(folder, "generate_assignment", "dora")
+    """A course folder in which stock nbgrader graded the submissions.
+
+    They come without the demonstrations, which take minutes; that these run in an unsolved
+    notebook and in a solved one is tested elsewhere.
+    """
+    folder = make_course(tmp_path_factory.mktemp("course"), lessons=LESSONS)
     for student, (answers, _) in STUDENTS.items():
-        submission = folder / "grading" / "submitted" / student / "dora"
-        submission.mkdir(parents=True)
         for lesson in LESSONS:
-            nbformat.write(answered(lesson, answers()), submission / f"{lesson}.ipynb")
-    nbgrader(folder, "autograde", "dora")
+            path = folder_of(folder, student) / f"{lesson}.ipynb"
+            nbformat.write(without_demonstrations(notebook_with(answers(), lesson)), path)
+    run(folder, "nbgrader", "autograde", "dora")
     return folder
 
 
 @pytest.fixture
 def gradebook(course):
-    with Gradebook(f"sqlite:///{course / 'grading' / 'gradebook.db'}") as found:
+    with Gradebook(database(course)) as found:
         yield found
 
 
@@ -161,18 +139,18 @@ def test_marks_of_each_exercise(gradebook, student):
 
 def test_an_open_answer_waits_for_a_person_and_a_missing_one_gets_nothing(gradebook):
     for student in STUDENTS:
-        grade = gradebook.find_grade("plan", "07-rslora-challenge", "dora", student)
-        assert grade.needs_manual_grade == (student != "blank")
-        assert grade.auto_score == (0 if student == "blank" else None)
+        mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", student)
+        assert mark.needs_manual_grade == (student != "blank")
+        assert mark.auto_score == (0 if student == "blank" else None)
         submission = gradebook.find_submission("dora", student)
         assert submission.needs_manual_grade == (student != "blank")
 
 
 def test_marks_given_by_hand_count(gradebook):
-    grade = gradebook.find_grade("plan", "07-rslora-challenge", "dora", "half-right")
+    mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", "half-right")
     before = gradebook.find_submission("dora", "half-right").score
-    grade.manual_score = 2.5
-    grade.needs_manual_grade = False
+    mark.manual_score = 2.5
+    mark.needs_manual_grade = False
     gradebook.db.commit()
     assert gradebook.find_submission("dora", "half-right").score == before + 2.5
 
@@ -186,3 +164,15 @@ def test_the_marker_sees_the_rubric_and_the_student_does_not(course):
         assert secret not in released
     assert ANSWER in graded
     assert "One good answer" not in released
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
+def test_lab_grader_gives_the_same_marks_and_says_the_same(course):
+    stock = {student: told(course, student, LESSONS) for student in STUDENTS}
+    with Gradebook(database(course)) as gradebook:
+        scores = {s: gradebook.find_submission("dora", s).score for s in STUDENTS}
+    grade(course, "--no-feedback")
+    for student in STUDENTS:
+        assert told(course, student, LESSONS) == stock[student], student
+        with Gradebook(database(course)) as gradebook:
+            assert gradebook.find_submission("dora", student).score == scores[student]

@@ -3,12 +3,21 @@
 import csv
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import release
+from classroom import (
+    database,
+    grade,
+    hand_in,
+    make_course,
+    notebook_with,
+    run,
+    solutions_of,
+    told,
+)
 from nbgrader.api import Gradebook
 from nbgrader.validator import Validator
 
@@ -34,29 +43,23 @@ POINTS = {
 }
 
 
-def solutions():
-    """The solved exercise cells of all lessons, by grade_id."""
-    cells = {}
-    for lesson in LESSONS:
-        notebook = nbformat.read(release.SOLUTIONS / f"{lesson}.ipynb", as_version=4)
-        for cell in notebook.cells:
-            if cell.metadata.get("nbgrader", {}).get("solution"):
-                cells[cell.metadata.nbgrader.grade_id] = cell.source
-    return cells
+def right():
+    """The solved exercises of both lessons, by `grade_id`."""
+    return solutions_of(LESSONS)
 
 
 def replaced(grade_id, *pairs):
     """A solution with some text replaced: what a student got wrong."""
-    source = solutions()[grade_id]
-    for right, wrong in pairs:
-        assert right in source, right
-        source = source.replace(right, wrong)
+    source = right()[grade_id]
+    for correct, wrong in pairs:
+        assert correct in source, correct
+        source = source.replace(correct, wrong)
     return source
 
 
 def half_right():
     """Rows only, LoRA parameters only; a DoRA layer without axis, detach and dropout."""
-    return solutions() | {
+    return right() | {
         "decompose": replaced("decompose", ("dim=norm_dim", "dim=1")),
         "count-trainable": replaced("count-trainable", ('method == "dora"', "False")),
         "dora-layer": replaced(
@@ -71,7 +74,7 @@ def half_right():
 
 def wrong_axis():
     """Every norm over dimension 0, whatever is asked."""
-    return solutions() | {
+    return right() | {
         "decompose": replaced("decompose", ("dim=norm_dim", "dim=0")),
         "count-trainable": replaced("count-trainable", ("if norm_dim == 1", "if norm_dim == 2")),
         "dora-layer": replaced(
@@ -82,7 +85,7 @@ def wrong_axis():
 
 def crashing():
     """A syntax error in one exercise, an error at run time in another, an exit in a third."""
-    return solutions() | {
+    return right() | {
         "decompose": "def decompose(weight, norm_dim=1, eps=1e-8)\n    return weight, weight",
         "recompose": "def recompose(magnitude, direction):\n    raise SystemExit",
         "dora-layer": replaced("dora-layer", ("factor = self.factor()", "factor = self.norm()")),
@@ -91,7 +94,7 @@ def crashing():
 
 # What each student hands in, and the points that are lost.
 STUDENTS = {
-    "perfect": (solutions, {}),
+    "perfect": (right, {}),
     "blank": (dict, POINTS),
     "half-right": (
         half_right,
@@ -111,47 +114,15 @@ STUDENTS = {
 }
 
 
-def answered(lesson, answers):
-    """A released notebook with a student's answers in its exercise cells."""
-    notebook = nbformat.read(release.NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
-    for cell in notebook.cells:
-        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-        cell.source = answers.get(grade_id, cell.source)
-    return notebook
-
-
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course folder in which the five submissions were graded."""
-    folder = tmp_path_factory.mktemp("course")
-    (folder / "nbgrader_config.py").write_text((release.ROOT / "nbgrader_config.py").read_text())
-    source = folder / "solutions" / "dora"
-    source.mkdir(parents=True)
-    for lesson in LESSONS:
-        for suffix in (".ipynb", ".py"):
-            content = (release.SOLUTIONS / f"{lesson}{suffix}").read_bytes()
-            (source / f"{lesson}{suffix}").write_bytes(content)
-    nbgrader(folder, "generate_assignment", "dora")
+    folder = make_course(tmp_path_factory.mktemp("course"), lessons=LESSONS)
     for student, (answers, _) in STUDENTS.items():
-        submission = folder / "grading" / "submitted" / student / "dora"
-        submission.mkdir(parents=True)
         for lesson in LESSONS:
-            nbformat.write(answered(lesson, answers()), submission / f"{lesson}.ipynb")
-    nbgrader(folder, "autograde", "dora")
+            hand_in(folder, student, answers(), lesson)
+    run(folder, "nbgrader", "autograde", "dora")
     return folder
-
-
-def nbgrader(folder, *arguments):
-    """Call the command line as an instructor would; fail with what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nbgrader", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
 
 
 def test_the_release_holds_notebooks_only(course):
@@ -163,7 +134,7 @@ def test_the_release_holds_notebooks_only(course):
 def test_marks_of_each_exercise(course, student):
     lost = STUDENTS[student][1]
     expected = {grade_id: 0 if grade_id in lost else p for grade_id, p in POINTS.items()}
-    with Gradebook(f"sqlite:///{course / 'grading' / 'gradebook.db'}") as gradebook:
+    with Gradebook(database(course)) as gradebook:
         submission = gradebook.find_submission("dora", student)
         grades = [grade for notebook in submission.notebooks for grade in notebook.grades]
         assert {grade.name: grade.max_score for grade in grades} == POINTS
@@ -172,7 +143,7 @@ def test_marks_of_each_exercise(course, student):
 
 
 def test_feedback_names_the_mistakes(course):
-    nbgrader(course, "generate_feedback", "dora")
+    run(course, "nbgrader", "generate_feedback", "dora")
     page = course / "grading" / "feedback" / "wrong-axis" / "dora" / "02-from-scratch.html"
     assert "Known mistake: norm over the wrong axis." in page.read_text()
     blank = course / "grading" / "feedback" / "blank" / "dora" / "01-mathematics.html"
@@ -180,7 +151,7 @@ def test_feedback_names_the_mistakes(course):
 
 
 def test_export(course):
-    nbgrader(course, "export", "--to", "grades.csv")
+    run(course, "nbgrader", "export", "--to", "grades.csv")
     with open(course / "grades.csv", newline="") as file:
         scores = {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)}
     total = sum(POINTS.values())
@@ -200,7 +171,7 @@ def test_nothing_of_a_students_code_or_mark_is_tracked_by_git():
 def test_validate(tmp_path, student, failing):
     """What the Validate button does. (The command exits with 0 whatever it finds.)"""
     path = tmp_path / "01-mathematics.ipynb"
-    nbformat.write(answered("01-mathematics", STUDENTS[student][0]()), path)
+    nbformat.write(notebook_with(STUDENTS[student][0]()), path)
     result = Validator().validate(str(path))
     assert len(result.get("failed", [])) == failing
     assert "changed" not in result
@@ -209,49 +180,28 @@ def test_validate(tmp_path, student, failing):
 def test_a_deleted_test_cell_comes_back_and_a_shadowing_file_is_not_graded(course):
     submission = course / "grading" / "submitted" / "deleter" / "dora"
     submission.mkdir(parents=True)
-    notebook = answered("01-mathematics", solutions() | {"decompose": "decompose = None"})
+    notebook = notebook_with(right() | {"decompose": "decompose = None"})
     notebook.cells = [
         cell
         for cell in notebook.cells
         if cell.metadata.get("nbgrader", {}).get("grade_id") != "decompose-rows"
     ]
     nbformat.write(notebook, submission / "01-mathematics.ipynb")
-    nbformat.write(answered("02-from-scratch", {}), submission / "02-from-scratch.ipynb")
+    nbformat.write(notebook_with({}, "02-from-scratch"), submission / "02-from-scratch.ipynb")
     Path(submission, "torch.py").write_text("raise SystemExit")
-    nbgrader(course, "autograde", "dora", "--student", "deleter")
-    with Gradebook(f"sqlite:///{course / 'grading' / 'gradebook.db'}") as gradebook:
+    run(course, "nbgrader", "autograde", "dora", "--student", "deleter")
+    with Gradebook(database(course)) as gradebook:
         found = gradebook.find_submission_notebook("01-mathematics", "dora", "deleter")
         scores = {grade.name: grade.auto_score for grade in found.grades}
     assert scores["decompose-rows"] == 0
     assert scores["recompose-test"] == 2
 
 
-def told(course, student):
-    """What each test cell of a graded submission says, and whether it failed."""
-    found = {}
-    for lesson in LESSONS:
-        path = course / "grading" / "autograded" / student / "dora" / f"{lesson}.ipynb"
-        for cell in nbformat.read(path, as_version=4).cells:
-            if cell.metadata.get("nbgrader", {}).get("grade"):
-                text = "".join(o.get("text", "") for o in cell.outputs)
-                errors = [(o.ename, o.evalue) for o in cell.outputs if o.output_type == "error"]
-                found[cell.metadata.nbgrader.grade_id] = text, errors
-    return found
-
-
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 def test_lab_grader_gives_the_same_marks_and_says_the_same(course):
     """The checks run outside the student's process there, and inside of it here."""
-    stock = {student: told(course, student) for student in STUDENTS}
-    students = ("--students", *STUDENTS)
-    done = subprocess.run(
-        [sys.executable, "-m", "lab_grader", "grade", "dora", "--jobs", "2", *students],
-        cwd=course,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
+    stock = {student: told(course, student, LESSONS) for student in STUDENTS}
+    grade(course, "--students", *STUDENTS)
     for student in STUDENTS:
         test_marks_of_each_exercise(course, student)
-        assert told(course, student) == stock[student], student
+        assert told(course, student, LESSONS) == stock[student], student

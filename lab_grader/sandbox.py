@@ -41,7 +41,6 @@ from lab_grader import fork_server
 from lab_grader.masks import with_compiled, write_masks
 
 START_SECONDS = 120  # a busy machine takes its time to import PyTorch
-STOP_SECONDS = 10
 
 MISSING = (
     "bubblewrap is not installed, so students' code cannot be kept apart from this machine. "
@@ -218,6 +217,7 @@ class Sandbox:
         self.files, self.hidden, self.limits = files, hidden, limits
         self._server: subprocess.Popen | None = None
         self._runs = False  # a kernel, as far as it is known
+        self._said_before = 0  # bytes in the file of stderr
 
     def __enter__(self) -> "Sandbox":
         self.folder = Path(tempfile.mkdtemp(prefix="lab-"))
@@ -265,7 +265,8 @@ class Sandbox:
         masks = {path: self._masks[path] for path in sorted(with_compiled(hidden))}
         connection = connection | {"ip": f"{fork_server.SOCKETS}/{Path(connection['ip']).name}"}
         order = {"connection": connection, "masks": masks, "uid": self._uid}
-        self._order(order | {"limits": self.limits.describe()}, "ready", START_SECONDS)
+        self._said_before = (self.folder / "stderr").stat().st_size
+        self._order(order | {"limits": self.limits.describe()}, "ready")
         self._runs = True
 
     def kernel_runs(self) -> bool:
@@ -279,7 +280,7 @@ class Sandbox:
         self._runs = False
         if self._server is not None:
             try:
-                self._order({}, "stopped", STOP_SECONDS)
+                self._order({}, "stopped")
             except RuntimeError:
                 self._end_server()
         for path in self.sockets.iterdir():
@@ -294,18 +295,19 @@ class Sandbox:
         return _resident_bytes(self._server.pid) if self._server else 0
 
     def last_words(self) -> str:
-        """Return the last line that was written to stderr."""
-        text = (self.folder / "stderr").read_bytes()[-500:].decode(errors="replace").strip()
+        """Return the last line that the kernel wrote to stderr."""
+        written = (self.folder / "stderr").read_bytes()[self._said_before :]
+        text = written[-500:].decode(errors="replace").strip()
         return text.splitlines()[-1] if text else ""
 
-    def _order(self, order: dict[str, Any], answer: str, seconds: float) -> None:
+    def _order(self, order: dict[str, Any], answer: str) -> None:
         try:
             self._server.stdin.write(json.dumps(order).encode() + b"\n")
             self._server.stdin.flush()
         except BrokenPipeError as error:
             self._end_server()
             raise RuntimeError(f"the sandbox had ended: {self.last_words()}") from error
-        if not self._said(answer, seconds):
+        if not self._said(answer, START_SECONDS):  # it may be importing still
             self._end_server()
             raise RuntimeError(f"the sandbox gave no answer: {self.last_words()}")
 

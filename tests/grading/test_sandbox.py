@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,8 @@ def test_a_sandbox_that_was_killed_starts_anew(sandbox):
     with Kernel(sandbox, REFERENCE, LIMITS) as kernel:
         assert printed(kernel, "print(1)") == "1"
         subprocess.run(["pkill", "-KILL", "-P", str(sandbox._server.pid)], check=True)
+        while sandbox.kernel_runs():
+            time.sleep(0.01)
         with pytest.raises(Died, match="its process ended"):
             kernel.run("print(2)")
         assert printed(kernel, "print(3)") == "3"

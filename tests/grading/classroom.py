@@ -26,8 +26,8 @@ EXERCISES = {
 }
 
 
-def make_course(folder, *settings, lessons=(LESSON,)):
-    """Make a course of some lessons with the project's own configuration, and release it."""
+def write_course(folder, *settings, lessons=(LESSON,)):
+    """Make a course of some lessons with the project's own configuration."""
     text = (release.ROOT / "nbgrader_config.py").read_text()
     folder.mkdir(exist_ok=True)
     (folder / "nbgrader_config.py").write_text("\n".join([text, *settings, ""]))
@@ -35,7 +35,12 @@ def make_course(folder, *settings, lessons=(LESSON,)):
     source.mkdir(parents=True)
     for lesson in lessons:
         shutil.copy(release.SOLUTIONS / f"{lesson}.ipynb", source)
-    run(folder, "nbgrader", "generate_assignment", "dora")
+    return folder
+
+
+def make_course(folder, *settings, lessons=(LESSON,)):
+    """Make a course as `write_course` does, and release it."""
+    run(write_course(folder, *settings, lessons=lessons), "nbgrader", "generate_assignment", "dora")
     return folder
 
 

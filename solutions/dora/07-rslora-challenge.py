@@ -602,9 +602,11 @@ if torch.cuda.is_available():  # the lessons use the CPU; your own runs may not 
 print("done")
 
 # %% [markdown]
-# ## How far you are
+# ## Your summary
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson. To
+# keep the page, right-click it, choose *Create New View for Cell Output*, and print that view
+# (Ctrl+P). `print(progress.summary())` gives it as plain text.
 
 # %%
-progress.overview()
+progress.summary()

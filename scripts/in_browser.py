@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,22 +33,67 @@ VIEWPORT = {"width": 1280, "height": 900}
 EXPOSE = "--LabApp.expose_app_in_browser=True"
 
 
-def make_lab() -> list[str]:
-    """Return what the Makefile's `lab` hands to `jupyter`, without ARGS."""
-    makefile = (ROOT / "Makefile").read_text()
-    return re.search(r"^lab:.*\n\t\$\(BIN\)/jupyter (.*) \$\(ARGS\)$", makefile, re.M)[1].split()
+# What stands below the active cell and cannot be read: texts whose contrast to what is behind them
+# is below 4.5, the least that the Web Content Accessibility Guidelines (1.4.3) allow, and pictures
+# without a background of their own. Contrast and luminance are as defined there.
+UNREADABLE = r"""async () => {
+    const numbers = colour => colour.match(/[\d.]+/g).map(Number);
+    const linear = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const luminance = colour => {
+        const [r, g, b] = colour.map(value => linear(value / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = element => {
+        for (let it = element; it; it = it.parentElement) {
+            const [r, g, b, opacity = 1] = numbers(getComputedStyle(it).backgroundColor);
+            if (opacity > 0.5) return [r, g, b];
+        }
+        return [255, 255, 255];
+    };
+    const contrast = element => {
+        const colour = numbers(getComputedStyle(element).color).slice(0, 3);
+        const [text, paper] = [luminance(colour), luminance(behind(element))];
+        return (Math.max(text, paper) + 0.05) / (Math.min(text, paper) + 0.05);
+    };
+    const opaque = async picture => {
+        await picture.decode();
+        const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+        canvas.drawImage(picture, 0, 0);
+        return canvas.getImageData(0, 0, 1, 1).data[3] === 255;
+    };
+    const found = [];
+    for (const output of document.querySelectorAll('.jp-mod-active .jp-OutputArea-output')) {
+        const texts = document.createTreeWalker(output, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            const text = texts.currentNode.data.trim(), element = texts.currentNode.parentElement;
+            const shown = text && element.getClientRects().length;
+            if (shown && contrast(element) < 4.5) found.push(text);
+        }
+        for (const picture of output.querySelectorAll('img')) {
+            if (!await opaque(picture)) found.push(picture.alt);
+        }
+    }
+    return found;
+}"""
+
+
+def make_lab() -> tuple[str, list[str]]:
+    """Return where the Makefile's `lab` calls `jupyter`, and what it hands it, without ARGS."""
+    recipe = r'^lab:.*\n\tcd (\S+) && "\S+/jupyter" (.*) \$\(ARGS\)$'
+    folder, arguments = re.search(recipe, (ROOT / "Makefile").read_text(), re.M).groups()
+    return folder, arguments.split()
 
 
 @contextmanager
-def serve(folder: Path, command: Sequence[str], *options: str) -> Iterator[tuple[str, str]]:
-    """Run `jupyter COMMAND` of this Python in a folder; yield the server's address and token."""
+def serve(folder: Path, *arguments: str) -> Iterator[tuple[str, str]]:
+    """Run this Python's `jupyter ARGUMENTS` in a folder; yield the server's address and token."""
     bin_first = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as the Makefile has it
     with tempfile.TemporaryDirectory(prefix="jupyter-") as config:
         log = Path(config, "log.txt")
-        arguments = [*command, "--no-browser", "--port=0", "--allow-root", *options]
+        options = ["--no-browser", "--port=0", "--allow-root"]
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "jupyter", *arguments],
+                [sys.executable, "-m", "jupyter", *arguments, *options],
                 cwd=folder,
                 env=os.environ | {"JUPYTER_CONFIG_DIR": config, "PATH": bin_first},
                 stderr=stderr,
@@ -227,6 +272,21 @@ class Lesson:
             scrolled, seen = output.evaluate("it => [it.scrollWidth, it.clientWidth]")
             assert scrolled <= seen, f"{name!r} is {scrolled} px wide; the page has {seen}"
             assert "Error displaying widget" not in output.inner_text()
+
+    def use_theme(self, name):
+        """Choose JupyterLab's theme, `"JupyterLab Light"` or `"JupyterLab Dark"`.
+
+        The server remembers it for all who come later.
+        """
+        self.page.evaluate(
+            "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name
+        )
+        self.page.locator(f'body[data-jp-theme-name="{name}"]').wait_for(state="attached")
+
+    def assert_readable(self):
+        """Fail if something below the active cell cannot be read in this theme."""
+        unreadable = self.page.evaluate(UNREADABLE)
+        assert not unreadable, f"on this background one cannot read {unreadable}"
 
     def shut_down(self):
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")

@@ -8,14 +8,14 @@ import pytest
 
 @pytest.fixture(scope="session")
 def start_lab():
-    """A function that runs the Makefile's `lab`, or another `jupyter` command, in a folder.
+    """A function that does in a folder what the Makefile's `lab` does.
 
     It returns the server's address and token. Servers stop when the tests end.
     """
     with ExitStack() as servers:
 
-        def start(folder, *options, command=None):
-            command = command or in_browser.make_lab()
-            return servers.enter_context(in_browser.serve(folder, command, *options))
+        def start(folder, *options):
+            where, arguments = in_browser.make_lab()
+            return servers.enter_context(in_browser.serve(folder / where, *arguments, *options))
 
         yield start

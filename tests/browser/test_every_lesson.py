@@ -15,6 +15,7 @@ EXPLORERS = {
     "06-peft-and-commonsense": (1, []),
     "07-rslora-challenge": (2, []),
 }
+THEMES = ("JupyterLab Dark", "JupyterLab Light")  # the last one is the default again
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,6 +42,9 @@ def test_the_sliders_move_the_picture(open_lesson, name):
     for handle in handles:
         lesson.move(handle)
     lesson.assert_fits()
+    for theme in THEMES:
+        lesson.use_theme(theme)
+        lesson.assert_readable()
 
 
 def test_a_training_shows_how_far_it_is(open_lesson):
@@ -55,18 +59,21 @@ def test_a_training_shows_how_far_it_is(open_lesson):
             return bar.clientWidth > bar.parentElement.clientWidth / 10;
         }"""
     )
-    assert "full," in lesson.active.locator(".jupyter-widgets").first.inner_text()
+    assert "full fine-tuning," in lesson.active.locator(".jupyter-widgets").first.inner_text()
     assert not lesson.outputs.filter(has_text="Error displaying widget").count()
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_no_output_is_wider_than_the_page(open_lesson, name):
+def test_every_output_fits_the_page_and_is_readable_in_light_and_dark(open_lesson, name):
     lesson = open_lesson(f"solved-{name}")
     pictures = 0
     for index, cell in enumerate(lesson.cells):
         kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-        if kinds & {"image/png", "text/markdown"}:
+        if kinds & {"image/png", "text/html", "text/markdown"}:
             lesson.select(index)
             pictures += lesson.outputs.locator("img").count()
             lesson.assert_fits()
+            for theme in THEMES:
+                lesson.use_theme(theme)
+                lesson.assert_readable()
     assert pictures

@@ -3,6 +3,7 @@
 import shutil
 
 import classroom
+import in_browser
 import pytest
 import release
 
@@ -92,9 +93,14 @@ def course(tmp_path_factory):
     return classroom.write_course(tmp_path_factory.mktemp("term") / "course", lessons=[LESSON])
 
 
-def test_release_grade_and_mark_by_hand(context, start_lab, course):
+@pytest.fixture(scope="module")
+def server(chromium, course):
+    with in_browser.serve(course, "lab") as address:
+        yield address
+
+
+def test_release_grade_and_mark_by_hand(context, server, course):
     context.route("https://**/mathjax/**", lambda route: route.fulfill(body=MATHJAX))
-    server = start_lab(course, command=["lab"])
 
     formgrader = Formgrader(context, server)
     assert formgrader.row("dora")[0].strip() == "dora"

@@ -414,7 +414,7 @@ for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
         )
 for stabilized in (False, True):
     gap = comparison.paired_difference(chosen["lora", stabilized], chosen["dora", stabilized])
-    print(f"each at its best rate, {plots.RULES[stabilized]}: {gap}")
+    print(f"\neach at its best rate, {plots.RULES[stabilized]}:\n{gap}")
 
 # %% [markdown]
 # A column of `lora_B` that grows too far makes LoRA's weight too large; DoRA divides by the norm of

@@ -278,9 +278,17 @@ class Lesson:
 
         The server remembers it for all who come later.
         """
-        self.page.evaluate(
-            "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name
-        )
+        body = self.page.locator("body")
+        if body.get_attribute("data-jp-theme-name") == name:
+            return
+        # A choice before the last one is stored would upset JupyterLab.
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "PUT" and "settings" in answer.url
+        ):
+            self.page.evaluate(
+                "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})",
+                name,
+            )
         self.page.locator(f'body[data-jp-theme-name="{name}"]').wait_for(state="attached")
 
     def assert_readable(self):

@@ -70,7 +70,9 @@ class Summary:
     day: date
 
     def __str__(self) -> str:
-        rows = "\n".join(f"  {row.name}: {_points(row)}; {_state(row)}" for row in self.lessons)
+        rows = "\n".join(
+            f"  {row.name}: {_points(row)} points; {_state(row)}" for row in self.lessons
+        )
         sentences = [fill(sentence, 88) for sentence in self._sentences()]
         return "\n\n".join([self._title(), rows, *sentences])
 
@@ -78,17 +80,18 @@ class Summary:
 
     def _repr_html_(self) -> str:
         left = 'style="text-align: left"'
+        line = 'style="text-align: left; white-space: nowrap"'
+        heads = "".join(f"<th {left}>{name}</th>" for name in ("lesson", "exercises", "points"))
         rows = "".join(
-            f"<tr><td {left}>{escape(row.name)}</td><td {left}>{escape(_state(row))}</td>"
-            f"<td>{_points(row)}</td></tr>"
+            f"<tr><td {line}>{escape(row.name)}</td><td {left}>{escape(_state(row))}</td>"
+            f"<td {line}>{_points(row)}</td></tr>"
             for row in self.lessons
         )
         return (
             '<div style="max-width: 50em; border: 2px solid; border-radius: 6px; '
             'padding: 1em 2em; break-inside: avoid">'
             f'<p style="font-size: 150%; font-weight: bold">{self._title()}</p>'
-            f"<table><thead><tr><th {left}>lesson</th><th {left}>exercises</th><th>checks</th></tr>"
-            f"</thead><tbody>{rows}</tbody></table>"
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
             + "".join(f"<p>{escape(sentence)}</p>" for sentence in self._sentences())
             + "</div>"
         )
@@ -113,7 +116,7 @@ class Summary:
 
 
 def _points(lesson: Lesson) -> str:
-    return f"{lesson.points:g} of {lesson.most:g} points"
+    return f"{lesson.points:g} of {lesson.most:g}"
 
 
 def _state(lesson: Lesson, code: str = "") -> str:

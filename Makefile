@@ -10,18 +10,20 @@ export PYTHON
 # nbgrader calls `alembic` by its name, in JupyterLab's Formgrader too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lab test release bench grade bench-grading
+.PHONY: help lab test release pictures bench grade bench-grading
 
 help:
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make test     run every test and every lesson"
 	@echo "make release  remake solutions/*.ipynb and notebooks/ from solutions/*.py"
+	@echo "make pictures take the README's pictures of the running lab, in Chromium"
 	@echo "make bench    execute every lesson, and print how long its cells take"
 	@echo "make grade    grade what lies in grading/submitted; ARGS=--help says more"
 	@echo "make bench-grading  time it against stock nbgrader, on a class that it makes up"
 
+# In the lessons' folder: from here, nbgrader would complain that its course lies outside.
 lab: .venv/lab.stamp
-	$(BIN)/jupyter lab notebooks/dora --ServerApp.ip=127.0.0.1 $(ARGS)
+	cd notebooks/dora && "$(CURDIR)/$(BIN)/jupyter" lab --ServerApp.ip=127.0.0.1 $(ARGS)
 
 # One thread each: two workers with kernels of two threads each slow each other down.
 test: export OMP_NUM_THREADS = 1
@@ -31,6 +33,9 @@ test: .venv/test.stamp
 
 release: .venv/grading.stamp
 	$(BIN)/python scripts/release.py $(ARGS)
+
+pictures: .venv/test.stamp
+	$(BIN)/python scripts/pictures.py
 
 bench: .venv/test.stamp
 	$(BIN)/python benchmarks/lessons.py

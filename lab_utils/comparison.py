@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from scipy import stats
 from tqdm.auto import tqdm
 
-from lab_utils.training import Settings, train_and_evaluate
+from lab_utils.training import NAMES, Settings, train_and_evaluate
 
 SETTINGS = tuple(Settings.__dataclass_fields__)
 RESULTS = Path(__file__).parent / "results"
@@ -220,22 +220,21 @@ class PairedDifference:
     confidence: float
 
     def __str__(self) -> str:
-        """Say what follows, and no more than that."""
-        interval = (
-            f"{self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f}, "
-            f"{self.seeds} paired seeds"
+        """Say in two lines what was found and what follows, and no more than that."""
+        other, baseline = NAMES[self.other], NAMES[self.baseline]
+        found = (
+            f"{other} minus {baseline}: {self.mean:+.4f} ({self.confidence:.0%} interval "
+            f"{self.low:+.4f} to {self.high:+.4f}, {self.seeds} paired seeds)."
         )
         if self.low <= 0 <= self.high:
             return (
-                f"{self.other} minus {self.baseline}: {self.mean:+.4f} ({interval}). The interval "
-                "holds zero: these runs do not show which of the two ends lower."
+                f"{found}\nThe interval holds zero: these runs do not show which of the two ends "
+                "lower."
             )
-        lower, higher = (
-            (self.other, self.baseline) if self.mean < 0 else (self.baseline, self.other)
-        )
+        lower, higher = (other, baseline) if self.mean < 0 else (baseline, other)
         return (
-            f"{self.other} minus {self.baseline}: {self.mean:+.4f} ({interval}). {lower} ends "
-            f"lower than {higher}, by {abs(self.relative):.1%}, on this task with these settings."
+            f"{found}\n{lower} ends lower than {higher}, by {abs(self.relative):.1%}, on this task "
+            "with these settings."
         )
 
 

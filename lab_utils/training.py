@@ -19,6 +19,14 @@ from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.memory import PeakMemory
 
 METHODS = (*ADAPTERS, "full", "frozen")
+# What sentences and figures call them.
+NAMES = {
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "dora-input": "DoRA, norm_dim=0",
+    "full": "full fine-tuning",
+    "frozen": "frozen base",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +144,9 @@ def train_and_evaluate(
     memory = PeakMemory()
     if on_step:
         on_step(0, model, math.nan)
-    with tqdm(total=n_steps, desc=f"{adapter_type}, seed {run.seed}", disable=not verbose) as bar:
+    with tqdm(
+        total=n_steps, desc=f"{NAMES[adapter_type]}, seed {run.seed}", disable=not verbose
+    ) as bar:
         for epoch in epochs:
             model.train()
             for indices in epoch:

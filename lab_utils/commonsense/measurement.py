@@ -23,7 +23,7 @@ from lab_utils.commonsense.language_model import load_language_model
 from lab_utils.commonsense.rows import load_rows
 from lab_utils.commonsense.scoring import Text, correct, encode, score_texts
 from lab_utils.commonsense.training import add_peft_adapters, make_batches, train, trained
-from lab_utils.training import fingerprint
+from lab_utils.training import NAMES, fingerprint
 
 METHODS = ("lora", "dora")
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
@@ -374,10 +374,8 @@ def table(summary: dict) -> str:
 
     Accuracies and their standard errors are in per cent.
     """
-    methods = [{"adapter_type": "zero-shot", **summary["zero_shot"]}, *summary["methods"]]
-    names = [
-        row["adapter_type"] + (f", rank {row['rank']}" if "rank" in row else "") for row in methods
-    ]
+    methods = [summary["zero_shot"], *summary["methods"]]
+    adapted = [f"{NAMES[row['adapter_type']]}, rank {row['rank']}" for row in summary["methods"]]
 
     def line(name: str, cells: Iterable[object]) -> str:
         return "| " + " | ".join([name, *map(str, cells)]) + " |"
@@ -388,7 +386,7 @@ def table(summary: dict) -> str:
     seconds = [row.get("seconds") for row in methods]
     memory = [row.get("peak_memory") for row in methods]
     lines = [
-        line("", names),
+        line("", ["zero-shot", *adapted]),
         "| --- " * (len(methods) + 1) + "|",
         line("learning rate", (row.get("learning_rate", "") for row in methods)),
         *(

@@ -22,7 +22,7 @@ from lab_utils.plots.runs import (
     narrowing_interval,
     published_by_rank,
 )
-from lab_utils.plots.style import COLOURS, NAMES, show
+from lab_utils.plots.style import COLOURS, show
 from lab_utils.plots.weights import (
     couplings,
     decomposition,
@@ -34,6 +34,7 @@ from lab_utils.plots.weights import (
     saved_memory,
     weight_changes,
 )
+from lab_utils.training import NAMES
 
 __all__ = [
     "COLOURS",

@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from lab_utils.plots.style import COLOURS, NAMES, STYLE, rank_axis
+from lab_utils.plots.style import COLOURS, STYLE, rank_axis
+from lab_utils.training import NAMES
 
 RULES = {False: "alpha / rank", True: "alpha / sqrt(rank)"}
 RULE_LINES = {False: "--", True: "-"}  # a rule keeps its line, as a method keeps its colour

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import COLOURS, NAMES, STYLE, rank_axis
+from lab_utils.plots.style import COLOURS, STYLE, rank_axis
+from lab_utils.training import NAMES
 
 
 def loss_curves(records: dict[str, list[dict]]) -> Figure:

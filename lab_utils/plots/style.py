@@ -14,13 +14,6 @@ COLOURS = {
     "full": "#009E73",
     "frozen": "#666666",
 }
-NAMES = {
-    "lora": "LoRA",
-    "dora": "DoRA",
-    "dora-input": "DoRA, norm_dim=0",
-    "full": "full fine-tuning",
-    "frozen": "frozen base",
-}
 DIVERGING = "PuOr"
 STYLE = {
     "figure.dpi": 110,

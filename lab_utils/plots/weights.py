@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
-from lab_utils.plots.style import COLOURS, DIVERGING, NAMES, STYLE
+from lab_utils.plots.style import COLOURS, DIVERGING, STYLE
+from lab_utils.training import NAMES
 
 
 def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:

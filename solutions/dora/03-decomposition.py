@@ -69,7 +69,7 @@ for method, rank in (("full", None), ("lora", 8), ("dora", 8)):
     before = weights.weights[0][LAYER]
     after[method] = weights.weights[max(weights.weights)][LAYER]
     print(
-        f"{method}: learning rate {rate:g}, loss on unseen code "
+        f"{plots.NAMES[method]}: learning rate {rate:g}, loss on unseen code "
         f"{result['validation_losses'][0]:.3f} → {result['validation_loss']:.3f} nats a byte"
     )
 

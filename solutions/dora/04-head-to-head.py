@@ -40,6 +40,7 @@ import io
 import tempfile
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -155,7 +156,7 @@ dora[1]["pairing"] = dora[1]["pairing"] | {"base": "another one"}
 try:
     comparison.paired_difference(lora, dora)
 except comparison.PairingError as error:
-    print("PairingError:", error)
+    print(fill(f"PairingError: {error}", 90))
 
 # %% [markdown]
 # ## 3. One step of training

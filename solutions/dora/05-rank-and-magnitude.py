@@ -75,7 +75,7 @@ plots.show(
 for rank in RANKS:
     rates = [runs[method][rank][0]["learning_rate"] for method in ("lora", "dora")]
     print(f"rank {rank}, learning rates {rates[0]:g} (LoRA) and {rates[1]:g} (DoRA)")
-    print(f"  {comparison.paired_difference(runs['lora'][rank], runs['dora'][rank])}")
+    print(comparison.paired_difference(runs["lora"][rank], runs["dora"][rank]), end="\n\n")
 
 # %% [markdown]
 # DoRA ends lower at ranks 4, 8 and 16, by 0.5 to 1.1 %; at 32 five seeds do not tell. That a higher
@@ -86,8 +86,8 @@ for rank in RANKS:
 mean = {m: {rank: fmean(values) for rank, values in by.items()} for m, by in losses.items()}
 for low, high in pairwise(RANKS):
     print(
-        f"DoRA at rank {low}: {mean['dora'][low]:.3f}   "
-        f"LoRA at rank {high}: {mean['lora'][high]:.3f}"
+        f"DoRA at rank {low:2}: {mean['dora'][low]:.3f}   "
+        f"LoRA at rank {high:2}: {mean['lora'][high]:.3f}"
     )
 
 # %% [markdown]

@@ -40,6 +40,7 @@ import statistics
 import tempfile
 import warnings
 from pathlib import Path
+from textwrap import fill
 
 import torch
 from IPython.display import Markdown, display
@@ -491,7 +492,7 @@ checks.check_choice_accuracy(choice_accuracy, "ragged", questions=31, seed=64)
 try:
     language_model, tokenizer = commonsense.load_language_model()
 except commonsense.NoLanguageModel as missing:
-    print(missing)
+    print(fill(str(missing), 90, break_on_hyphens=False))
 else:
     for name in commonsense.TASKS:
         row = commonsense.example_rows(name)[0]
@@ -582,7 +583,7 @@ for rank, differences in summary["differences"].items():
         f"({gap.confidence:.0%} interval {100 * gap.low:+.2f} to {100 * gap.high:+.2f}, "
         f"{gap.seeds} paired seeds): {verdict}"
     )
-    print(sentence)
+    print(fill(sentence, 90))
     plots.show(
         plots.commonsense(summary, rank),
         "Bars of the accuracy of each task before training, with LoRA and with DoRA, and below "

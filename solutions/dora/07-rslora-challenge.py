@@ -414,7 +414,7 @@ for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
         )
 for stabilized in (False, True):
     gap = comparison.paired_difference(chosen["lora", stabilized], chosen["dora", stabilized])
-    print(f"each at its best rate, {plots.RULES[stabilized]}: {gap}")
+    print(f"\neach at its best rate, {plots.RULES[stabilized]}:\n{gap}")
 
 # %% [markdown]
 # A column of `lora_B` that grows too far makes LoRA's weight too large; DoRA divides by the norm of
@@ -602,9 +602,11 @@ if torch.cuda.is_available():  # the lessons use the CPU; your own runs may not 
 print("done")
 
 # %% [markdown]
-# ## How far you are
+# ## Your summary
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson. To
+# keep the page, right-click it, choose *Create New View for Cell Output*, and print that view
+# (Ctrl+P). `print(progress.summary())` gives it as plain text.
 
 # %%
-progress.overview()
+progress.summary()

@@ -15,6 +15,7 @@ EXPLORERS = {
     "06-peft-and-commonsense": (1, []),
     "07-rslora-challenge": (2, []),
 }
+RICH = {"image/png", "text/html", "text/markdown"}  # what a browser shows as more than lines
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,6 +33,7 @@ def test_no_lesson_is_left_out():
 def test_the_sliders_move_the_picture(open_lesson, name):
     sliders, needed = EXPLORERS[name]
     lesson = open_lesson(name)
+    lesson.use_theme("JupyterLab Dark")
     for text in ("from lab_utils import", *needed, "_explorer("):
         lesson.run(lesson.index(text))
     lesson.assert_fits()
@@ -41,6 +43,7 @@ def test_the_sliders_move_the_picture(open_lesson, name):
     for handle in handles:
         lesson.move(handle)
     lesson.assert_fits()
+    lesson.assert_readable()
 
 
 def test_a_training_shows_how_far_it_is(open_lesson):
@@ -55,18 +58,26 @@ def test_a_training_shows_how_far_it_is(open_lesson):
             return bar.clientWidth > bar.parentElement.clientWidth / 10;
         }"""
     )
-    assert "full," in lesson.active.locator(".jupyter-widgets").first.inner_text()
+    label = lesson.active.locator(".jupyter-widgets").first.inner_text()
+    assert "full fine-tuning, seed 0" in label.replace("\N{FIGURE SPACE}", " ")
     assert not lesson.outputs.filter(has_text="Error displaying widget").count()
 
 
+def kinds(cell):
+    """Return the media types of what stands below a cell."""
+    return {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+
+
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_no_output_is_wider_than_the_page(open_lesson, name):
+def test_every_output_fits_the_page_and_is_readable_in_light_and_dark(open_lesson, name):
     lesson = open_lesson(f"solved-{name}")
-    pictures = 0
-    for index, cell in enumerate(lesson.cells):
-        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-        if kinds & {"image/png", "text/markdown"}:
+    shown = [index for index, cell in enumerate(lesson.cells) if kinds(cell) & RICH]
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        lesson.use_theme(theme)
+        pictures = 0
+        for index in shown:
             lesson.select(index)
             pictures += lesson.outputs.locator("img").count()
             lesson.assert_fits()
-    assert pictures
+            lesson.assert_readable()
+        assert pictures

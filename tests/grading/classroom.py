@@ -28,8 +28,8 @@ EXERCISES = {
 }
 
 
-def make_course(folder, *settings, lessons=(LESSON,)):
-    """Make a course of some lessons with the project's own configuration, and release it."""
+def write_course(folder, *settings, lessons=(LESSON,)):
+    """Make a course of some lessons with the project's own configuration."""
     text = (release.ROOT / "nbgrader_config.py").read_text()
     folder.mkdir(exist_ok=True)
     (folder / "nbgrader_config.py").write_text("\n".join([text, *settings, ""]))
@@ -38,7 +38,12 @@ def make_course(folder, *settings, lessons=(LESSON,)):
     for lesson in lessons:
         for suffix in (".ipynb", ".py"):
             shutil.copy(release.SOLUTIONS / f"{lesson}{suffix}", source)
-    run(folder, "nbgrader", "generate_assignment", "dora")
+    return folder
+
+
+def make_course(folder, *settings, lessons=(LESSON,)):
+    """Make a course as `write_course` does, and release it."""
+    run(write_course(folder, *settings, lessons=lessons), "nbgrader", "generate_assignment", "dora")
     return folder
 
 

@@ -497,7 +497,7 @@ def test_the_summary():
     assert difference.high - difference.mean == pytest.approx(4.3027 * 0.02 / 3, rel=1e-4)
     assert set(summary["differences"][8]) == {"average", "boolq", "piqa"}
     lines = measurement.table(summary).splitlines()
-    assert lines[0].startswith("|  | zero-shot | lora, rank 8 | dora, rank 8 |")
+    assert lines[0].startswith("|  | zero-shot | LoRA, rank 8 | DoRA, rank 8 |")
     assert lines[2].startswith("| learning rate |  | 0.001 | 0.001 |")
     assert lines[3].startswith("| boolq | 40.0% ± 4.9% | 51.0% ± 5.0% |")
     assert lines[5].startswith("| average | 45.0% ± 3.5% |")

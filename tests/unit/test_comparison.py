@@ -59,7 +59,7 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says():
     assert low <= hits <= high
 
 
-@pytest.mark.parametrize(("sign", "lower"), [(-1, "dora"), (1, "lora")])
+@pytest.mark.parametrize(("sign", "lower"), [(-1, "DoRA"), (1, "LoRA")])
 def test_the_sentence_names_the_method_that_ends_lower(sign, lower):
     baseline = [record("lora", seed, 2.0 + seed) for seed in range(3)]
     other = [record("dora", seed, 2.0 + seed + sign * (0.5 + seed / 100)) for seed in range(3)]

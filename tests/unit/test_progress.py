@@ -1,6 +1,7 @@
 """The overview reads what the checks said, and executes nothing."""
 
 import json
+from datetime import date
 
 import nbformat
 import pytest
@@ -59,6 +60,40 @@ def test_all_checks_of_an_exercise_must_have_run(lesson, tmp_path):
 def test_when_all_pass_it_says_so(lesson):
     found = lesson(passing=["decompose", "recompose", "count"])
     assert str(found).startswith("All 3 exercises of 1 lessons pass: you wrote DoRA yourself")
+
+
+def test_a_summary_of_half_a_lesson_says_what_is_open(lesson, tmp_path):
+    lesson(passing=["recompose", "count"], failing=["decompose"])
+    found = progress.summary(tmp_path)
+    for text in (str(found), repr(found), found._repr_html_()):
+        plain = " ".join(text.split())
+        assert "01-mathematics" in plain
+        assert "2 of 3 pass; open: decompose" in plain
+        assert "5 of 10 points" in plain, "a check that failed gives none"
+        assert "Still open: exercises in 01-mathematics." in plain
+        assert "You can split" not in plain
+        assert "hidden tests as well." in plain, "this lesson has no open question"
+
+
+def test_a_summary_of_the_solutions_says_what_was_learnt_and_what_counts():
+    before = date.today()
+    found = progress.summary(release.SOLUTIONS)
+    assert before <= found.day <= date.today()
+    for text in (str(found), found._repr_html_()):
+        plain = " ".join(text.split())
+        assert f"{found.day.day} {found.day:%B %Y}" in plain
+        assert "All 18 exercises of 7 lessons pass" in plain
+        assert "76 of 76 points" in plain
+        assert "You can split a weight into magnitude and direction" in plain
+        assert "Still open" not in plain
+        assert "grading counts: it runs hidden tests" in plain
+        assert "a person marks the open question (4 points)" in plain
+
+
+def test_a_summary_is_valid_html_whatever_a_file_is_called(lesson, tmp_path):
+    lesson()
+    (tmp_path / "01-mathematics.ipynb").rename(tmp_path / "01-<b>.ipynb")
+    assert "01-&lt;b&gt;" in progress.summary(tmp_path)._repr_html_()
 
 
 def test_the_solutions_pass():

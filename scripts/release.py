@@ -21,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import addresses
 import jupytext
 import nbformat
 from nbclient import NotebookClient
@@ -187,6 +188,7 @@ def release(execute_all: bool = False) -> None:
         refuse_other_tests(text)
     for released in NOTEBOOKS.glob("*.ipynb"):
         refuse_students_work(released)
+    addresses.renew()
     for text in texts:
         if is_made(text) and not execute_all:
             continue
@@ -213,7 +215,7 @@ if __name__ == "__main__":
     parser.add_argument("--all", action="store_true", help="execute every lesson")
     try:
         release(parser.parse_args().all)
-    except (WorkWouldBeLost, UngradableTest) as error:
+    except (WorkWouldBeLost, UngradableTest, addresses.NotAnAddress) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(f"nbgrader generate_assignment failed:\n{error.stderr}")

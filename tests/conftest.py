@@ -1,4 +1,4 @@
-"""What tests of several folders share: a JupyterLab as `make lab` starts it."""
+"""What tests of several folders share: a JupyterLab as `make lab` starts it, and the book."""
 
 import os
 import re
@@ -10,6 +10,8 @@ import urllib.request
 
 import pytest
 import release
+
+import book
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +43,14 @@ def start_lab(tmp_path_factory):
         process.terminate()
     for process in running:
         process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the book, built from the lessons as they are."""
+    folder = tmp_path_factory.mktemp("book") / "site"
+    book.build(folder)
+    return folder
 
 
 def wait_until_it_listens(log, process, seconds=60):

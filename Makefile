@@ -10,12 +10,13 @@ export PYTHON
 # nbgrader calls `alembic` by its name, in JupyterLab's Formgrader too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lab test release pictures bench grade bench-grading
+.PHONY: help lab test release book pictures bench grade bench-grading
 
 help:
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make test     run every test and every lesson"
 	@echo "make release  remake solutions/*.ipynb and notebooks/ from solutions/*.py"
+	@echo "make book     build/book/index.html, the solved lessons to read; ARGS=--links asks their links"
 	@echo "make pictures take the README's pictures of the running lab, in Chromium"
 	@echo "make bench    execute every lesson, and print how long its cells take"
 	@echo "make grade    grade what lies in grading/submitted; ARGS=--help says more"
@@ -33,6 +34,9 @@ test: .venv/test.stamp
 
 release: .venv/grading.stamp
 	$(BIN)/python scripts/release.py $(ARGS)
+
+book: .venv/book.stamp
+	$(BIN)/python scripts/book.py $(ARGS)
 
 pictures: .venv/test.stamp
 	$(BIN)/python scripts/pictures.py
@@ -54,3 +58,6 @@ bench-grading: .venv/grading.stamp
 
 .venv/grading.stamp: pyproject.toml constraints.txt
 	@scripts/set_up.sh .[grading]
+
+.venv/book.stamp: pyproject.toml constraints.txt
+	@scripts/set_up.sh .[book]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+from IPython.core.pylabtools import print_figure
 from IPython.display import display
 from ipywidgets import (
     Checkbox,
@@ -11,9 +12,11 @@ from ipywidgets import (
     IntSlider,
     SelectionSlider,
     VBox,
+    Widget,
     interactive_output,
 )
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,8 +29,39 @@ from lab_utils.published import TASKS, commonsense_table, find
 # See benchmarks/decomposition.py, which recorded it.
 RECORDED_LAYER = "blocks.1.q_proj"
 
+Picture = tuple[Figure, str]  # and its alternative text
 
-def vector_explorer() -> VBox:
+
+class Explorer(VBox):
+    """Controls above a figure that follows them.
+
+    Where no kernel runs (GitHub, a static page) a stored notebook shows, in the place of the
+    widget, the picture that its output holds as well; JupyterLab prefers the widget.
+
+    Args:
+        controls: by the name of the argument of `draw` that takes their value.
+        draw: returns the figure for these values, and a text for those who cannot see it.
+    """
+
+    def __init__(self, controls: dict[str, Widget], draw: Callable[..., Picture]) -> None:
+        self._controls, self._draw = controls, draw
+
+        def show(**values: object) -> None:
+            plots.show(*draw(**values))
+
+        super().__init__([*controls.values(), interactive_output(show, controls)])
+
+    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
+        figure, alt = self._draw(**{name: c.value for name, c in self._controls.items()})
+        names = ", ".join(control.description for control in self._controls.values())
+        data = super()._repr_mimebundle_(**kwargs)
+        data["text/plain"] = f"{alt}\nIn JupyterLab it follows these controls: {names}."
+        data["image/png"] = print_figure(figure, base64=True)
+        plt.close(figure)
+        return data, {"image/png": {"alt": alt}}
+
+
+def vector_explorer() -> Explorer:
     """Return sliders for one weight vector: an update for LoRA and DoRA, and DoRA's length m."""
     sliders = {
         "update_length": _slider("length of u", 1.0, 0.0, 2.0, 0.05),
@@ -35,17 +69,17 @@ def vector_explorer() -> VBox:
         "magnitude": _slider("m (DoRA only)", 2.0, 0.5, 3.0, 0.05),
     }
 
-    def draw(**values: float) -> None:
+    def draw(**values: float) -> Picture:
         alt = (
             "Two panels with the same weight vector w0 and update u. Left, LoRA: the sum has "
             "another length and another angle. Right, DoRA: the same angle, and the length m."
         )
-        plots.show(plots.one_vector(**values), alt)
+        return plots.one_vector(**values), alt
 
-    return VBox([*sliders.values(), interactive_output(draw, sliders)])
+    return Explorer(sliders, draw)
 
 
-def matrix_explorer(weight: Tensor, update: Tensor) -> VBox:
+def matrix_explorer(weight: Tensor, update: Tensor) -> Explorer:
     """Return sliders over the rows of a weight: strength of the update, and DoRA's magnitude.
 
     Args:
@@ -57,17 +91,17 @@ def matrix_explorer(weight: Tensor, update: Tensor) -> VBox:
         "magnitude_factor": _slider("m / ||W0||", 1.0, 0.5, 1.5, 0.05),
     }
 
-    def draw(strength: float, magnitude_factor: float) -> None:
+    def draw(strength: float, magnitude_factor: float) -> Picture:
         alt = (
             "Bars for each row of a weight. Left, its length: LoRA's differ from the frozen ones "
             "as the update grows, DoRA's are m. Right, its turn in degrees: the same for both."
         )
-        plots.show(plots.lengths_and_turns(weight, update, strength, magnitude_factor), alt)
+        return plots.lengths_and_turns(weight, update, strength, magnitude_factor), alt
 
-    return VBox([*sliders.values(), interactive_output(draw, sliders)])
+    return Explorer(sliders, draw)
 
 
-def training_explorer() -> VBox:
+def training_explorer() -> Explorer:
     """Return sliders over recorded trainings of one layer: rank, step, strength of the update."""
     recorded = load_file(RESULTS / "one-layer.safetensors")
     weight = load_pretrained().get_submodule(RECORDED_LAYER).weight.detach()
@@ -86,15 +120,15 @@ def training_explorer() -> VBox:
         layer.load_state_dict(trained, strict=False)
         return layer.merged_weight().detach()
 
-    def draw(**values: float) -> None:
+    def draw(**values: float) -> Picture:
         alt = (
             "A point for each row of a layer, its turn against the change of its length. Left, "
             "LoRA: rows that turn further grow longer. Right, DoRA: lengths change little."
         )
         after = {method: merged(method, **values) for method in ("lora", "dora")}
-        plots.show(plots.rows_moved(weight, after), alt)
+        return plots.rows_moved(weight, after), alt
 
-    return VBox([*sliders.values(), interactive_output(draw, sliders)])
+    return Explorer(sliders, draw)
 
 
 def _trained(layer: nn.Module) -> list[str]:
@@ -133,7 +167,7 @@ class LiveLosses:
         plt.close(figure)
 
 
-def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> VBox:
+def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> Explorer:
     """Return a slider over the number of seeds that an interval is computed from.
 
     Args:
@@ -143,14 +177,14 @@ def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> VBox:
         value=3, min=2, max=len(baseline), description="seeds", continuous_update=False
     )
 
-    def draw(seeds: int) -> None:
+    def draw(seeds: int) -> Picture:
         alt = f"Two intervals from {seeds} seeds; the paired one is narrower than the unpaired."
-        plots.show(plots.narrowing_interval(baseline, other, seeds), alt)
+        return plots.narrowing_interval(baseline, other, seeds), alt
 
-    return VBox([slider, interactive_output(draw, {"seeds": slider})])
+    return Explorer({"seeds": slider}, draw)
 
 
-def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)) -> VBox:
+def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)) -> Explorer:
     """Return a slider for one learning rate of LoRA at all ranks, against DoRA's chosen ones.
 
     Args:
@@ -166,7 +200,7 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
         chosen = at_chosen_rate(runs) if isinstance(rate, str) else select(runs, learning_rate=rate)
         return [run["test_loss"] for run in chosen]
 
-    def draw(rate: float | str) -> None:
+    def draw(rate: float | str) -> Picture:
         by_method = {
             "lora": {rank: losses("lora", rank, rate) for rank in ranks},
             "dora": {rank: losses("dora", rank, "chosen") for rank in ranks},
@@ -174,9 +208,9 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
         gaps = [fmean(by_method["lora"][r]) - fmean(by_method["dora"][r]) for r in ranks]
         title = "LoRA's loss above DoRA's: " + ", ".join(f"{gap:+.3f}" for gap in gaps)
         alt = f"Test loss over the rank for LoRA at learning rate {rate} and DoRA. {title}."
-        plots.show(plots.loss_by_rank(by_method, title), alt)
+        return plots.loss_by_rank(by_method, title), alt
 
-    return VBox([slider, interactive_output(draw, {"rate": slider})])
+    return Explorer({"rate": slider}, draw)
 
 
 def _choice(name: str, options: Sequence, start: object) -> SelectionSlider:
@@ -204,7 +238,7 @@ def _slider(name: str, start: float, low: float, high: float, step: float) -> Fl
     )
 
 
-def scaling_explorer() -> VBox:
+def scaling_explorer() -> Explorer:
     """Return a slider over the rank and one over alpha, for LoRA's two scalings."""
     controls = {
         "rank": SelectionSlider(value=64, options=[4, 8, 16, 32, 64], description="rank"),
@@ -213,18 +247,18 @@ def scaling_explorer() -> VBox:
     }
     controls["rank"].layout, controls["rank"].style = {"width": "28em"}, controls["alpha"].style
 
-    def draw(rank: int, alpha: float, grows: bool) -> None:
+    def draw(rank: int, alpha: float, grows: bool) -> Picture:
         alt = (
             "Two panels over the rank. Left, the scaling: alpha / rank falls faster than "
             "alpha / sqrt(rank). Right, the first gradient relative to rank 4: with a fixed alpha "
             "it falls under alpha / rank and stays the same under alpha / sqrt(rank)."
         )
-        plots.show(plots.scaling_rules(rank, alpha, grows), alt)
+        return plots.scaling_rules(rank, alpha, grows), alt
 
-    return VBox([*controls.values(), interactive_output(draw, controls)])
+    return Explorer(controls, draw)
 
 
-def published_explorer() -> VBox:
+def published_explorer() -> Explorer:
     """Return controls over the published table: the pair to compare, and a task to leave out."""
     table = commonsense_table()
     pairs = {
@@ -247,11 +281,11 @@ def published_explorer() -> VBox:
         ),
     }
 
-    def draw(pair: str, left_out: str) -> None:
+    def draw(pair: str, left_out: str) -> Picture:
         model, rank, method = pairs[pair]
         dora, lora = find(table, model, "DoRA", rank), find(table, model, method, 32)
         figure = plots.published_gains(dora, lora, None if left_out == "nothing" else left_out)
         alt = f"Bars of DoRA's gain on eight tasks: {figure.axes[0].get_title()}."
-        plots.show(figure, alt)
+        return figure, alt
 
-    return VBox([*controls.values(), interactive_output(draw, controls)])
+    return Explorer(controls, draw)

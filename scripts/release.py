@@ -13,6 +13,7 @@ or edits in a solution's .ipynb that its .py does not have.
 
 import argparse
 import hashlib
+import html
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import addresses
 import jupytext
 import nbformat
 from nbclient import NotebookClient
@@ -40,6 +42,7 @@ STUBS = {  # what nbgrader puts in the place of a solution
     "markdown": "YOUR ANSWER HERE",
 }
 WIDGETS = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class WorkWouldBeLost(Exception):
@@ -113,6 +116,22 @@ def with_stable_widgets(notebook: NotebookNode) -> NotebookNode:
     return nbformat.from_dict(json.loads(text))
 
 
+def finish_progress_bars(notebook: NotebookNode) -> None:
+    """Let the text form of each progress bar say how it ended.
+
+    tqdm writes that text once, when a bar appears and stands at 0 %; later it changes only the
+    widget. The text is what a page without widgets shows.
+    """
+    models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for data in (output.data for output in outputs if VIEW in output.get("data", {})):
+        bar = models[data[VIEW]["model_id"]]
+        if bar["model_name"] == "HBoxModel":  # the label, the bar itself, the counts
+            parts = [models[name.removeprefix("IPY_MODEL_")] for name in bar["state"]["children"]]
+            said = [part["state"]["value"] for part in parts if part["model_name"] == "HTMLModel"]
+            data["text/plain"] = " ".join(html.unescape(" ".join(said)).split())
+
+
 def refuse_lost_edits(text: Path, solution: Path) -> None:
     """Raise `WorkWouldBeLost` if a solution was edited as a notebook and the text was not."""
     if not solution.exists():
@@ -169,12 +188,14 @@ def release(execute_all: bool = False) -> None:
         refuse_other_tests(text)
     for released in NOTEBOOKS.glob("*.ipynb"):
         refuse_students_work(released)
+    addresses.renew()
     for text in texts:
         if is_made(text) and not execute_all:
             continue
         print(f"executing {text.relative_to(ROOT)}")
         notebook = read_lesson(text)
         execute(notebook)
+        finish_progress_bars(notebook)
         nbformat.write(with_stable_widgets(notebook), text.with_suffix(".ipynb"))
     print(f"generating {NOTEBOOKS.relative_to(ROOT)} and the gradebook's entries")
     NOTEBOOKS.mkdir(parents=True, exist_ok=True)
@@ -194,7 +215,7 @@ if __name__ == "__main__":
     parser.add_argument("--all", action="store_true", help="execute every lesson")
     try:
         release(parser.parse_args().all)
-    except (WorkWouldBeLost, UngradableTest) as error:
+    except (WorkWouldBeLost, UngradableTest, addresses.NotAnAddress) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(f"nbgrader generate_assignment failed:\n{error.stderr}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make .venv and install the lab into it: set_up.sh . for a student,
-# set_up.sh .[grading] for an instructor, set_up.sh .[test] for all.
+# set_up.sh .[grading] for an instructor, .[book] for the reading version, .[test] for all.
 # A failure ends with one sentence and leaves nothing that the next call could trip over.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -54,7 +54,8 @@ mkdir -p $settings && echo '{"@jupyterlab/apputils-extension:notification": {"fe
 
 touch .venv/lab.stamp
 case $1 in
-    *test*) touch .venv/test.stamp .venv/grading.stamp ;;
+    *test*) touch .venv/test.stamp .venv/grading.stamp .venv/book.stamp ;;
+    *book*) touch .venv/book.stamp .venv/grading.stamp ;;
     *grading*) touch .venv/grading.stamp ;;
 esac
 rm .venv/unfinished

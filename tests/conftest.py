@@ -1,9 +1,11 @@
-"""What tests of several folders share: a JupyterLab as `make lab` starts it."""
+"""What tests of several folders share: a JupyterLab as `make lab` starts it, and the book."""
 
 from contextlib import ExitStack
 
 import in_browser
 import pytest
+
+import book
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,11 @@ def start_lab():
             return servers.enter_context(in_browser.serve(folder / where, *arguments, *options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the book, built from the lessons as they are."""
+    folder = tmp_path_factory.mktemp("book") / "site"
+    book.build(folder)
+    return folder

@@ -180,6 +180,23 @@ def test_widget_ids_are_numbered():
     assert stable == {"0" * 32: {"children": "IPY_MODEL_" + "0" * 31 + "1"}, "0" * 31 + "1": {}}
 
 
+@every_lesson
+def test_what_a_page_without_widgets_shows(text):
+    outputs = [out for cell in solution_of(text).cells for out in cell.get("outputs", [])]
+    widgets = [out.data for out in outputs if release.VIEW in out.get("data", {})]
+    models = solution_of(text).metadata.widgets[release.WIDGETS]["state"]
+    explorers = 0
+    for data in widgets:
+        if models[data[release.VIEW]["model_id"]]["model_name"] == "VBoxModel":
+            explorers += 1
+            assert "image/png" in data
+            assert "In JupyterLab it follows these controls:" in data["text/plain"]
+        else:
+            bar = re.search(r"(\d+)(?: of |/)(\d+)", data["text/plain"])
+            assert bar and bar[1] == bar[2], data["text/plain"]
+    assert explorers
+
+
 def test_edits_in_a_solutions_notebook_are_not_lost(tmp_path):
     text, solution = tmp_path / TEXTS[0].name, tmp_path / f"{TEXTS[0].stem}.ipynb"
     shutil.copy(TEXTS[0], text)

@@ -1,0 +1,88 @@
+"""Sphinx's settings for the reading version, which scripts/book.py builds."""
+
+import sys
+from pathlib import Path
+
+import ziamath
+from docutils import nodes
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import addresses  # noqa: E402
+
+project = "DoRA Lab"
+extensions = ["myst_nb"]
+exclude_patterns = ["README.md"]  # index.md includes its beginning
+nitpicky = True
+
+# The pages show what the stored notebooks hold; nothing is executed.
+nb_execution_mode = "off"
+nb_code_prompt_show = "Show the solution"
+nb_code_prompt_hide = "Hide the solution"
+nb_render_markdown_format = "gfm"  # for tables
+myst_enable_extensions = ["dollarmath", "strikethrough"]
+suppress_warnings = ["myst.strikethrough"]  # it works in HTML only, and HTML is what we make
+
+html_theme = "sphinx_book_theme"
+html_title = "DoRA Lab"
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_search_summary = False  # it is fetched, which browsers refuse to pages from the disk
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_theme_options = {
+    "home_page_in_toc": True,
+    "use_download_button": False,
+    "navbar_persistent": [],  # the sidebar has a field to search in already
+    "footer_content_items": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+if repository := addresses.read_repository():
+    html_theme_options |= {
+        "repository_url": repository,
+        "repository_branch": addresses.BRANCH,
+        "path_to_docs": "notebooks/dora",  # what opens is the student's notebook
+        "use_repository_button": True,
+        "launch_buttons": {
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+            "notebook_interface": "jupyterlab",
+        },
+    }
+
+# Formulas become drawings when the site is built. MathJax and KaTeX would need Node.js to be
+# installed, or a network to read; native MathML depends on the reader's fonts.
+html_math_renderer = "drawing"
+ziamath.config.svg2 = False  # no <symbol> with an id that other formulas repeat
+ziamath.config.precision = 2
+EM = 18  # units of a drawing in one em of the page's text
+SIZE = 20  # the formulas' letters are smaller than others of the same size
+
+
+def draw(formula: str, inline: bool) -> str:
+    """Return a TeX formula as an SVG in the colour and size of the text around it."""
+    drawn = ziamath.Latex(
+        formula, size=1.1 * EM, inline=inline, color="currentColor", title=formula
+    )
+    svg = drawn.svgxml()
+    for side in ("width", "height"):
+        svg.set(side, f"{float(svg.get(side)) / EM:.3f}em")
+    svg.set("style", f"vertical-align: {(drawn.getyofst() - drawn.margin) / EM:.3f}em")
+    svg.set("role", "img")
+    return ziamath.zmath.ET.tostring(svg, encoding="unicode")
+
+
+def visit_inline(translator, node):
+    translator.body.append(f'<span class="formula">{draw(node.astext(), inline=True)}</span>')
+    raise nodes.SkipNode
+
+
+def visit_block(translator, node):
+    translator.body.append(f'<div class="formula">{draw(node.astext(), inline=False)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    app.add_html_math_renderer("drawing", (visit_inline, None), (visit_block, None))

@@ -1,0 +1,191 @@
+"""The reading version: complete by itself, solutions folded, hidden tests left out."""
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import release
+
+import book
+
+LESSONS = sorted(path.stem for path in release.SOLUTIONS.glob("*.ipynb"))
+every_lesson = pytest.mark.parametrize("name", LESSONS)
+
+SECRET = re.compile(r"BEGIN (?:HIDDEN TESTS|MARK SCHEME)[^\n]*\n(.*?)(?:### |<!-- )END", re.DOTALL)
+SOLUTION = re.compile(r"BEGIN SOLUTION[^\n]*\n(.*?)(?:### |<!-- )END", re.DOTALL)
+
+
+class Page(HTMLParser):
+    """What a page shows, with and without what is folded, and where it points to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+        self.ids, self.links, self.loaded, self.images = set(), [], [], []
+        self.open_text, self.folded_text = [], []
+        self.folds, self.unseen = 0, 0  # how many elements of that kind we are in
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        if tag == "a" and "href" in attributes:
+            self.links.append(attributes["href"])
+        if tag == "img":
+            self.images.append(attributes)
+        if tag in ("img", "script") and "src" in attributes:
+            self.loaded.append(attributes["src"])
+        if tag == "link" and attributes["rel"] in ("stylesheet", "preload", "icon"):
+            self.loaded.append(attributes["href"])
+        if tag == "details":
+            assert "open" not in attributes
+        self.folds += tag == "details"
+        self.unseen += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.folds -= tag == "details"
+        self.unseen -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self.unseen:
+            (self.folded_text if self.folds else self.open_text).append(data)
+
+
+def words(text):
+    """Return a text without marks, which Markdown and Sphinx's typography change."""
+    found = re.findall(r"[^\W_]+", "".join(text))
+    return f" {' '.join(found)} "
+
+
+def lines_of(pattern, cell):
+    """Return the lines of a cell's marked regions, as words, that stand nowhere else in it."""
+    inside = "".join(pattern.findall(cell.source)).splitlines()
+    outside = words(pattern.sub("", cell.source))
+    return [words(line) for line in inside if len(words(line)) > 12 and words(line) not in outside]
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path.stem: Page(path) for path in site.glob("*.html")}
+
+
+@pytest.fixture
+def lesson(name):
+    return nbformat.read(release.SOLUTIONS / f"{name}.ipynb", as_version=4)
+
+
+def test_there_is_a_page_for_each_lesson_and_the_front_page_links_to_it(pages):
+    assert {"index", *LESSONS} <= pages.keys()
+    assert {f"{name}.html" for name in LESSONS} <= set(pages["index"].links)
+
+
+def test_every_link_and_image_of_the_site_is_there(site, pages):
+    followed = 0
+    for page in pages.values():
+        for link in page.links + page.loaded:
+            parts = urlsplit(link)
+            if parts.scheme:
+                continue
+            target = (page.path.parent / unquote(parts.path)) if parts.path else page.path
+            assert target.is_file(), f"{page.path.name}: {link}"
+            if parts.fragment and target.suffix == ".html":
+                assert parts.fragment in pages[target.stem].ids, f"{page.path.name}: {link}"
+            followed += 1
+    assert followed > 100, "the test looked at nothing"
+
+
+def test_nothing_is_loaded_from_elsewhere(site, pages):
+    loaded = [link for page in pages.values() for link in page.loaded]
+    assert any("_static" in link for link in loaded)
+    assert not [link for link in loaded if urlsplit(link).netloc]
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+@every_lesson
+def test_no_hidden_test_and_no_mark_scheme_is_shown(lesson, pages, name):
+    shown = words(pages[name].open_text + pages[name].folded_text)
+    secrets = 0
+    for cell in lesson.cells:
+        for line in lines_of(SECRET, cell):
+            secrets += 1
+            assert line not in shown
+        if "BEGIN HIDDEN TESTS" in cell.source:
+            assert words(cell.source.splitlines()[0]) in shown, "the test must find what is shown"
+    assert secrets >= 4, "the test looked at nothing"
+
+
+@every_lesson
+def test_nor_is_what_a_hidden_test_printed(lesson, pages, name):
+    shown = "".join(pages[name].open_text).splitlines()
+    for cell in lesson.cells:
+        if "BEGIN HIDDEN TESTS" in cell.source:
+            visible = cell.source.split("### BEGIN")[0].count("checks.check_")
+            calls = cell.source.count("checks.check_")
+            reports = [line for line in cell.outputs[0].text.splitlines() if line[0] != " "]
+            first = reports[: len(reports) // calls * visible]
+            assert set(first) <= set(shown)
+            assert not (set(reports) - set(first)) & set(shown)
+
+
+@every_lesson
+def test_every_solution_is_folded(lesson, pages, name):
+    folded, open_text = words(pages[name].folded_text), words(pages[name].open_text)
+    cells = [c for c in lesson.cells if c.metadata.get("nbgrader", {}).get("solution")]
+    assert len(cells) >= 2
+    for cell in cells:
+        for line in lines_of(SOLUTION, cell):
+            assert line in folded
+        if cell.cell_type == "code":
+            assert words(cell.source.splitlines()[0]) in folded
+            assert words(cell.source.splitlines()[0]) not in open_text
+    assert "BEGIN SOLUTION" not in open_text + folded
+
+
+@every_lesson
+def test_an_explorer_is_a_picture_that_says_where_it_moves(pages, name):
+    notes = "".join(pages[name].open_text).count("In JupyterLab it follows these controls:")
+    assert notes == 1
+
+
+def test_every_picture_has_an_alternative_text(pages):
+    pictures = [image for page in pages.values() for image in page.images]
+    assert len(pictures) > len(LESSONS)
+    assert all(image.get("alt") and image["alt"] not in image["src"] for image in pictures)
+
+
+@every_lesson
+def test_formulas_are_drawn(pages, name):
+    """TeX is left in the titles of the drawings alone, for those who cannot see them."""
+    html = pages[name].path.read_text()
+    drawn = re.findall(r'class="formula"><svg.*?</svg>', html, re.DOTALL)
+    assert drawn and all("<path" in formula for formula in drawn)
+    for formula in drawn:
+        html = html.replace(formula, "")
+    prose = re.sub(r"<(pre|code|script)\b.*?</\1>", "", html, flags=re.DOTALL)
+    assert not re.search(r"\$\$|\\(?:frac|lVert|Delta|alpha|nabla)", prose)
+
+
+def test_a_warning_leaves_the_old_site_alone(tmp_path, monkeypatch):
+    def with_a_dead_link(folder):
+        (folder / "index.md").write_text("# A page\n\n[nowhere](gone.md)\n")
+
+    monkeypatch.setattr(book, "write_sources", with_a_dead_link)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "index.html").write_text("the old one")
+    with pytest.raises(book.BookNotMade):
+        book.build(site)
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+    assert (site / "index.html").read_text() == "the old one"
+
+
+def test_reports_that_fit_no_number_of_calls_are_refused():
+    cell = nbformat.v4.new_code_cell("checks.check_it(it)")
+    cell.outputs = [nbformat.v4.new_output("stream", text="one\n  ok\ntwo\n  ok\nthree\n  ok\n")]
+    with pytest.raises(book.BookNotMade, match="3 reports of 2 checks"):
+        book.keep_visible_reports(cell, calls=2)
+    book.keep_visible_reports(cell, calls=3)
+    assert cell.outputs[0].text == "one\n  ok\n"

@@ -50,7 +50,8 @@ def kind_of(command: list[str]) -> str:
     text = " ".join(command)
     if "bwrap" in command[:8]:
         return "other"
-    return "kernel" if "ipykernel" in text else "worker" if "loky" in text else "other"
+    kernel = "ipykernel" in text or "fork_server" in text  # the second forks the first
+    return "kernel" if kernel else "worker" if "loky" in text else "other"
 
 
 @contextmanager

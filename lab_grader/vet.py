@@ -159,8 +159,8 @@ def _assign(course: Course, contents: dict[str, list[dict]], submission: Submiss
             others = [n for n in contents if Path(n).stem not in course.lessons or "/" in n]
             alike = [n for n in others if _likeness(contents[n], lesson) > 0.5]
             if len(alike) != 1:
-                why = f"it may be any of {', '.join(alike)}" if alike else "it is not there"
-                submission.problems.append(f"{name} is missing: {why}")
+                which = f": it may be any of {', '.join(alike)}" if alike else ""
+                submission.problems.append(f"{name} is missing{which}")
                 continue
             submission.mended.append(f"{alike[0]} is graded as {name}")
             contents[name] = contents.pop(alike[0])

@@ -67,7 +67,8 @@ def sweep(
     found = {_key(record, settings): record for record in known}
     missing = [run for run in dict.fromkeys(runs) if _key(asdict(run), settings) not in found]
     failures = []
-    with open(path, "a", encoding="utf-8") as file, tqdm(total=len(missing), unit="run") as bar:
+    bar = tqdm(total=len(missing), unit="run", disable=not missing)
+    with open(path, "a", encoding="utf-8") as file, bar:
         # results come as they are finished, not in the order of the runs
         parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         for run, outcome in parallel(delayed(_attempt)(measure, run) for run in missing):

@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lab_grader.dependencies import needed
-from lab_grader.kernel import Died, EndedBefore, Kernel, RemoteError, TimedOut
+from lab_grader.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.remote import ReferenceInReach, RemoteObject
 from lab_grader.sandbox import Limits, Sandbox, Unconfined
 from lab_grader.test_cells import Call, read_test_cell
@@ -79,6 +79,7 @@ def execute(job: Job) -> Result:
 
     Raises:
         NotATestCell, ReferenceInReach: the lesson cannot be graded; no student's doing.
+        CannotStart: no kernel could be started; no student's doing either.
     """
     result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
     deadline = time.monotonic() + job.limits.submission_seconds
@@ -237,7 +238,7 @@ class _NotebookRun:
             return _error("CheckFailed", str(failure), failure.student_lines)
         except (NameError, RemoteError) as error:
             return _error(getattr(error, "remote_name", type(error).__name__), str(error))
-        except (ReferenceInReach, _Again):
+        except (CannotStart, ReferenceInReach, _Again):
             raise
         except Exception as error:  # what the student gave made the check itself stumble
             self.notes.append(
@@ -259,6 +260,8 @@ class _NotebookRun:
                 call.make(stand_in, seed=self.seed)
             except _Again:
                 return
+            except CannotStart:
+                raise
             except Exception as error:
                 why = (str(error) or repr(error)).splitlines()[0]
                 self.notes.append(

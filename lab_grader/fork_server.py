@@ -145,14 +145,33 @@ def _hide(masks: dict[str, str], scratch_bytes: int) -> None:
     _call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
     for folder in IN_MEMORY:
-        fonts = {p.name: p.read_bytes() for p in Path(folder).glob("fontlist*.json")}
+        # What is mounted below is mounted again: the lab itself may lie in /tmp.
+        below = {path: os.open(path, os.O_PATH) for path in _mounted_below(folder)}
         options = f"mode=1777,size={scratch_bytes}"
         _mount("none", folder, "tmpfs", MS_NOSUID | MS_NODEV, options)
-        for name, content in fonts.items():
-            Path(folder, name).write_bytes(content)
+        for path, descriptor in below.items():
+            source = f"/proc/self/fd/{descriptor}"
+            if os.path.isdir(source):
+                os.makedirs(path)
+            else:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                Path(path).touch()
+            _mount(source, path, "", MS_BIND | MS_REC)
+            os.close(descriptor)
     for hidden, mask in masks.items():
         _mount(mask, hidden, "", MS_BIND)
         _mount("none", hidden, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _mounted_below(folder: str) -> list[str]:
+    """Return the mount points below a folder, without those below one of them."""
+    found: list[str] = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        escaped = line.split()[4]  # a space is \\040
+        path = escaped.encode().decode("unicode_escape").encode("latin-1").decode()
+        if path.startswith(f"{folder}/"):
+            found.append(path)
+    return [p for p in found if not any(p.startswith(f"{other}/") for other in found)]
 
 
 def _limit(limits: dict[str, int]) -> None:

@@ -33,6 +33,10 @@ class EndedBefore(Died):
     """The kernel ended by itself, and as far as is known before it did what it was asked."""
 
 
+class CannotStart(Exception):
+    """A kernel could not be started, which is no student's doing: nothing is to be marked."""
+
+
 class TimedOut(Exception):
     """The kernel took too long; it was interrupted and goes on."""
 
@@ -151,22 +155,28 @@ class Kernel:
         manager.context.destroy(linger=0)
 
     def start(self) -> None:
-        """Start the kernel, if there is none."""
+        """Start the kernel, if there is none.
+
+        Raises:
+            CannotStart: see there.
+        """
         if self._manager is not None:
             return
         context = zmq.Context()
         context.setsockopt(zmq.MAXMSGSIZE, self.limits.message_bytes)
         context.setsockopt(zmq.RCVHWM, 16)
         self._manager = self.place.manager(self.hidden, context=context)
-        self._manager.start_kernel(cwd=str(self.place.given))
-        self._client = self._manager.client()
-        self._client.start_channels(stdin=False, hb=False)
         try:
+            self._manager.start_kernel(cwd=str(self.place.given))
+            self._client = self._manager.client()
+            self._client.start_channels(stdin=False, hb=False)
             self._client.wait_for_ready(timeout=START_SECONDS)
-        except RuntimeError as error:
-            self._die(f"the kernel did not start: {error}{self._last_words()}")
-        # Imports PyTorch, and notes how the process is at its start.
-        self._evaluate(FRESH_START, lambda _: None, START_SECONDS)
+            # Imports PyTorch, and notes how the process is at its start.
+            self._evaluate(FRESH_START, lambda _: None, START_SECONDS)
+        except (RuntimeError, Died, TimedOut, RemoteError) as error:
+            why = f"a kernel did not start: {error}{self._last_words()}"
+            self.stop()
+            raise CannotStart(why) from error
 
     def _execute(
         self,

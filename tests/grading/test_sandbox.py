@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib
+import matplotlib.font_manager  # makes a file with the fonts that it found
 import pytest
 
-from lab_grader.kernel import Died, Kernel
+from lab_grader.execute import Cell, Job, execute
+from lab_grader.kernel import CannotStart, Died, Kernel
 from lab_grader.sandbox import Limits, Sandbox
 from lab_utils import layers
 
@@ -70,6 +73,18 @@ def test_a_kernel_has_no_rights_and_cannot_get_any(kernel):
     unmount = "import ctypes\nprint(ctypes.CDLL(None).umount2({!r}, 2))"
     assert printed(kernel, unmount.format(layers.__file__.encode())) == "-1"
     assert "lora_A = " not in printed(kernel, f"print(open({layers.__file__!r}).read())")
+
+
+def test_what_is_mounted_in_a_folder_in_memory_is_there_and_read_only(kernel):
+    """So is the lab itself where it lies in /tmp."""
+    (fonts,) = Path(matplotlib.get_cachedir()).glob("fontlist*.json")
+    said = printed(
+        kernel,
+        f"print(len(open('/tmp/{fonts.name}').read()))\n"
+        f"try: open('/tmp/{fonts.name}', 'a')\n"
+        "except OSError: print('refused')",
+    )
+    assert said == f"{fonts.stat().st_size}\nrefused"
 
 
 def test_its_limits_are_those_that_were_asked_for(kernel):
@@ -133,6 +148,16 @@ def test_a_sandbox_that_was_killed_starts_anew(sandbox):
         with pytest.raises(Died, match="its process ended"):
             kernel.run("print(2)")
         assert printed(kernel, "print(3)") == "3"
+
+
+def test_where_no_kernel_can_start_nobody_gets_a_mark():
+    cells = [
+        Cell("def recompose(m, d): return m * d", "exercise", "def recompose(m, d): pass"),
+        Cell("checks.check_recompose(recompose)", "test"),
+    ]
+    too_small = Limits(memory_bytes=1 << 20)
+    with pytest.raises(CannotStart, match="a kernel did not start"):
+        execute(Job({"01-mathematics": cells}, {}, too_small))
 
 
 def test_the_fork_server_runs_in_a_sandbox_only():

@@ -426,7 +426,7 @@ def test_a_measurement_is_made_once_and_goes_on(machine, tmp_path, monkeypatch, 
     )
     assert len(made) == 1
     printed = capsys.readouterr().out
-    assert "| zero-shot | lora, rank 2 | dora, rank 2 |" in printed
+    assert "| zero-shot | LoRA, rank 2 | DoRA, rank 2 |" in printed
     assert "rank 2: DoRA minus LoRA" in printed and "2 paired seeds" in printed
 
 

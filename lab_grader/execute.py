@@ -4,72 +4,28 @@ This is a function of its job alone, with no gradebook and no course folder, so 
 on any machine and its result can be kept.
 """
 
+import atexit
 import contextlib
 import functools
-import hashlib
 import io
 import sys
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lab_grader.dependencies import needed
+from lab_grader.job import Job, Limits, Result
 from lab_grader.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.remote import ReferenceInReach, RemoteObject
-from lab_grader.sandbox import Limits, Sandbox, Unconfined
+from lab_grader.sandbox import Sandbox, Unconfined
 from lab_grader.test_cells import Call, read_test_cell
 from lab_utils.checks.report import CheckFailed
 
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A code cell of a submission.
-
-    Attributes:
-        role: `"exercise"`, `"test"`, `"manual"` (an answer that a person marks), `"lesson"` (as
-            it was released) or `"student"` (added or changed).
-        released: the text of the same cell as it was released; empty for the student's own.
-    """
-
-    source: str
-    role: Literal["exercise", "test", "manual", "lesson", "student"]
-    released: str = ""
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that decides a submission's marks.
-
-    Attributes:
-        notebooks: the cells of each notebook; None in the place of text cells.
-        files: what was handed in besides.
-    """
-
-    notebooks: dict[str, list[Cell | None]]
-    files: dict[str, bytes]
-    limits: Limits = field(default_factory=Limits)
-    sandbox: bool = True
-
-    @property
-    def seed(self) -> int:
-        """What fresh inputs are drawn from: nobody can foresee it, and a rerun draws the same."""
-        return int.from_bytes(hashlib.sha256(repr(self.notebooks).encode()).digest()[:4])
-
-
-@dataclass
-class Result:
-    """The outputs of each cell (None: it was not run), and what a person should look at."""
-
-    outputs: dict[str, list[list[dict] | None]]
-    notes: list[str]
 
 
 def execute(job: Job) -> Result:
@@ -83,15 +39,21 @@ def execute(job: Job) -> Result:
     """
     result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
     deadline = time.monotonic() + job.limits.submission_seconds
-    groups = _groups(job)
-    everything = frozenset().union(*groups)
-    place = Sandbox(job.files, everything, job.limits) if job.sandbox else Unconfined(job.files)
-    with place:
-        for hidden, chosen in groups.items():
+    place = _place(job.sandbox, job.limits)
+    with place.holding(job.files):
+        for hidden, chosen in _groups(job).items():
             with Kernel(place, hidden, job.limits) as kernel:
                 for name, indices in chosen.items():
                     _NotebookRun(kernel, job, name, indices, result, deadline).run()
     return result
+
+
+@functools.cache
+def _place(sandbox: bool, limits: Limits) -> Sandbox | Unconfined:
+    """Return where this process runs the kernels of all submissions that it is given."""
+    place = Sandbox(limits) if sandbox else Unconfined()
+    atexit.register(place.close)
+    return place
 
 
 def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:

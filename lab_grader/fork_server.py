@@ -1,8 +1,13 @@
 """The first process in a sandbox: it imports what every kernel needs, and forks one when told to.
 
 A kernel of its own takes two seconds of CPU to start, most of them to import PyTorch; one that is
-forked takes a fraction. A sandbox belongs to one submission, so a kernel shares its first imports
-and hash seed with the same student's other kernels, and with nobody else's.
+forked takes a fraction. Kernels of one student follow those of another here, and nothing of one
+reaches the next:
+- this process runs no code of theirs and reads nothing of theirs, so it stays as it was after its
+  imports, and that is all that two kernels have in common;
+- each kernel has its own view of the files with empty folders in memory, its own network, host name
+  and shared memory (namespaces), its own random numbers, and no right to change any of it;
+- before the next one is forked every process but this one is killed.
 
 On standard input comes a JSON line for each order, on standard output goes a word for each answer:
 
@@ -10,8 +15,8 @@ On standard input comes a JSON line for each order, on standard output goes a wo
     (the kernel has ended by itself)                                ended
     {}                                                              stopped: no process is left
 
-Until a kernel is forked nothing of the student's is read here, and no module of the lab. The child
-takes its rights away from itself before it reads anything.
+No module of the lab is imported before the fork: some are hidden from a kernel. The child takes its
+rights away from itself before it reads anything of the student's.
 """
 
 import contextlib
@@ -38,7 +43,7 @@ SETTINGS = (  # of every kernel
 )
 
 # From the Linux headers sched.h, mount.h, prctl.h and capability.h.
-CLONE_NEWNS, CLONE_NEWIPC = 0x00020000, 0x08000000
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 1 << 17, 1 << 26, 1 << 27, 1 << 30
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 1, 2, 4, 32, 4096
 MS_REC, MS_PRIVATE = 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
@@ -142,7 +147,7 @@ def _become_a_kernel(order: dict) -> None:
 
 def _hide(masks: dict[str, str], scratch_bytes: int) -> None:
     """Get a view of the files of its own, with fresh folders in memory and the masks in place."""
-    _call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
+    _call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
     for folder in IN_MEMORY:
         # What is mounted below is mounted again: the lab itself may lie in /tmp.

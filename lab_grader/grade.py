@@ -9,12 +9,11 @@ from tqdm import tqdm
 
 from lab_grader import workers
 from lab_grader.cache import Cache, key_of
-from lab_grader.course import Course, Lesson, role_of
-from lab_grader.execute import Cell, Job, Result, execute
+from lab_grader.course import Course, CourseError, Lesson, role_of
 from lab_grader.export import by_exercise, exercise_columns, export
 from lab_grader.feedback import make_feedback
+from lab_grader.job import Cell, Job, Limits, Result
 from lab_grader.record import Marks, Recorder, RecordError, read_marks
-from lab_grader.sandbox import Limits
 from lab_grader.vet import Submission, vet
 
 NOT_IN_A_NAME = set("*?[]")  # nbgrader takes a student's id for a pattern of file names
@@ -98,13 +97,15 @@ def grade(
         if result is None:
             calls[student] = job
 
+    if calls:
+        _refuse_other_tests(course)
     recorded = []
     with tqdm(total=len(students), initial=len(outcome.graded), unit=" students") as progress:
         for student in waiting.keys() - calls.keys():
             submission, key = waiting[student]
             _record(recorder, submission, key, cache.load(key), outcome, recorded)
             progress.update()
-        for student, answer in workers.run(execute, calls, jobs, dask):
+        for student, answer in workers.run(Job.execute, calls, jobs, dask):
             submission, key = waiting[student]
             if isinstance(answer, workers.WorkerError):
                 outcome.failed[student] = str(answer)
@@ -120,6 +121,19 @@ def grade(
     outcome.graded.sort()
     outcome.tables = export(course)
     return outcome
+
+
+def _refuse_other_tests(course: Course) -> None:
+    """Raise `CourseError` if a test cell cannot be run from outside of the student's process."""
+    from lab_grader.test_cells import NotATestCell, read_test_cell  # and PyTorch, which takes long
+
+    for lesson in course.lessons.values():
+        for grade_id, cell in lesson.graded.items():
+            if role_of(cell) == "test":
+                try:
+                    read_test_cell(cell.source)
+                except NotATestCell as error:
+                    raise CourseError(f"{lesson.name}, test {grade_id}: {error}") from error
 
 
 def _record(

@@ -15,7 +15,8 @@ import zmq
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
-from lab_grader.sandbox import START_SECONDS, Limits, Sandbox, Unconfined
+from lab_grader.job import Limits
+from lab_grader.sandbox import START_SECONDS, Sandbox, Unconfined
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
 WATCH_SECONDS = 0.25

@@ -7,6 +7,7 @@ a notebook. Of a package (PEFT) only an empty folder is left.
 
 import ast
 import contextlib
+import hashlib
 from pathlib import Path
 
 RAISE = ast.parse(
@@ -26,9 +27,12 @@ def hollow(source: str) -> str:
 def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
     """Write what stands in for some files and folders; return it by what it stands for."""
     masks = {}
-    for number, original in enumerate(sorted(with_compiled(hidden))):
+    for original in sorted(with_compiled(hidden)):
+        number = hashlib.sha256(original.encode()).hexdigest()[:16]
         mask = folder / f"{number}-{Path(original).name}"
-        if Path(original).is_dir():
+        if mask.exists():
+            pass  # an earlier call wrote it
+        elif Path(original).is_dir():
             mask.mkdir()
         else:
             mask.write_text(hollow(Path(original).read_text()))

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SAWarning
 
 from lab_grader.cache import write_atomically
 from lab_grader.course import Course
-from lab_grader.execute import Result
+from lab_grader.job import Result
 from lab_grader.vet import Submission
 
 

@@ -2,12 +2,12 @@
 
 The kernel sees the system and the lab read-only, and two folders of its own in memory; it has no
 network, no environment, and limits on everything that it could exhaust. It talks to the grader
-through sockets in one folder. No user is shared: as root each sandbox gets a user id of its own,
-otherwise a user namespace.
+through sockets in one folder. Its user is nobody else: as root each submission gets a user id of
+its own, otherwise a sandbox has a user namespace.
 
-A sandbox belongs to one submission, whose kernels run in it one after the other. Each is forked by
-a `fork_server`, hides other files, finds empty folders, and when it is stopped nothing that it
-started is left.
+Each process of the grader has a sandbox, in which kernels run one after the other, those of one
+submission and then those of the next. Each is forked by a `fork_server`, which says why nothing
+of one reaches another.
 """
 
 import asyncio
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,8 @@ from traitlets import Instance
 import lab_grader
 import lab_utils
 from lab_grader import fork_server
-from lab_grader.masks import with_compiled, write_masks
+from lab_grader.job import Limits
+from lab_grader.masks import write_masks
 
 START_SECONDS = 120  # a busy machine takes its time to import PyTorch
 
@@ -53,31 +53,11 @@ class NoSandbox(Exception):
     """A sandbox cannot be made here."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one kernel may use. Memory counts all processes of it; a process has `2 x` of it as
-    address space, because PyTorch maps more than it touches."""
-
-    cell_seconds: float = 30
-    submission_seconds: int = 1800  # all of its kernels
-    cpu_seconds: int = 300
-    memory_bytes: int = 4 << 30
-    processes: int = 128  # and threads
-    file_bytes: int = 64 << 20
-    scratch_bytes: int = 256 << 20
-    output_bytes: int = 256 << 10  # of a cell; what is beyond is dropped
-    message_bytes: int = 16 << 20  # of one message; a larger one is never received
-
-    def describe(self) -> dict[str, float]:
-        """Return the limits as plain values, for a cache key."""
-        return asdict(self)
-
-
 def check_available() -> None:
     """Raise `NoSandbox` if a kernel could not be confined on this machine."""
     if not sys.platform.startswith("linux") or shutil.which("bwrap") is None:
         raise NoSandbox(MISSING)
-    command = ["bwrap", *_privileges()[0], "--ro-bind", "/", "/", "true"]
+    command = ["bwrap", *_privileges(), "--ro-bind", "/", "/", "true"]
     tried = subprocess.run(command, capture_output=True, text=True)
     if tried.returncode != 0:
         raise NoSandbox(
@@ -86,17 +66,24 @@ def check_available() -> None:
         )
 
 
-def _privileges() -> tuple[list[str], int | None]:
-    """Return bwrap's options, and the user id that a kernel takes, None for its own.
+def _privileges() -> list[str]:
+    """Return bwrap's options.
 
     Root in a user namespace would still be root for the limit on processes and for the files
     that are visible, so root becomes somebody else instead. In a user namespace the fork server
     may mount, in the namespace; a kernel gives that up.
     """
+    if os.geteuid() == 0:
+        return []
+    options = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
+    return [*options, "--cap-add", "CAP_SYS_ADMIN"]
+
+
+def _new_user() -> int | None:
+    """Return the user id that a submission's kernels take, None for that of the sandbox."""
     if os.geteuid() != 0:
-        options = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
-        return [*options, "--cap-add", "CAP_SYS_ADMIN"], None
-    return [], random.SystemRandom().randrange(2_000_000_000, 2_100_000_000)
+        return None
+    return random.SystemRandom().randrange(2_000_000_000, 2_100_000_000)
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -136,6 +123,11 @@ def _write_files(files: dict[str, bytes], folder: Path) -> None:
         path.write_bytes(content)
 
 
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 class _OneKernelSpec(KernelSpecManager):
     spec = Instance(KernelSpec)
 
@@ -164,25 +156,27 @@ class Unconfined:
     """What stands in for a `Sandbox` where there is none: kernels with the caller's rights.
 
     Nothing is hidden from them. Of their limits only those hold that the grader watches.
-
-    Args:
-        files: what the student handed in besides notebooks, by its path.
     """
 
     ARGV = (sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}")
 
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
+    def __init__(self) -> None:
         self._manager: KernelManager | None = None
 
-    def __enter__(self) -> "Unconfined":
-        self._folder = tempfile.TemporaryDirectory(prefix="lab-")
-        self.given = Path(self._folder.name)
-        _write_files(self.files, self.given)
-        return self
+    def close(self) -> None:
+        """There is nothing that could be left."""
 
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+    @contextlib.contextmanager
+    def holding(self, files: dict[str, bytes]) -> Iterator[None]:
+        """Run the kernels of a submission.
+
+        Args:
+            files: what the student handed in besides notebooks, by its path.
+        """
+        with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+            self.given = Path(folder)
+            _write_files(files, self.given)
+            yield
 
     def manager(self, hidden: frozenset[str], **settings: Any) -> KernelManager:
         """Return the manager of a kernel, not started."""
@@ -205,41 +199,48 @@ class Unconfined:
 
 
 class Sandbox:
-    """Where the kernels of one submission run, one at a time. Use it as a context manager.
+    """Where kernels run, one at a time, until it is closed.
 
     Args:
-        files: what the student handed in besides notebooks, by its path.
-        hidden: files and folders of the lab that some kernel here must not see.
         limits: what a kernel may use.
     """
 
-    def __init__(self, files: dict[str, bytes], hidden: frozenset[str], limits: Limits) -> None:
-        self.files, self.hidden, self.limits = files, hidden, limits
-        self._server: subprocess.Popen | None = None
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self._runs = False  # a kernel, as far as it is known
         self._said_before = 0  # bytes in the file of stderr
-
-    def __enter__(self) -> "Sandbox":
         self.folder = Path(tempfile.mkdtemp(prefix="lab-"))
         self.folder.chmod(0o711)
-        self._options, self._uid = _privileges()
-        self.given, masks, self.sockets = (self.folder / n for n in ("given", "masks", "sockets"))
-        for folder, mode in ((self.given, 0o755), (masks, 0o755), (self.sockets, 0o700)):
+        self.given, self.masks, self.sockets = (
+            self.folder / name for name in ("given", "masks", "sockets")
+        )
+        for folder, mode in ((self.given, 0o755), (self.masks, 0o755), (self.sockets, 0o700)):
             folder.mkdir()
             folder.chmod(mode)
-        if self._uid is not None:
-            os.chown(self.sockets, self._uid, self._uid)
-        _write_files(self.files, self.given)
-        self._masks = {
-            original: f"{fork_server.MASKS}/{Path(mask).name}"
-            for original, mask in write_masks(self.hidden, masks).items()
-        }
         self._start_server()  # it imports while the grader goes on
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End whatever runs, and leave no file."""
         self._end_server()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def holding(self, files: dict[str, bytes]) -> Iterator[None]:
+        """Run the kernels of a submission, which find nothing of the one before.
+
+        Args:
+            files: what the student handed in besides notebooks, by its path.
+        """
+        self._uid = _new_user()
+        if self._uid is not None:
+            os.chown(self.sockets, self._uid, self._uid)
+        os.truncate(self.folder / "stderr", 0)
+        _write_files(files, self.given)
+        try:
+            yield
+        finally:
+            self.stop_kernel()
+            _empty(self.given)
 
     def manager(self, hidden: frozenset[str], **settings: Any) -> KernelManager:
         """Return the manager of a kernel, not started, which does not see some of the files."""
@@ -254,7 +255,7 @@ class Sandbox:
 
         Args:
             connection: what its connection file says, with the sockets' folder as it is here.
-            hidden: which of the sandbox's hidden files it must not see.
+            hidden: files and folders of the lab that it must not see.
 
         Raises:
             RuntimeError: it could not be started.
@@ -262,7 +263,10 @@ class Sandbox:
         self.stop_kernel()  # one that ended by itself may have left something
         if self._server is None:
             self._start_server()
-        masks = {path: self._masks[path] for path in sorted(with_compiled(hidden))}
+        masks = {
+            original: f"{fork_server.MASKS}/{Path(mask).name}"
+            for original, mask in write_masks(hidden, self.masks).items()
+        }
         connection = connection | {"ip": f"{fork_server.SOCKETS}/{Path(connection['ip']).name}"}
         order = {"connection": connection, "masks": masks, "uid": self._uid}
         self._said_before = (self.folder / "stderr").stat().st_size
@@ -283,8 +287,7 @@ class Sandbox:
                 self._order({}, "stopped")
             except RuntimeError:
                 self._end_server()
-        for path in self.sockets.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        _empty(self.sockets)
 
     def holds_foreign_files(self) -> bool:
         """Return whether the kernel wrote into its sockets' folder, which has no limit in size."""
@@ -325,11 +328,9 @@ class Sandbox:
                 return True
 
     def _start_server(self) -> None:
-        limits = self.limits
         command = [
             # both die with the grader, however it ends
-            *("setpriv", "--pdeathsig", "KILL", "timeout", "--signal=KILL"),
-            *(str(limits.submission_seconds), "bwrap", *self._options),
+            *("setpriv", "--pdeathsig", "KILL", "bwrap", *_privileges()),
             *("--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
             *("--unshare-cgroup-try", "--die-with-parent", "--new-session"),
             *("--proc", "/proc", "--dev", "/dev"),
@@ -339,7 +340,7 @@ class Sandbox:
             *_system(),
             *_fonts(),
             *("--ro-bind", str(self.given), fork_server.GIVEN),
-            *("--ro-bind", str(self.folder / "masks"), fork_server.MASKS),
+            *("--ro-bind", str(self.masks), fork_server.MASKS),
             *("--bind", str(self.sockets), fork_server.SOCKETS),
             *("--remount-ro", "/dev", "--remount-ro", "/"),
             *("--chdir", fork_server.WORK, "--clearenv"),
@@ -347,7 +348,7 @@ class Sandbox:
             # -P: not from the folder that it runs in
             *("--", sys.executable, "-P", "-m", "lab_grader.fork_server"),
         ]
-        with open(self.folder / "stderr", "wb") as stderr:
+        with open(self.folder / "stderr", "ab") as stderr:  # which may be cut meanwhile
             self._server = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
             )
@@ -371,6 +372,7 @@ def _environment() -> Iterator[str]:
         "MPLCONFIGDIR": "/tmp",
         "OMP_NUM_THREADS": "1",
         "NBGRADER_EXECUTION": "autograde",
+        "PYTHONHASHSEED": "0",  # the order of a set is the same for everybody
     }
     for name, value in values.items():
         yield from ("--setenv", name, value)
@@ -380,7 +382,7 @@ class SandboxProvisioner(KernelProvisionerBase):
     """Starts a kernel in a `Sandbox`."""
 
     sandbox = Instance(Sandbox)
-    hidden = Anything(help="which of the sandbox's hidden files the kernel must not see")
+    hidden = Anything(help="the files that the kernel must not see")
 
     @property
     def has_process(self) -> bool:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import scipy  # and scipy.stats, which takes long, with its first use
 import torch
 from joblib import Parallel, delayed
-from scipy import stats
 from tqdm.auto import tqdm
 
 from lab_utils.training import NAMES, Settings, train_and_evaluate
@@ -274,10 +274,10 @@ def paired_difference(
         raise ValueError(f"the differences are {differences}; a run diverged")
     mean = statistics.fmean(differences)
     baseline_mean = statistics.fmean(left[metric] for left, _ in pairs)
-    spread = stats.sem(differences)
+    spread = scipy.stats.sem(differences)
     # Equal differences have no spread, and the interval is the point.
     low, high = (
-        stats.t.interval(confidence, len(pairs) - 1, mean, spread) if spread else (mean,) * 2
+        scipy.stats.t.interval(confidence, len(pairs) - 1, mean, spread) if spread else (mean,) * 2
     )
     return PairedDifference(
         baseline=baseline[0]["adapter_type"],

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import scipy  # and scipy.stats, which takes long, with its first use
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 import lab_utils.adapters
@@ -504,7 +504,7 @@ def interval(lora: list[float], dora: list[float], confidence: float) -> tuple[f
     """Return mean, low and high of the paired difference, by Student's t."""
     difference = torch.tensor(dora, dtype=torch.float64) - torch.tensor(lora, dtype=torch.float64)
     mean, n = difference.mean().item(), len(lora)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * difference.std().item() / math.sqrt(n)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * difference.std().item() / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
@@ -515,20 +515,20 @@ def wrong_intervals(
     a, b = (torch.tensor(losses, dtype=torch.float64) for losses in (lora, dora))
     difference, n = b - a, len(lora)
     mean, spread = difference.mean().item(), difference.std().item()
-    t = stats.t.ppf((1 + confidence) / 2, n - 1)
+    t = scipy.stats.t.ppf((1 + confidence) / 2, n - 1)
     unpaired = math.sqrt((a.var().item() + b.var().item()) / n)
-    welch = stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
-    pooled = stats.ttest_ind(b, a).confidence_interval(confidence)
+    welch = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
+    pooled = scipy.stats.ttest_ind(b, a).confidence_interval(confidence)
     error = spread / math.sqrt(n)
     halves = [
-        (stats.norm.ppf((1 + confidence) / 2) * error, NORMAL),
+        (scipy.stats.norm.ppf((1 + confidence) / 2) * error, NORMAL),
         (1.96 * error, NORMAL if confidence == 0.95 else FIXED_CONFIDENCE),
         (2.0 * error, NORMAL if confidence == 0.95 else FIXED_CONFIDENCE),
         (t * difference.std(correction=0).item() / math.sqrt(n), POPULATION),
         (t * spread, NOT_OF_THE_MEAN),
-        (stats.t.ppf(confidence, n - 1) * error, ONE_SIDED),
-        (stats.t.ppf((1 + confidence) / 2, n) * error, DEGREES),
-        (stats.t.ppf(0.975, n - 1) * error, FIXED_CONFIDENCE),
+        (scipy.stats.t.ppf(confidence, n - 1) * error, ONE_SIDED),
+        (scipy.stats.t.ppf((1 + confidence) / 2, n) * error, DEGREES),
+        (scipy.stats.t.ppf(0.975, n - 1) * error, FIXED_CONFIDENCE),
         (t * unpaired, UNPAIRED),
     ]
     wrong = [((mean, mean - half, mean + half), mistake) for half, mistake in halves]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import scipy  # and scipy.stats, which takes long, with its first use
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from lab_utils.comparison import PairedDifference
 from lab_utils.plots.style import COLOURS, STYLE, rank_axis
@@ -130,8 +130,8 @@ def narrowing_interval(baseline: Sequence[float], other: Sequence[float], seeds:
         seeds: how many of them to use, 2 or more.
     """
     a, b = torch.tensor(baseline[:seeds]), torch.tensor(other[:seeds])
-    paired = stats.ttest_rel(b, a).confidence_interval(0.95)
-    unpaired = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    paired = scipy.stats.ttest_rel(b, a).confidence_interval(0.95)
+    unpaired = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(8, 2.4))
         for at, (low, high) in enumerate((paired, unpaired)):
@@ -160,7 +160,7 @@ def loss_by_rank(losses: dict[str, dict[int, list[float]]], title: str = "") -> 
         for method, by_rank in losses.items():
             means = [sum(values) / len(values) for values in by_rank.values()]
             half = [
-                stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+                scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
                 for values in by_rank.values()
             ]
             style = {"color": COLOURS[method], "capsize": 4, "marker": "o", "label": NAMES[method]}

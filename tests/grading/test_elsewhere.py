@@ -159,7 +159,7 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --boundi
 """
 GRADE_ONE = """
 import os
-from lab_grader.execute import Cell, Job, execute
+from lab_grader.job import Cell, Job
 from lab_grader.sandbox import check_available
 assert os.geteuid() != 0
 check_available()
@@ -180,7 +180,7 @@ cells = [
     Cell(spy, "student"),
     Cell("checks.check_recompose(recompose)", "test"),
 ]
-print(execute(Job({"01-mathematics": cells}, {})))
+print(Job({"01-mathematics": cells}, {}).execute())
 """
 
 

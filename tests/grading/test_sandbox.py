@@ -5,15 +5,17 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import matplotlib
 import matplotlib.font_manager  # makes a file with the fonts that it found
+import psutil
 import pytest
 
-from lab_grader.execute import Cell, Job, execute
+from lab_grader.job import Cell, Job, Limits
 from lab_grader.kernel import CannotStart, Died, Kernel
-from lab_grader.sandbox import Limits, Sandbox
+from lab_grader.sandbox import Sandbox
 from lab_utils import layers
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
@@ -30,7 +32,7 @@ def printed(kernel, source):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox({"data/mine.txt": b"mine"}, REFERENCE, LIMITS) as sandbox:
+    with closing(Sandbox(LIMITS)) as sandbox, sandbox.holding({"data/mine.txt": b"mine"}):
         yield sandbox
 
 
@@ -130,6 +132,30 @@ def test_nothing_outlives_a_kernel(sandbox, ends_by_itself):
         assert printed(kernel, look) == "[False, False, False] False False 2 mine"
 
 
+def test_one_submission_finds_nothing_of_another():
+    """In the same sandbox, and from the same fork server."""
+    names = ("mnt", "uts", "ipc", "net")
+    look = (
+        "import os\nprint(sorted(os.listdir('.')), sorted(os.listdir('/given')), os.getuid(), "
+        f"*(os.readlink('/proc/self/ns/' + name) for name in {names}))"
+    )
+    shown = []
+    with closing(Sandbox(LIMITS)) as sandbox:
+        server = sandbox._server.pid
+        for name in ("a.txt", "b/c.txt"):
+            with sandbox.holding({name: b""}), Kernel(sandbox, REFERENCE, LIMITS) as kernel:
+                shown.append(printed(kernel, look).split(" "))
+            *_, first = psutil.Process(server).children(recursive=True)
+            common = [os.readlink(f"/proc/{first.pid}/ns/{name}") for name in names]
+            assert set(shown[-1][3:]).isdisjoint(common), "a namespace that the next one has too"
+        assert list(sandbox.given.iterdir()) == list(sandbox.sockets.iterdir()) == []
+        assert sandbox._server.pid == server
+        assert sandbox.folder.exists()
+    assert not sandbox.folder.exists()
+    assert [found[:2] for found in shown] == [["['a.txt']"] * 2, ["['b']"] * 2]
+    assert len({found[2] for found in shown}) == (2 if os.geteuid() == 0 else 1)
+
+
 def test_kernels_do_not_share_their_random_numbers(sandbox):
     drawn = set()
     for _ in range(2):
@@ -157,7 +183,7 @@ def test_where_no_kernel_can_start_nobody_gets_a_mark():
     ]
     too_small = Limits(memory_bytes=1 << 20)
     with pytest.raises(CannotStart, match="a kernel did not start"):
-        execute(Job({"01-mathematics": cells}, {}, too_small))
+        Job({"01-mathematics": cells}, {}, too_small).execute()
 
 
 def test_the_fork_server_runs_in_a_sandbox_only():

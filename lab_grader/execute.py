@@ -22,7 +22,7 @@ from lab_grader.job import Job, Limits, Result
 from lab_grader.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.remote import ReferenceInReach, RemoteObject
 from lab_grader.sandbox import Sandbox, Unconfined
-from lab_grader.test_cells import Call, read_test_cell
+from lab_grader.test_cells import Call, NotATestCell, read_test_cell
 from lab_utils.checks.report import CheckFailed
 
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
@@ -39,9 +39,10 @@ def execute(job: Job) -> Result:
     """
     result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
     deadline = time.monotonic() + job.limits.submission_seconds
+    groups = _groups(job)
     place = _place(job.sandbox, job.limits)
     with place.holding(job.files):
-        for hidden, chosen in _groups(job).items():
+        for hidden, chosen in groups.items():
             with Kernel(place, hidden, job.limits) as kernel:
                 for name, indices in chosen.items():
                     _NotebookRun(kernel, job, name, indices, result, deadline).run()
@@ -62,8 +63,11 @@ def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
     for name, cells in job.notebooks.items():
         for index, cell in enumerate(cells):
             if cell and cell.role == "test":
-                calls = read_test_cell(cell.source)
-                hidden = frozenset().union(*(call.reference for call in calls))
+                try:
+                    calls = read_test_cell(cell.source)
+                    hidden = frozenset().union(*(call.reference for call in calls))
+                except NotATestCell as error:
+                    raise NotATestCell(f"{name}, cell {index + 1}: {error}") from error
                 groups[hidden][name].add(index)
             elif cell and cell.role == "manual":
                 groups[frozenset()][name].add(index)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from IPython.core.pylabtools import print_figure
 from IPython.display import display
 from ipywidgets import (
     Checkbox,
@@ -15,7 +14,6 @@ from ipywidgets import (
     Widget,
     interactive_output,
 )
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -29,7 +27,7 @@ from lab_utils.published import TASKS, commonsense_table, find
 # See benchmarks/decomposition.py, which recorded it.
 RECORDED_LAYER = "blocks.1.q_proj"
 
-Picture = tuple[Figure, str]  # and its alternative text
+Drawing = tuple[Figure, str]  # and its alternative text
 
 
 class Explorer(VBox):
@@ -43,7 +41,7 @@ class Explorer(VBox):
         draw: returns the figure for these values, and a text for those who cannot see it.
     """
 
-    def __init__(self, controls: dict[str, Widget], draw: Callable[..., Picture]) -> None:
+    def __init__(self, controls: dict[str, Widget], draw: Callable[..., Drawing]) -> None:
         self._controls, self._draw = controls, draw
 
         def show(**values: object) -> None:
@@ -56,8 +54,7 @@ class Explorer(VBox):
         names = ", ".join(control.description for control in self._controls.values())
         data = super()._repr_mimebundle_(**kwargs)
         data["text/plain"] = f"{alt}\nIn JupyterLab it follows these controls: {names}."
-        data["image/png"] = print_figure(figure, base64=True)
-        plt.close(figure)
+        data["image/png"] = plots.Picture(figure, alt).png
         return data, {"image/png": {"alt": alt}}
 
 
@@ -69,7 +66,7 @@ def vector_explorer() -> Explorer:
         "magnitude": _slider("m (DoRA only)", 2.0, 0.5, 3.0, 0.05),
     }
 
-    def draw(**values: float) -> Picture:
+    def draw(**values: float) -> Drawing:
         alt = (
             "Two panels with the same weight vector w0 and update u. Left, LoRA: the sum has "
             "another length and another angle. Right, DoRA: the same angle, and the length m."
@@ -91,7 +88,7 @@ def matrix_explorer(weight: Tensor, update: Tensor) -> Explorer:
         "magnitude_factor": _slider("m / ||W0||", 1.0, 0.5, 1.5, 0.05),
     }
 
-    def draw(strength: float, magnitude_factor: float) -> Picture:
+    def draw(strength: float, magnitude_factor: float) -> Drawing:
         alt = (
             "Bars for each row of a weight. Left, its length: LoRA's differ from the frozen ones "
             "as the update grows, DoRA's are m. Right, its turn in degrees: the same for both."
@@ -120,7 +117,7 @@ def training_explorer() -> Explorer:
         layer.load_state_dict(trained, strict=False)
         return layer.merged_weight().detach()
 
-    def draw(**values: float) -> Picture:
+    def draw(**values: float) -> Drawing:
         alt = (
             "A point for each row of a layer, its turn against the change of its length. Left, "
             "LoRA: rows that turn further grow longer. Right, DoRA: lengths change little."
@@ -161,10 +158,8 @@ class LiveLosses:
 
     def draw(self) -> None:
         """Draw what there is; call it at the end, too."""
-        figure = plots.live_losses(self.losses)
         alt = "Training loss over the steps so far, one line for each method."
-        self._shown.update(figure, metadata={"image/png": {"alt": alt}})
-        plt.close(figure)
+        self._shown.update(plots.Picture(plots.live_losses(self.losses), alt))
 
 
 def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> Explorer:
@@ -177,7 +172,7 @@ def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> Explore
         value=3, min=2, max=len(baseline), description="seeds", continuous_update=False
     )
 
-    def draw(seeds: int) -> Picture:
+    def draw(seeds: int) -> Drawing:
         alt = f"Two intervals from {seeds} seeds; the paired one is narrower than the unpaired."
         return plots.narrowing_interval(baseline, other, seeds), alt
 
@@ -200,7 +195,7 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
         chosen = at_chosen_rate(runs) if isinstance(rate, str) else select(runs, learning_rate=rate)
         return [run["test_loss"] for run in chosen]
 
-    def draw(rate: float | str) -> Picture:
+    def draw(rate: float | str) -> Drawing:
         by_method = {
             "lora": {rank: losses("lora", rank, rate) for rank in ranks},
             "dora": {rank: losses("dora", rank, "chosen") for rank in ranks},
@@ -247,7 +242,7 @@ def scaling_explorer() -> Explorer:
     }
     controls["rank"].layout, controls["rank"].style = {"width": "28em"}, controls["alpha"].style
 
-    def draw(rank: int, alpha: float, grows: bool) -> Picture:
+    def draw(rank: int, alpha: float, grows: bool) -> Drawing:
         alt = (
             "Two panels over the rank. Left, the scaling: alpha / rank falls faster than "
             "alpha / sqrt(rank). Right, the first gradient relative to rank 4: with a fixed alpha "
@@ -281,7 +276,7 @@ def published_explorer() -> Explorer:
         ),
     }
 
-    def draw(pair: str, left_out: str) -> Picture:
+    def draw(pair: str, left_out: str) -> Drawing:
         model, rank, method = pairs[pair]
         dora, lora = find(table, model, "DoRA", rank), find(table, model, method, 32)
         figure = plots.published_gains(dora, lora, None if left_out == "nothing" else left_out)

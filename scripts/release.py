@@ -132,6 +132,21 @@ def finish_progress_bars(notebook: NotebookNode) -> None:
             data["text/plain"] = " ".join(html.unescape(" ".join(said)).split())
 
 
+def keep_one_form_of_pictures(notebook: NotebookNode) -> None:
+    """Drop one of the two forms of each figure, which are the same data: of a cell's output the
+    HTML, since GitHub and the reading version show the PNG file; of what a widget holds, which only
+    JupyterLab shows, the PNG file."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data.pop("text/html", None)
+    models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    for model in models.values():
+        for output in model["state"].get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output["data"].pop("image/png", None)
+
+
 def refuse_lost_edits(text: Path, solution: Path) -> None:
     """Raise `WorkWouldBeLost` if a solution was edited as a notebook and the text was not."""
     if not solution.exists():
@@ -196,6 +211,7 @@ def release(execute_all: bool = False) -> None:
         notebook = read_lesson(text)
         execute(notebook)
         finish_progress_bars(notebook)
+        keep_one_form_of_pictures(notebook)
         nbformat.write(with_stable_widgets(notebook), text.with_suffix(".ipynb"))
     print(f"generating {NOTEBOOKS.relative_to(ROOT)} and the gradebook's entries")
     NOTEBOOKS.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from lab_utils.plots.runs import (
     narrowing_interval,
     published_by_rank,
 )
-from lab_utils.plots.style import COLOURS, show
+from lab_utils.plots.style import COLOURS, Picture, show
 from lab_utils.plots.weights import (
     couplings,
     decomposition,
@@ -40,6 +40,7 @@ __all__ = [
     "COLOURS",
     "NAMES",
     "RULES",
+    "Picture",
     "commonsense",
     "couplings",
     "decomposition",

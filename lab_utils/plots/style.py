@@ -1,6 +1,9 @@
 """The one style of all figures, and how a lesson shows a figure with an alternative text."""
 
+from html import escape
+
 import matplotlib.pyplot as plt
+from IPython.core.pylabtools import print_figure
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,10 +28,29 @@ STYLE = {
 }
 
 
+class Picture:
+    """A figure with its alternative text, as a notebook shows it.
+
+    JupyterLab shows the HTML: its own form of a PNG file has no alternative text. GitHub and the
+    reading version show the PNG file, whose metadata has it. Making one closes the figure.
+    """
+
+    def __init__(self, figure: Figure, alt: str) -> None:
+        self.png: str = print_figure(figure, base64=True)
+        self.alt = alt
+        plt.close(figure)
+
+    def __repr__(self) -> str:
+        return self.alt
+
+    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
+        html = f'<img src="data:image/png;base64,{self.png}" alt="{escape(self.alt)}">'
+        return {"image/png": self.png, "text/html": html}, {"image/png": {"alt": self.alt}}
+
+
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with a text for those who cannot see it, and close it."""
-    display(figure, metadata={"image/png": {"alt": alt}})
-    plt.close(figure)
+    display(Picture(figure, alt))
 
 
 def rank_axis(ax: Axes, ranks: list[int]) -> None:

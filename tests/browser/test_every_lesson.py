@@ -42,6 +42,7 @@ def test_the_sliders_move_the_picture(open_lesson, name):
     assert len(handles) == sliders
     for handle in handles:
         lesson.move(handle)
+    assert len(lesson.active.locator(".jupyter-widgets img").get_attribute("alt")) > 40
     lesson.assert_fits()
     lesson.assert_readable()
 

@@ -11,6 +11,7 @@ import torch
 import lab_grader.test_cells as cells
 import lab_utils
 from lab_grader.dependencies import needed
+from lab_grader.job import Cell, Job
 from lab_grader.masks import hollow, write_masks
 from lab_utils.checks.subject import REFERENCE_LAYERS, REFERENCE_MATHEMATICS
 
@@ -61,6 +62,12 @@ def test_every_test_cell_of_the_course_can_be_graded(path):
                 assert isinstance(call.reference, frozenset)
                 found += 1
     assert found
+
+
+def test_a_lesson_that_cannot_be_graded_is_named():
+    job = Job({"01-mathematics": [None, Cell("assert decompose", "test")]}, {}, sandbox=False)
+    with pytest.raises(cells.NotATestCell, match=r"^01-mathematics, cell 2: line 1, 'assert deco"):
+        job.execute()
 
 
 def chosen(*sources, wanted, always=()):

@@ -185,6 +185,9 @@ def test_what_a_page_without_widgets_shows(text):
     outputs = [out for cell in solution_of(text).cells for out in cell.get("outputs", [])]
     widgets = [out.data for out in outputs if release.VIEW in out.get("data", {})]
     models = solution_of(text).metadata.widgets[release.WIDGETS]["state"]
+    pictures = [out for out in outputs if "image/png" in out.get("data", {})]
+    assert all(out.metadata["image/png"]["alt"] for out in pictures)
+    assert not any("text/html" in out.data for out in pictures), "the same picture again"
     explorers = 0
     for data in widgets:
         if models[data[release.VIEW]["model_id"]]["model_name"] == "VBoxModel":

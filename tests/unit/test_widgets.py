@@ -7,7 +7,7 @@ from IPython.core.formatters import DisplayFormatter
 from ipywidgets import IntSlider
 from matplotlib import pyplot as plt
 
-from lab_utils import widgets
+from lab_utils import plots, widgets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -41,6 +41,17 @@ def test_it_is_a_widget_and_a_picture_with_an_alternative_text(explorer):
         "A line with slope 3.\nIn JupyterLab it follows these controls: slope."
     )
     assert not plt.get_fignums(), "a figure that stays open is shown a second time"
+
+
+def test_a_figure_has_an_alternative_text_wherever_it_is_shown():
+    figure, _ = plt.subplots()
+    data, metadata = shown(plots.Picture(figure, 'a "line" & more'))
+    assert data["text/plain"] == 'a "line" & more'
+    assert metadata == {"image/png": {"alt": 'a "line" & more'}}
+    assert data["text/html"] == (
+        f'<img src="data:image/png;base64,{data["image/png"]}" alt="a &quot;line&quot; &amp; more">'
+    )
+    assert not plt.get_fignums()
 
 
 def test_the_picture_is_that_of_the_controls(explorer):

@@ -91,7 +91,6 @@ def half_right():
 # What each student hands in, and the points that are lost.
 STUDENTS = {
     "perfect": (right, {}),
-    "blank": (dict, POINTS),
     "half-right": (
         half_right,
         {"magnitude-change-columns", "direction-change-zeros", "coupling-correlation"}
@@ -103,18 +102,20 @@ STUDENTS = {
 }
 
 
+def hand_in_all(course, student, answers):
+    """Hand in the lessons without the demonstrations, which take minutes; that these run in an
+    unsolved notebook and in a solved one is tested elsewhere."""
+    for lesson in LESSONS:
+        path = folder_of(course, student) / f"{lesson}.ipynb"
+        nbformat.write(without_demonstrations(notebook_with(answers, lesson)), path)
+
+
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course folder in which stock nbgrader graded the submissions.
-
-    They come without the demonstrations, which take minutes; that these run in an unsolved
-    notebook and in a solved one is tested elsewhere.
-    """
+    """A course folder in which stock nbgrader graded the submissions."""
     folder = make_course(tmp_path_factory.mktemp("course"), lessons=LESSONS)
     for student, (answers, _) in STUDENTS.items():
-        for lesson in LESSONS:
-            path = folder_of(folder, student) / f"{lesson}.ipynb"
-            nbformat.write(without_demonstrations(notebook_with(answers(), lesson)), path)
+        hand_in_all(folder, student, answers())
     run(folder, "nbgrader", "autograde", "dora")
     return folder
 
@@ -137,13 +138,12 @@ def test_marks_of_each_exercise(gradebook, student):
     assert submission.max_score == sum((POINTS | OPEN).values())
 
 
-def test_an_open_answer_waits_for_a_person_and_a_missing_one_gets_nothing(gradebook):
+def test_an_open_answer_waits_for_a_person(gradebook):
     for student in STUDENTS:
         mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", student)
-        assert mark.needs_manual_grade == (student != "blank")
-        assert mark.auto_score == (0 if student == "blank" else None)
-        submission = gradebook.find_submission("dora", student)
-        assert submission.needs_manual_grade == (student != "blank")
+        assert mark.needs_manual_grade
+        assert mark.auto_score is None
+        assert gradebook.find_submission("dora", student).needs_manual_grade
 
 
 def test_marks_given_by_hand_count(gradebook):
@@ -167,12 +167,22 @@ def test_the_marker_sees_the_rubric_and_the_student_does_not(course):
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
-def test_lab_grader_gives_the_same_marks_and_says_the_same(course):
+def test_lab_grader_gives_the_same_marks_and_says_the_same_and_a_blank_one_gets_none(course):
     stock = {student: told(course, student, LESSONS) for student in STUDENTS}
     with Gradebook(database(course)) as gradebook:
         scores = {s: gradebook.find_submission("dora", s).score for s in STUDENTS}
+    hand_in_all(course, "blank", {})
     grade(course, "--no-feedback")
     for student in STUDENTS:
         assert told(course, student, LESSONS) == stock[student], student
         with Gradebook(database(course)) as gradebook:
             assert gradebook.find_submission("dora", student).score == scores[student]
+
+    said = told(course, "blank", LESSONS)
+    assert said.keys() == POINTS.keys()
+    assert all("is not written yet" in errors[0][1] for _, errors in said.values())
+    with Gradebook(database(course)) as gradebook:
+        blank = gradebook.find_submission("dora", "blank")
+        grades = {g.name: g.auto_score for notebook in blank.notebooks for g in notebook.grades}
+        assert grades == dict.fromkeys(POINTS | OPEN, 0)
+        assert not blank.needs_manual_grade, "a missing answer waits for nobody"

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from textwrap import fill
 
+COPY = re.compile(r"-Copy\d+$")  # as JupyterLab names what it duplicates
 # Said to those whose checks all pass.
 LEARNT = (
     "You can split a weight into magnitude and direction, adapt a model with LoRA and with DoRA, "
@@ -138,7 +139,7 @@ def overview(folder: str | Path = ".") -> Overview:
         ValueError: a file is no notebook.
     """
     paths = sorted(Path(folder).glob("[0-9][0-9]-*.ipynb"))
-    return Overview([_read(path) for path in paths])
+    return Overview([_read(path) for path in paths if not COPY.search(path.stem)])
 
 
 def summary(folder: str | Path = ".") -> Summary:

@@ -20,23 +20,22 @@ BRANCH = "main"
 # buttons below the title (there may be none), and the first code cell.
 BUTTONS = re.compile(r"(?<=<!-- buttons -->\n).*?(?=<!-- end of buttons -->)", re.DOTALL)
 HEAD = re.compile(r"(?<=^# %% \[markdown\]\n)(# # .*\n)(?:#\n# \[Open in .*\n)?", re.MULTILINE)
-FIRST_CELL = re.compile(r"(?<=^# %%\n)try:\n    import lab_utils .*?(?=\n\n# %%)", re.M | re.S)
+FIRST_CELL = re.compile(
+    r"(?<=^# %%\n)(?:import subprocess\nimport sys\n)?from importlib.util .*?(?=\n\n# %%)",
+    re.M | re.S,
+)
+CHECK = """\
+from importlib.util import find_spec
 
-TRY = """\
-try:
-    import lab_utils  # noqa: F401
-except ModuleNotFoundError:
+if find_spec("lab_utils") is None:
 """
 RAISE = """\
 raise ModuleNotFoundError(
     "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
     "it is not listed, call `make lab` in the folder of the lab."
-) from None
+)
 """
 INSTALL = """\
-import subprocess
-import sys
-
 if "google.colab" not in sys.modules:
 {otherwise}
 # Colab has all the packages that a lesson needs, but for the lab's own.
@@ -88,13 +87,15 @@ def in_readme(text: str, repository: str | None) -> str:
 
 def in_lesson(text: str, lesson: str, repository: str | None) -> str:
     """Return the text of a lesson with its buttons and its first cell, or without any buttons."""
-    line, handler = "", RAISE
+    line, imports, handler = "", "", RAISE
     if repository:
         line = f"#\n# {buttons(repository, lesson)}\n"
         otherwise = textwrap.indent(RAISE.rstrip(), "    ")
+        imports = "import subprocess\nimport sys\n"
         handler = INSTALL.format(otherwise=otherwise, repository=repository, branch=BRANCH)
     text = _replace(HEAD, text, rf"\g<1>{line}")
-    return _replace(FIRST_CELL, text, (TRY + textwrap.indent(handler, "    ")).rstrip())
+    cell = imports + CHECK + textwrap.indent(handler, "    ")
+    return _replace(FIRST_CELL, text, cell.rstrip())
 
 
 def _replace(place: re.Pattern, text: str, new: str) -> str:

@@ -154,18 +154,36 @@ class Lesson:
         url, token = server
         self.page = page = context.new_page()
         page.goto(f"{url}/lab/workspaces/{workspace}/tree/{path.name}?token={token}")
-        self.cells = nbformat.read(path, as_version=4).cells
         self.active = page.locator(".jp-Notebook .jp-Cell.jp-mod-active")
         self.outputs = self.active.locator(".jp-OutputArea-output")
+        self._is_open(path)
+
+    def _is_open(self, path):
+        self.cells = nbformat.read(path, as_version=4).cells
         self.executed = 0
-        page.wait_for_function(
-            """() => {
+        self.page.wait_for_function(
+            """name => {
                 const notebook = window.jupyterapp?.shell.currentWidget;
                 const kernel = notebook?.sessionContext?.session?.kernel;
-                return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+                return notebook?.context?.path === name
+                    && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
             }""",
+            arg=path.name,
             timeout=60_000,
         )
+
+    def go_on_with(self, path):
+        """Close the notebook without saving it, and open another one of the folder."""
+        self.shut_down()
+        self.page.evaluate(
+            """async path => {
+                const {commands, shell} = window.jupyterapp;
+                shell.currentWidget.dispose();
+                await commands.execute('docmanager:open', {path});
+            }""",
+            path.name,
+        )
+        self._is_open(path)
 
     def index(self, text):
         """Return the index of the first code cell that holds a text."""

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lab_utils import comparison
+from lab_utils import comparison, published
 from lab_utils.commonsense.language_model import load_language_model
-from lab_utils.commonsense.rows import load_rows
+from lab_utils.commonsense.rows import TASKS, load_rows
 from lab_utils.commonsense.scoring import Text, correct, encode, score_texts
 from lab_utils.commonsense.training import add_peft_adapters, make_batches, train, trained
 from lab_utils.training import NAMES, fingerprint
@@ -374,6 +374,7 @@ def table(summary: dict) -> str:
 
     Accuracies and their standard errors are in per cent.
     """
+    names = dict(zip(TASKS, published.TASKS, strict=True))  # both in the order of the paper's table
     methods = [summary["zero_shot"], *summary["methods"]]
     adapted = [f"{NAMES[row['adapter_type']]}, rank {row['rank']}" for row in summary["methods"]]
 
@@ -390,8 +391,11 @@ def table(summary: dict) -> str:
         "| --- " * (len(methods) + 1) + "|",
         line("learning rate", (row.get("learning_rate", "") for row in methods)),
         *(
-            line(t, (per_cent(row["accuracy"][t], row["standard_error"][t]) for row in methods))
-            for t in summary["tasks"]
+            line(
+                names[task],
+                (per_cent(row["accuracy"][task], row["standard_error"][task]) for row in methods),
+            )
+            for task in summary["tasks"]
         ),
         line(
             "average",

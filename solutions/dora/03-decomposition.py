@@ -25,13 +25,13 @@
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
 # %%
-try:
-    import lab_utils  # noqa: F401
-except ModuleNotFoundError:
+from importlib.util import find_spec
+
+if find_spec("lab_utils") is None:
     raise ModuleNotFoundError(
         "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
         "it is not listed, call `make lab` in the folder of the lab."
-    ) from None
+    )
 
 # %%
 import contextlib

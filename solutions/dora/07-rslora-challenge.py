@@ -23,13 +23,13 @@
 # - plan a comparison of your own. That last part is open, and a person marks it.
 
 # %%
-try:
-    import lab_utils  # noqa: F401
-except ModuleNotFoundError:
+from importlib.util import find_spec
+
+if find_spec("lab_utils") is None:
     raise ModuleNotFoundError(
         "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
         "it is not listed, call `make lab` in the folder of the lab."
-    ) from None
+    )
 
 # %%
 import contextlib

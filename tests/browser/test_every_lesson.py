@@ -18,11 +18,20 @@ EXPLORERS = {
 RICH = {"image/png", "text/html", "text/markdown"}  # what a browser shows as more than lines
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture
 def solved(folder):
-    """The solved lessons with their outputs, beside the student's."""
-    for path in release.SOLUTIONS.glob("*.ipynb"):
-        shutil.copy(path, folder / "notebooks" / "dora" / f"solved-{path.name}")
+    """A function that puts a solved lesson beside the student's, and returns its path."""
+
+    def put(name):
+        copy = folder / "notebooks" / "dora" / f"solved-{name}.ipynb"
+        return shutil.copy(release.SOLUTIONS / f"{name}.ipynb", copy)
+
+    return put
+
+
+def kinds(cell):
+    """Return the media types of what stands below a cell."""
+    return {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
 
 
 def test_no_lesson_is_left_out():
@@ -30,7 +39,8 @@ def test_no_lesson_is_left_out():
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_the_sliders_move_the_picture(open_lesson, name):
+def test_the_sliders_move_the_picture_and_every_output_is_readable(open_lesson, solved, name):
+    """Fits the page, too; in the light and in the dark theme."""
     sliders, needed = EXPLORERS[name]
     lesson = open_lesson(name)
     lesson.use_theme("JupyterLab Dark")
@@ -45,6 +55,18 @@ def test_the_sliders_move_the_picture(open_lesson, name):
     assert len(lesson.active.locator(".jupyter-widgets img").get_attribute("alt")) > 40
     lesson.assert_fits()
     lesson.assert_readable()
+
+    lesson.go_on_with(solved(name))
+    shown = [index for index, cell in enumerate(lesson.cells) if kinds(cell) & RICH]
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        lesson.use_theme(theme)
+        pictures = 0
+        for index in shown:
+            lesson.select(index)
+            pictures += lesson.outputs.locator("img").count()
+            lesson.assert_fits()
+            lesson.assert_readable()
+        assert pictures
 
 
 def test_a_training_shows_how_far_it_is(open_lesson):
@@ -62,23 +84,3 @@ def test_a_training_shows_how_far_it_is(open_lesson):
     label = lesson.active.locator(".jupyter-widgets").first.inner_text()
     assert "full fine-tuning, seed 0" in label.replace("\N{FIGURE SPACE}", " ")
     assert not lesson.outputs.filter(has_text="Error displaying widget").count()
-
-
-def kinds(cell):
-    """Return the media types of what stands below a cell."""
-    return {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-
-
-@pytest.mark.parametrize("name", EXPLORERS)
-def test_every_output_fits_the_page_and_is_readable_in_light_and_dark(open_lesson, name):
-    lesson = open_lesson(f"solved-{name}")
-    shown = [index for index, cell in enumerate(lesson.cells) if kinds(cell) & RICH]
-    for theme in ("JupyterLab Dark", "JupyterLab Light"):
-        lesson.use_theme(theme)
-        pictures = 0
-        for index in shown:
-            lesson.select(index)
-            pictures += lesson.outputs.locator("img").count()
-            lesson.assert_fits()
-            lesson.assert_readable()
-        assert pictures

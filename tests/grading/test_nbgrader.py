@@ -10,13 +10,14 @@ import pytest
 import release
 from classroom import (
     database,
+    folder_of,
     grade,
-    hand_in,
     make_course,
     notebook_with,
     run,
     solutions_of,
     told,
+    without_demonstrations,
 )
 from nbgrader.api import Gradebook
 from nbgrader.validator import Validator
@@ -116,11 +117,12 @@ STUDENTS = {
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course folder in which the five submissions were graded."""
+    """A course folder in which the five submissions were graded, without the demonstrations."""
     folder = make_course(tmp_path_factory.mktemp("course"), lessons=LESSONS)
     for student, (answers, _) in STUDENTS.items():
         for lesson in LESSONS:
-            hand_in(folder, student, answers(), lesson)
+            path = folder_of(folder, student) / f"{lesson}.ipynb"
+            nbformat.write(without_demonstrations(notebook_with(answers(), lesson)), path)
     run(folder, "nbgrader", "autograde", "dora")
     return folder
 

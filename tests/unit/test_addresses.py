@@ -100,7 +100,7 @@ def run_without_lab_utils(source, in_colab):
     called = []
 
     class Modules:
-        """Stands for `sys` and `subprocess`."""
+        """Stands for `sys`, `subprocess` and `importlib.util`."""
 
         modules = {"google.colab": None} if in_colab else {}
         executable = "python"
@@ -110,8 +110,12 @@ def run_without_lab_utils(source, in_colab):
             assert check
             called.append(command)
 
+        @staticmethod
+        def find_spec(name):
+            assert name == "lab_utils"
+
     def import_module(name, *_):
-        if name in ("sys", "subprocess"):
+        if name in ("sys", "subprocess", "importlib.util"):
             return Modules
         raise ModuleNotFoundError(name)
 

@@ -499,7 +499,7 @@ def test_the_summary():
     lines = measurement.table(summary).splitlines()
     assert lines[0].startswith("|  | zero-shot | LoRA, rank 8 | DoRA, rank 8 |")
     assert lines[2].startswith("| learning rate |  | 0.001 | 0.001 |")
-    assert lines[3].startswith("| boolq | 40.0% ± 4.9% | 51.0% ± 5.0% |")
+    assert lines[3].startswith("| BoolQ | 40.0% ± 4.9% | 51.0% ± 5.0% |")
     assert lines[5].startswith("| average | 45.0% ± 3.5% |")
     assert lines[6].startswith("| time of a run |  | 3.0 s |")
     assert len(lines) == 8

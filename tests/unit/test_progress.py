@@ -1,6 +1,7 @@
 """The overview reads what the checks said, and executes nothing."""
 
 import json
+import shutil
 from datetime import date
 
 import nbformat
@@ -34,6 +35,12 @@ def test_a_blank_lesson(lesson):
     assert str(found) == "0 of 3 exercises pass."
     assert found.lessons[0].open == ["decompose", "recompose", "count_trainable"]
     assert "0 of 3 pass; open: decompose, recompose, count_trainable" in repr(found)
+
+
+def test_a_copy_is_no_lesson(lesson, tmp_path):
+    lesson()
+    shutil.copy(tmp_path / "01-mathematics.ipynb", tmp_path / "01-mathematics-Copy1.ipynb")
+    assert [found.name for found in progress.overview(tmp_path).lessons] == ["01-mathematics"]
 
 
 def test_a_check_that_failed_leaves_its_exercise_open(lesson):

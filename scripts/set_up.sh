@@ -47,10 +47,19 @@ attempt "Installing the lab" .venv/bin/python -m pip install --disable-pip-versi
 attempt "Registering the kernel" .venv/bin/python -m ipykernel install \
     --prefix .venv --name python3 --display-name "DoRA Lab (Python 3)"
 
-# JupyterLab asks at its first start whether it may fetch news; the lab opens without a question.
+# JupyterLab asks at its first start whether it may fetch news; the lab opens without a question. And
+# without those panels of nbgrader that it has no use for: lessons are written as text, and handed out
+# and in by other ways than nbgrader's exchange.
 settings=.venv/share/jupyter/lab/settings
 mkdir -p $settings && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
-    > $settings/overrides.json || fail "Configuring JupyterLab failed: $settings cannot be written."
+    > $settings/overrides.json && cat > $settings/page_config.json <<'END' \
+    || fail "Configuring JupyterLab failed: $settings cannot be written."
+{"disabledExtensions": {
+    "@jupyter/nbgrader:create-assignment": true,
+    "@jupyter/nbgrader:assignment-list": true,
+    "@jupyter/nbgrader:course-list": true
+}}
+END
 
 touch .venv/lab.stamp
 case $1 in

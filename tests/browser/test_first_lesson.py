@@ -14,6 +14,7 @@ def answer(grade_id):
 
 def test_a_student_works_through_it(open_lesson):
     lesson = open_lesson("01-mathematics")
+    assert not lesson.page.get_by_text("Create Assignment").count(), "no student's business"
     first_check = lesson.index("checks.check_decompose(")
 
     lesson.menu("Run", "runmenu:run-all")

@@ -20,6 +20,7 @@ from classroom import (
     marks_without,
     run,
     solutions,
+    write_course,
 )
 
 from lab_utils import decomposition
@@ -30,8 +31,11 @@ STUDENTS = {"right": ({}, marks_without()), "wrong": (WRONG, marks_without("reco
 EXPECTED = {student: expected for student, (_, expected) in STUDENTS.items()}
 
 
-def small_course(folder, *settings):
-    course = make_course(folder / "course", *settings)
+def small_course(folder):
+    return with_submissions(make_course(folder / "course"))
+
+
+def with_submissions(course):
     for student, (answers, _) in STUDENTS.items():
         hand_in(course, student, solutions() | answers)
     return course
@@ -39,7 +43,7 @@ def small_course(folder, *settings):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler and two worker processes; yields a function that starts workers."""
+    """A scheduler without workers; yields its address and a function that starts workers."""
     file = tmp_path / "scheduler.json"
     with contextlib.ExitStack() as stack:
 
@@ -52,6 +56,7 @@ def cluster(tmp_path):
             )
             stack.callback(process.wait)
             stack.callback(process.terminate)
+            return process
 
         start("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
         deadline = time.monotonic() + 60
@@ -66,33 +71,32 @@ def cluster(tmp_path):
 
 @needs_bwrap
 def test_on_a_dask_cluster(tmp_path, cluster):
+    """A cluster without workers is refused, and one whose workers have several threads."""
     from dask.distributed import Client
 
     address, start = cluster
     course = small_course(tmp_path)
-    done = grade(course, "--dask", address, "--no-feedback", check=False)
-    assert done.returncode != 0
-    assert "has no workers" in done.stderr
+    refused = grade(course, "--dask", address, check=False)
+    assert refused.returncode != 0
+    assert "has no workers" in refused.stderr
 
-    start("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
     with Client(address) as client:
-        client.wait_for_workers(2, timeout=60)
+        threaded = start("worker", "--nworkers", "1", "--nthreads", "2", "--no-dashboard")
+        client.wait_for_workers(1, timeout=60)
+        refused = grade(course, "--dask", address, check=False)
+        assert refused.returncode != 0
+        assert "--nthreads 1" in refused.stderr
+        assert marks(course) == {}
+        threaded.terminate()
+        threaded.wait()
+
+        start("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
+        deadline = time.monotonic() + 60
+        while sorted(client.nthreads().values()) != [1, 1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     grade(course, "--dask", address, "--no-feedback")
     assert marks(course) == EXPECTED
-
-
-@needs_bwrap
-def test_workers_with_several_threads_are_refused(tmp_path, cluster):
-    from dask.distributed import Client
-
-    address, start = cluster
-    course = small_course(tmp_path)
-    start("worker", "--nworkers", "1", "--nthreads", "2", "--no-dashboard")
-    with Client(address) as client:
-        client.wait_for_workers(1, timeout=60)
-    done = grade(course, "--dask", address, check=False)
-    assert done.returncode != 0
-    assert "--nthreads 1" in done.stderr
 
 
 def postgres_programs():
@@ -139,11 +143,11 @@ def postgres():
 
 @needs_bwrap
 def test_with_a_postgresql_gradebook(tmp_path, postgres):
-    course = small_course(tmp_path, f"c.CourseDirectory.db_url = {postgres!r}")
-    grade(course)
+    course = write_course(tmp_path / "course", f"c.CourseDirectory.db_url = {postgres!r}")
+    run(course, "nbgrader", "generate_assignment", "dora")
+    grade(with_submissions(course))
     assert marks(course, postgres) == EXPECTED
     assert not (course / "grading" / "gradebook.db").exists()
-    assert grade(course).stdout
 
 
 AS_ORDINARY_USER = """
@@ -222,7 +226,7 @@ def test_without_bubblewrap_it_asks_for_the_choice(tmp_path, monkeypatch):
     assert "bubblewrap is not installed" in done.stderr
     assert "--no-sandbox" in done.stderr
     assert marks(course) == {}
-    run(course, "lab_grader", "grade", "dora", "--no-sandbox", "--no-feedback", "--jobs", "2")
+    grade(course, "--no-sandbox", "--no-feedback")
     assert marks(course) == EXPECTED
 
 

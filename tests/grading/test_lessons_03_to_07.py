@@ -88,18 +88,14 @@ def half_right():
     return answers
 
 
-# What each student hands in, and the points that are lost.
-STUDENTS = {
-    "perfect": (right, {}),
-    "half-right": (
-        half_right,
-        {"magnitude-change-columns", "direction-change-zeros", "coupling-correlation"}
-        | {"add-adapters-frozen", "train-step-numbers", "paired-difference-interval"}
-        | {"compare-across-ranks-losses", "track-magnitude-statistics"}
-        | {"config-scaling", "state-dora", "accuracy-ragged"}
-        | {"scaling-stabilized", "norms-stabilized"},
-    ),
-}
+LOST = (
+    {"magnitude-change-columns", "direction-change-zeros", "coupling-correlation"}
+    | {"add-adapters-frozen", "train-step-numbers", "paired-difference-interval"}
+    | {"compare-across-ranks-losses", "track-magnitude-statistics"}
+    | {"config-scaling", "state-dora", "accuracy-ragged"}
+    | {"scaling-stabilized", "norms-stabilized"}
+)
+HALF = {grade_id: 0 if grade_id in LOST else points for grade_id, points in POINTS.items()}
 
 
 def hand_in_all(course, student, answers):
@@ -112,10 +108,9 @@ def hand_in_all(course, student, answers):
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course folder in which stock nbgrader graded the submissions."""
+    """A course folder in which stock nbgrader graded the half-right submission."""
     folder = make_course(tmp_path_factory.mktemp("course"), lessons=LESSONS)
-    for student, (answers, _) in STUDENTS.items():
-        hand_in_all(folder, student, answers())
+    hand_in_all(folder, "half-right", half_right())
     run(folder, "nbgrader", "autograde", "dora")
     return folder
 
@@ -126,37 +121,37 @@ def gradebook(course):
         yield found
 
 
-@pytest.mark.parametrize("student", STUDENTS)
-def test_marks_of_each_exercise(gradebook, student):
-    lost = STUDENTS[student][1]
-    expected = {grade_id: 0 if grade_id in lost else p for grade_id, p in POINTS.items()}
+def grades_of(gradebook, student):
     submission = gradebook.find_submission("dora", student)
-    grades = {g.name: g for notebook in submission.notebooks for g in notebook.grades}
+    return {grade.name: grade for notebook in submission.notebooks for grade in notebook.grades}
+
+
+def test_marks_of_each_exercise(gradebook):
+    submission = gradebook.find_submission("dora", "half-right")
+    grades = grades_of(gradebook, "half-right")
     assert {name: grade.max_score for name, grade in grades.items()} == POINTS | OPEN
-    assert {name: grades[name].auto_score for name in POINTS} == expected
-    assert submission.score == sum(expected.values())
+    assert {name: grades[name].auto_score for name in POINTS} == HALF
+    assert submission.score == sum(HALF.values())
     assert submission.max_score == sum((POINTS | OPEN).values())
 
 
 def test_an_open_answer_waits_for_a_person(gradebook):
-    for student in STUDENTS:
-        mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", student)
-        assert mark.needs_manual_grade
-        assert mark.auto_score is None
-        assert gradebook.find_submission("dora", student).needs_manual_grade
+    mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", "half-right")
+    assert mark.needs_manual_grade
+    assert mark.auto_score is None
+    assert gradebook.find_submission("dora", "half-right").needs_manual_grade
 
 
 def test_marks_given_by_hand_count(gradebook):
     mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", "half-right")
-    before = gradebook.find_submission("dora", "half-right").score
     mark.manual_score = 2.5
     mark.needs_manual_grade = False
     gradebook.db.commit()
-    assert gradebook.find_submission("dora", "half-right").score == before + 2.5
+    assert gradebook.find_submission("dora", "half-right").score == sum(HALF.values()) + 2.5
 
 
 def test_the_marker_sees_the_rubric_and_the_student_does_not(course):
-    path = course / "grading" / "autograded" / "perfect" / "dora" / "07-rslora-challenge.ipynb"
+    path = course / "grading" / "autograded" / "half-right" / "dora" / "07-rslora-challenge.ipynb"
     graded = path.read_text()
     released = (course / "notebooks" / "dora" / "07-rslora-challenge.ipynb").read_text()
     for secret in ("For the marker", "Runs that separate the causes"):
@@ -167,22 +162,25 @@ def test_the_marker_sees_the_rubric_and_the_student_does_not(course):
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
-def test_lab_grader_gives_the_same_marks_and_says_the_same_and_a_blank_one_gets_none(course):
-    stock = {student: told(course, student, LESSONS) for student in STUDENTS}
-    with Gradebook(database(course)) as gradebook:
-        scores = {s: gradebook.find_submission("dora", s).score for s in STUDENTS}
+def test_lab_grader_gives_the_same_and_a_perfect_one_all_and_a_blank_one_nothing(course):
+    stock = told(course, "half-right", LESSONS)
+    hand_in_all(course, "perfect", right())
     hand_in_all(course, "blank", {})
     grade(course, "--no-feedback")
-    for student in STUDENTS:
-        assert told(course, student, LESSONS) == stock[student], student
-        with Gradebook(database(course)) as gradebook:
-            assert gradebook.find_submission("dora", student).score == scores[student]
+    assert told(course, "half-right", LESSONS) == stock
 
     said = told(course, "blank", LESSONS)
     assert said.keys() == POINTS.keys()
     assert all("is not written yet" in errors[0][1] for _, errors in said.values())
+    nothing = dict.fromkeys(POINTS, 0)
     with Gradebook(database(course)) as gradebook:
-        blank = gradebook.find_submission("dora", "blank")
-        grades = {g.name: g.auto_score for notebook in blank.notebooks for g in notebook.grades}
-        assert grades == dict.fromkeys(POINTS | OPEN, 0)
-        assert not blank.needs_manual_grade, "a missing answer waits for nobody"
+        # by hand: kept, awaited, and not needed where there is no answer
+        for student, automatic, by_hand, awaited in (
+            ("half-right", HALF, 2.5, False),
+            ("perfect", POINTS, None, True),
+            ("blank", nothing, None, False),
+        ):
+            grades = grades_of(gradebook, student)
+            assert {name: grades[name].auto_score for name in POINTS} == automatic
+            assert grades["plan"].manual_score == by_hand, student
+            assert gradebook.find_submission("dora", student).needs_manual_grade == awaited

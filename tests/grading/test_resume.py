@@ -90,7 +90,7 @@ def test_killed_while_recording(executed, tmp_path, where, name, call):
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert config.exists()
-    grade(course, "--no-feedback", "--jobs", "1")
+    grade(course, "--no-feedback")
     assert marks(course) == STUDENTS
     with Gradebook(database(course)) as gradebook:
         grades = [

@@ -11,7 +11,6 @@ from classroom import (
     LESSON,
     database,
     grade,
-    make_course,
     marks,
     marks_without,
     notebook_with,
@@ -19,6 +18,7 @@ from classroom import (
     run,
     solutions,
     text_of,
+    write_course,
 )
 from nbgrader.api import Gradebook
 
@@ -54,9 +54,9 @@ def with_answers_for_people(path):
 @pytest.fixture(scope="module")
 def term(tmp_path_factory):
     """A course after collecting and grading; the zip is as Moodle makes it."""
-    course = make_course(tmp_path_factory.mktemp("term") / "course")
+    course = write_course(tmp_path_factory.mktemp("term") / "course")
     with_answers_for_people(course / "solutions" / "dora" / f"{LESSON}.ipynb")
-    run(course, "nbgrader", "generate_assignment", "dora", "--force")
+    run(course, "nbgrader", "generate_assignment", "dora")
 
     busy = nbformat.read(course / "notebooks" / "dora" / f"{LESSON}.ipynb", as_version=4)
     for cell in busy.cells:

@@ -1,9 +1,11 @@
 """What lessons 03 to 05 say about the committed runs is what those runs show."""
 
 import json
+import re
 import statistics
 import sys
 
+import nbformat
 import pytest
 import release
 from safetensors.torch import load_file
@@ -12,7 +14,7 @@ from lab_utils import comparison
 from lab_utils.comparison import RESULTS, at_chosen_rate, paired_difference, select
 from lab_utils.decomposition import coupling
 from lab_utils.models import load_pretrained
-from lab_utils.training import WeightRecorder, train_and_evaluate
+from lab_utils.training import NAMES, train_and_evaluate
 from lab_utils.widgets import RECORDED_LAYER
 
 sys.path.append(str(release.ROOT / "benchmarks"))
@@ -74,16 +76,25 @@ def test_every_run_of_a_seed_is_paired():
             assert len({run["pairing"]["lora_A"] for run in select(runs, rank=rank)}) == 1
 
 
-def test_a_run_made_again_lands_where_the_committed_ones_did():
-    """One seed of DoRA, on this machine: within the spread of the five, widened by rounding."""
-    runs = chosen("dora")
-    settings = {name: runs[0][name] for name in comparison.SETTINGS}
-    again = train_and_evaluate(verbose=False, **settings)
-    assert again["pairing"] == runs[0]["pairing"]
-    losses = [run["test_loss"] for run in runs]
-    margin = max(losses) - min(losses) + 0.005
-    assert min(losses) - margin < again["test_loss"] < max(losses) + margin
-    assert again["test_loss"] == pytest.approx(runs[0]["test_loss"], abs=0.01)
+def test_a_run_made_again_goes_as_the_committed_one_did():
+    """DoRA on this machine, for 84 of its 279 steps: the first 7 of the 24 means that are kept."""
+    committed = chosen("dora")[0]
+    losses = []
+
+    class Enough(Exception):
+        pass
+
+    def stop(step, model, loss):
+        losses.append(loss)
+        if step == 84:
+            raise Enough
+
+    with pytest.raises(Enough):
+        settings = {name: committed[name] for name in comparison.SETTINGS}
+        train_and_evaluate(verbose=False, on_step=stop, **settings)
+    means = [statistics.fmean(losses[i : i + 12]) for i in range(1, 84, 12)]
+    assert means == pytest.approx(committed["step_losses"][:7], abs=0.01)
+    assert means[0] - means[-1] > 0.3
 
 
 # ---- lesson 03
@@ -150,16 +161,17 @@ def test_lesson_03_lora_makes_rows_longer_and_dora_does_not():
     said("03-decomposition", "95 % or more at every rank; by DoRA fewer than half, 36 to 44 %")
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "dora"])
-def test_lesson_03_live_run(method):
-    weights = WeightRecorder([RECORDED_LAYER], steps=(0, 93))
-    rate = chosen(method)[0]["learning_rate"]
-    train_and_evaluate(method, n_epochs=1, verbose=False, learning_rate=rate, on_step=weights)
-    before, after = (weights.weights[step][RECORDED_LAYER] for step in (0, 93))
-    grown = (after.norm(dim=1) > before.norm(dim=1)).float().mean()
-    assert (grown > 0.9) if method == "lora" else (grown < 0.5)
-    largest = (after - before).abs().quantile(0.999)
-    assert (largest < 0.03) if method == "full" else (largest > 0.12)
+def test_lesson_03_what_its_own_training_shows():
+    """What the lesson says of one pass over the data, and what it printed below the picture."""
+    path = release.SOLUTIONS / "03-decomposition.ipynb"
+    (shown,) = (c for c in nbformat.read(path, 4).cells if "plots.weight_changes(" in c.source)
+    printed = "".join(output.get("text", "") for output in shown.outputs)
+    line = r"(.+): (\d+)% of the rows became longer; no entry moved by more than ([\d.]+)"
+    found = {name: (int(grown), float(moved)) for name, grown, moved in re.findall(line, printed)}
+    full, lora, dora = (found[NAMES[method]] for method in PAPER)
+    assert lora[0] > 90 and full[0] < 50 and dora[0] < 50
+    assert 7 < lora[1] / full[1] < 15 and 7 < dora[1] / full[1] < 15
+    said("03-decomposition", "LoRA made nearly every row longer", "its stripes are ten times")
 
 
 # ---- lesson 04

@@ -195,7 +195,9 @@ def weight_changes(before: Tensor, after: dict[str, Tensor]) -> Figure:
 
 def _heat_map(ax: Axes, matrix: Tensor, title: str) -> None:
     limit = matrix.abs().quantile(0.999).item()
-    image = ax.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    image = ax.imshow(
+        matrix, DIVERGING, aspect="auto", interpolation="nearest", vmin=-limit, vmax=limit
+    )
     ax.set_title(title)
     ax.figure.colorbar(image, ax=ax)
 

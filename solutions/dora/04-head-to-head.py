@@ -426,9 +426,9 @@ print(f"least squares:         {toy.loss(toy.test.inputs @ fit, toy.test.targets
 for method in ("lora", "dora"):
     best = min(
         training.train_and_evaluate(
-            method, n_epochs=10, task="regression", learning_rate=rate, verbose=False
+            method, n_epochs=5, task="regression", learning_rate=rate, verbose=False
         )["test_loss"]
-        for rate in (5e-3, 2e-2, 5e-2)
+        for rate in (0.02, 0.05, 0.1)
     )
     print(f"{plots.NAMES[method]}, its best rate:  {best:.1f}")
 

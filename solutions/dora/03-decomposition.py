@@ -86,11 +86,11 @@ plots.show(
 )
 for method, weight in after.items():
     grown = (weight.norm(dim=1) > before.norm(dim=1)).float().mean()
-    largest = (weight - before).abs().max()
+    moved = (weight - before).abs().max()
     print(
-        f"{plots.NAMES[method]}: {grown:.0%} of the rows became longer; no entry moved by", end=" "
+        f"{plots.NAMES[method]}: {grown:.0%} of the rows became longer; "
+        f"no entry moved by more than {moved:.3f}"
     )
-    print(f"more than {largest:.2f}")
 
 # %% [markdown]
 # Each picture has its own scale, so read the numbers first. An update of low rank has to make do

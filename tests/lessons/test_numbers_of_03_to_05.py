@@ -94,7 +94,7 @@ def test_a_run_made_again_goes_as_the_committed_one_did():
         train_and_evaluate(verbose=False, on_step=stop, **settings)
     means = [statistics.fmean(losses[i : i + 12]) for i in range(1, 84, 12)]
     assert means == pytest.approx(committed["step_losses"][:7], abs=0.01)
-    assert means[0] - means[-1] > 0.3
+    assert means[0] - means[-1] > 0.1, "it learned nothing that could differ"
 
 
 # ---- lesson 03

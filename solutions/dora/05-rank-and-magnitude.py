@@ -146,7 +146,7 @@ widgets.rank_explorer(found)
 # with the ranks as keys, in the order given, and the **test** loss as a float. A run is
 #
 # ```
-# training.train_and_evaluate(METHOD, n_epochs=3, rank=RANK, task="regression", seed=0, verbose=False)
+# training.train_and_evaluate(METHOD, n_epochs=1, rank=RANK, task="regression", seed=0, verbose=False)
 # ```
 #
 # Its result is a dict; print one to see its keys. The task is the toy regression of lesson 04,
@@ -166,7 +166,7 @@ def compare_across_ranks(ranks=(4, 8, 16, 32)):
     return {
         method: {
             rank: training.train_and_evaluate(
-                method, n_epochs=3, rank=rank, task="regression", seed=0, verbose=False
+                method, n_epochs=1, rank=rank, task="regression", seed=0, verbose=False
             )["test_loss"]
             for rank in ranks
         }
@@ -359,7 +359,7 @@ def without_clone(n_epochs=50):
 
 def same_rank_for_all(ranks=(4, 8, 16, 32)):
     def loss(method):
-        return training.train_and_evaluate(method, n_epochs=3, task="regression", verbose=False)
+        return training.train_and_evaluate(method, n_epochs=1, task="regression", verbose=False)
 
     return {m: {rank: loss(m)["test_loss"] for rank in ranks} for m in ("lora", "dora")}
 

@@ -27,7 +27,6 @@ from classroom import (
     marks_without,
     notebook_with,
     outputs,
-    run,
     solutions,
     text_of,
 )
@@ -550,23 +549,3 @@ def test_a_second_run_has_nothing_to_do(graded, all_marks):
     assert again.stdout == first
     assert marks(course) == all_marks
     assert database.stat().st_mtime_ns == written
-
-
-def test_a_mark_by_hand_stays(graded):
-    course, _, _ = graded
-    from classroom import database
-    from nbgrader.api import Gradebook
-
-    with Gradebook(database(course)) as gradebook:
-        found = gradebook.find_grade("decompose-rows", LESSON, "dora", "wrong")
-        found.manual_score, found.extra_credit = 1.5, 0.5
-        gradebook.find_comment("decompose", LESSON, "dora", "wrong").manual_comment = "Good try."
-        gradebook.db.commit()
-    grade(course, "--students", "wrong", "--again")
-    with Gradebook(database(course)) as gradebook:
-        found = gradebook.find_grade("decompose-rows", LESSON, "dora", "wrong")
-        assert (found.auto_score, found.manual_score, found.score) == (0, 1.5, 2.0)
-        assert gradebook.find_comment("decompose", LESSON, "dora", "wrong").comment == "Good try."
-    run(course, "lab_grader", "feedback", "dora", "--students", "wrong")
-    page = course / "grading" / "feedback" / "wrong" / "dora" / f"{LESSON}.html"
-    assert "Good try." in page.read_text()

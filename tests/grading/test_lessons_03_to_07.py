@@ -174,9 +174,9 @@ def test_lab_grader_gives_the_same_and_a_perfect_one_all_and_a_blank_one_nothing
     assert all("is not written yet" in errors[0][1] for _, errors in said.values())
     nothing = dict.fromkeys(POINTS, 0)
     with Gradebook(database(course)) as gradebook:
-        # by hand: kept, awaited, and not needed where there is no answer
+        # A mark by hand is kept, for nbgrader to be looked at again; no answer needs none.
         for student, automatic, by_hand, awaited in (
-            ("half-right", HALF, 2.5, False),
+            ("half-right", HALF, 2.5, True),
             ("perfect", POINTS, None, True),
             ("blank", nothing, None, False),
         ):

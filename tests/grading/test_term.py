@@ -109,6 +109,8 @@ def test_marks_by_hand_feedback_and_export(term):
         for name, points in (("plan", 3.5), ("experiment", 3)):
             found = gradebook.find_grade(name, LESSON, "dora", "17")
             found.manual_score, found.needs_manual_grade = points, False
+        found = gradebook.find_grade("decompose-rows", LESSON, "dora", "17")
+        found.manual_score, found.extra_credit = 1.5, 0.5
         gradebook.find_comment("plan", LESSON, "dora", "17").manual_comment = "Why this one?"
         gradebook.db.commit()
     run(course, "lab_grader", "feedback", "dora")
@@ -151,6 +153,8 @@ def test_marks_by_hand_stay_in_a_regrade_by_either(term):
             gradebook.find_grade(n, LESSON, "dora", "17").score for n in ("plan", "experiment")
         ]
         assert scores == [3.5, 3]
+        found = gradebook.find_grade("decompose-rows", LESSON, "dora", "17")
+        assert (found.auto_score, found.manual_score, found.score) == (2, 1.5, 2.0)
         comment = gradebook.find_comment("plan", LESSON, "dora", "17").comment
         assert comment == "Why this one?"
     assert marks(course) == before

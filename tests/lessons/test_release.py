@@ -10,6 +10,8 @@ import pytest
 import release
 from nbclient import NotebookClient
 
+from lab_grader.dependencies import names_of
+
 TEXTS = sorted(release.SOLUTIONS.glob("*.py"))
 every_lesson = pytest.mark.parametrize("text", TEXTS, ids=[text.stem for text in TEXTS])
 
@@ -135,9 +137,22 @@ def test_exercises_are_well_formed(text):
 
 
 @every_lesson
-def test_a_blank_notebook_fails_in_exercise_and_test_cells_only(text, monkeypatch):
+def test_a_lesson_goes_on_without_the_answers(text):
+    """Only test cells use what an exercise defines, so every other cell of a blank notebook runs
+    as it does in the solution."""
+    cells = [cell for cell in released_of(text).cells if cell.cell_type == "code"]
+    names = {cell.id: names_of(cell.source) for cell in cells}
+    defined = [names[cell.id].binds for cell in cells if role(cell) == "solution"]
+    assert defined and all(defined)
+    for cell in cells:
+        used = names[cell.id].uses & frozenset.union(*defined)
+        assert bool(used) == (role(cell) == "test"), cell.source
+
+
+def test_a_blank_notebook_fails_in_exercise_and_test_cells_only(monkeypatch):
+    """The first lesson, executed; of the others one knows it from the names in their cells."""
     monkeypatch.setenv("NBGRADER_EXECUTION", "validate")  # demonstrations train briefly
-    notebook = released_of(text)
+    notebook = released_of(TEXTS[0])
     NotebookClient(
         notebook,
         timeout=60,

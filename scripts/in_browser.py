@@ -142,28 +142,37 @@ def chromium() -> Iterator[Browser]:
 class Lesson:
     """A notebook in a page. Cells are named by their index, and run in place with Ctrl+Enter."""
 
-    def __init__(self, context, server, path, workspace):
-        """Open a notebook of the server's folder in a new page, and wait for its kernel.
+    def __init__(self, context, server):
+        """Load JupyterLab into a new page.
 
         Args:
             context: a window of `chromium`.
             server: what `serve` yields, started with `EXPOSE`.
-            path: of the notebook, whose cells are read from the file.
-            workspace: a name; JupyterLab opens with it what was open in it before.
         """
         url, token = server
         self.page = page = context.new_page()
-        page.goto(f"{url}/lab/workspaces/{workspace}/tree/{path.name}?token={token}")
+        page.goto(f"{url}/lab?reset&token={token}")  # and not what was open last
+        page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)")
         self.active = page.locator(".jp-Notebook .jp-Cell.jp-mod-active")
         self.outputs = self.active.locator(".jp-OutputArea-output")
-        self._is_open(path)
+        self.is_open = False
 
-    def _is_open(self, path):
-        self.cells = nbformat.read(path, as_version=4).cells
-        self.executed = 0
+    def open(self, path):
+        """Open a notebook of the server's folder, and wait for its kernel; close the one before
+        without saving it."""
+        if self.is_open:
+            self.shut_down()
+        self.page.evaluate(
+            """async path => {
+                const {commands, shell} = window.jupyterapp;
+                shell.currentWidget?.dispose();
+                await commands.execute('docmanager:open', {path});
+            }""",
+            path.name,
+        )
         self.page.wait_for_function(
             """name => {
-                const notebook = window.jupyterapp?.shell.currentWidget;
+                const notebook = window.jupyterapp.shell.currentWidget;
                 const kernel = notebook?.sessionContext?.session?.kernel;
                 return notebook?.context?.path === name
                     && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
@@ -171,19 +180,9 @@ class Lesson:
             arg=path.name,
             timeout=60_000,
         )
-
-    def go_on_with(self, path):
-        """Close the notebook without saving it, and open another one of the folder."""
-        self.shut_down()
-        self.page.evaluate(
-            """async path => {
-                const {commands, shell} = window.jupyterapp;
-                shell.currentWidget.dispose();
-                await commands.execute('docmanager:open', {path});
-            }""",
-            path.name,
-        )
-        self._is_open(path)
+        self.cells = nbformat.read(path, as_version=4).cells
+        self.executed = 0
+        self.is_open = True
 
     def index(self, text):
         """Return the index of the first code cell that holds a text."""

@@ -84,14 +84,15 @@ def main() -> None:
         shutil.copy(SOLUTIONS / "04-head-to-head.ipynb", lessons)  # solved, with its outputs
         window = browser.new_context(viewport=in_browser.VIEWPORT)
         with in_browser.serve(lessons, *arguments, in_browser.EXPOSE) as server:
+            lesson = Lesson(window, server)
             for take, name in (
                 (lab, "01-mathematics"),
                 (check, "01-mathematics"),
                 (result, "04-head-to-head"),
             ):
-                lesson = Lesson(window, server, lessons / f"{name}.ipynb", workspace=take.__name__)
+                lesson.open(lessons / f"{name}.ipynb")
                 save(take(lesson), DOCS / f"{take.__name__}.png")
-                lesson.shut_down()
+            lesson.shut_down()
 
 
 if __name__ == "__main__":

@@ -18,16 +18,27 @@ def chromium():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(missing))
 
 
-@pytest.fixture
-def context(chromium):
-    """A window's worth of pages, with nothing stored. At the end its console must be clean."""
+@pytest.fixture(scope="module")
+def console():
+    """What the browser's console complains of."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def console_stays_clean(console):
+    yield
+    found, console[:] = list(console), []
+    assert not found
+
+
+@pytest.fixture(scope="module")
+def context(chromium, console):
+    """A window's worth of pages, with nothing stored."""
     context = chromium.new_context(viewport=in_browser.VIEWPORT)
-    complaints = []
-    context.on("console", lambda said: said.type == "error" and complaints.append(said.text))
-    context.on("weberror", lambda raised: complaints.append(raised.error))
+    context.on("console", lambda said: said.type == "error" and console.append(said.text))
+    context.on("weberror", lambda raised: console.append(raised.error))
     yield context
     context.close()
-    assert not complaints
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +55,9 @@ def server(chromium, start_lab, folder):
     return start_lab(folder, in_browser.EXPOSE)
 
 
-@pytest.fixture
-def open_lesson(context, server, folder, tmp_path):
-    """A function that opens a notebook in a new page."""
-    opened = []
-
-    def open_in_new_page(name):
-        path = folder / "notebooks" / "dora" / f"{name}.ipynb"
-        # a workspace of its own, or JupyterLab would open the last test's notebooks with it
-        opened.append(in_browser.Lesson(context, server, path, workspace=tmp_path.name))
-        return opened[-1]
-
-    yield open_in_new_page
-    for lesson in opened:
-        lesson.shut_down()
+@pytest.fixture(scope="module")
+def lesson(context, server):
+    """JupyterLab in a page, for one notebook after the other."""
+    lesson = in_browser.Lesson(context, server)
+    yield lesson
+    lesson.shut_down()

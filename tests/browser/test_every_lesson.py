@@ -19,6 +19,17 @@ RICH = {"image/png", "text/html", "text/markdown"}  # what a browser shows as mo
 
 
 @pytest.fixture
+def student(lesson, folder):
+    """A function that opens a student's notebook in the page."""
+
+    def open_in_the_page(name):
+        lesson.open(folder / "notebooks" / "dora" / f"{name}.ipynb")
+        return lesson
+
+    return open_in_the_page
+
+
+@pytest.fixture
 def solved(folder):
     """A function that puts a solved lesson beside the student's, and returns its path."""
 
@@ -39,10 +50,10 @@ def test_no_lesson_is_left_out():
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_the_sliders_move_the_picture_and_every_output_is_readable(open_lesson, solved, name):
+def test_the_sliders_move_the_picture_and_every_output_is_readable(student, solved, name):
     """Fits the page, too. In the dark theme: what is unreadable in the light one is seen sooner."""
     sliders, needed = EXPLORERS[name]
-    lesson = open_lesson(name)
+    lesson = student(name)
     lesson.use_theme("JupyterLab Dark")
     for text in ("from lab_utils import", *needed, "_explorer("):
         lesson.run(lesson.index(text))
@@ -56,7 +67,7 @@ def test_the_sliders_move_the_picture_and_every_output_is_readable(open_lesson, 
     lesson.assert_fits()
     lesson.assert_readable()
 
-    lesson.go_on_with(solved(name))
+    lesson.open(solved(name))
     pictures = 0
     for index, cell in enumerate(lesson.cells):
         if kinds(cell) & RICH:
@@ -67,8 +78,8 @@ def test_the_sliders_move_the_picture_and_every_output_is_readable(open_lesson, 
     assert pictures
 
 
-def test_a_training_shows_how_far_it_is(open_lesson):
-    lesson = open_lesson("03-decomposition")
+def test_a_training_shows_how_far_it_is(student):
+    lesson = student("03-decomposition")
     lesson.run(lesson.index("from lab_utils import"))
     lesson.start(lesson.index("train_and_evaluate("))
     bar = lesson.active.locator(".progress-bar").first

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from lab_grader.course import Course, CourseError
-from lab_grader.export import export
 from lab_grader.grade import Outcome, describe, grade, make_pages
-from lab_grader.sandbox import NoSandbox, check_available
-from lab_grader.vet import vet
-from lab_grader.workers import ClusterError
+from lab_grader.intake.course import Course, CourseError
+from lab_grader.intake.vet import vet
+from lab_grader.marks.export import export
+from lab_grader.running.workers import ClusterError
+from lab_grader.sandbox.provisioner import NoSandbox, check_available
 
 DESCRIPTION = """\
 Grade a class with nbgrader's folders and gradebook. Students' code runs in a sandbox, tests run

@@ -7,15 +7,16 @@ from pathlib import Path
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from lab_grader import workers
-from lab_grader.cache import Cache, key_of
-from lab_grader.course import Course, Lesson, role_of
-from lab_grader.export import by_exercise, exercise_columns, export
-from lab_grader.feedback import make_feedback
-from lab_grader.job import Cell, Job, Limits, Result
-from lab_grader.record import Marks, Recorder, RecordError, read_marks
-from lab_grader.vet import Submission, vet
+from lab_grader.intake.course import Course, Lesson, role_of
+from lab_grader.intake.vet import Submission, vet
+from lab_grader.marks.export import by_exercise, exercise_columns, export
+from lab_grader.marks.feedback import make_feedback
+from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
+from lab_grader.running import workers
+from lab_grader.running.cache import Cache, key_of
+from lab_grader.running.job import Cell, Job, Limits, Result
 
+EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
 NOT_IN_A_NAME = set("*?[]")  # nbgrader takes a student's id for a pattern of file names
 
 
@@ -103,7 +104,7 @@ def grade(
             submission, key = waiting[student]
             _record(recorder, submission, key, cache.load(key), outcome, recorded)
             progress.update()
-        for student, answer in workers.run(Job.execute, calls, jobs, dask):
+        for student, answer in workers.run(EXECUTE, calls, jobs, dask):
             submission, key = waiting[student]
             if isinstance(answer, workers.WorkerError):
                 outcome.failed[student] = str(answer)

@@ -27,7 +27,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from lab_grader.test_cells import NotATestCell, read_test_cell
+from lab_grader.wire.calls import NotATestCell, read_test_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSIGNMENT = "dora"

@@ -13,7 +13,7 @@ import nbformat
 import release
 from nbgrader.api import Gradebook
 
-from lab_grader.dependencies import needed
+from lab_grader.intake.dependencies import needed
 
 LESSON = "01-mathematics"
 POINTS = {

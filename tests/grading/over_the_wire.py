@@ -2,8 +2,8 @@
 
 import functools
 
-from lab_grader import inside
-from lab_grader.remote import RemoteObject
+from lab_grader.wire import inside
+from lab_grader.wire.remote import RemoteObject
 from lab_utils import checks
 
 

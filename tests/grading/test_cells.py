@@ -8,11 +8,12 @@ import pytest
 import release
 import torch
 
-import lab_grader.test_cells as cells
+import lab_grader.wire.calls as cells
 import lab_utils
-from lab_grader.dependencies import needed
-from lab_grader.job import Cell, Job
-from lab_grader.masks import hollow, write_masks
+from lab_grader.intake.dependencies import needed
+from lab_grader.running.execute import execute
+from lab_grader.running.job import Cell, Job
+from lab_grader.sandbox.masks import hollow, write_masks
 from lab_utils.checks.subject import REFERENCE_LAYERS, REFERENCE_MATHEMATICS
 
 
@@ -67,7 +68,7 @@ def test_every_test_cell_of_the_course_can_be_graded(path):
 def test_a_lesson_that_cannot_be_graded_is_named():
     job = Job({"01-mathematics": [None, Cell("assert decompose", "test")]}, {}, sandbox=False)
     with pytest.raises(cells.NotATestCell, match=r"^01-mathematics, cell 2: line 1, 'assert deco"):
-        job.execute()
+        execute(job)
 
 
 def chosen(*sources, wanted, always=()):

@@ -166,14 +166,14 @@ CODE = {
     ),
     "forges-answers": (
         lambda: wrong_and(
-            "import lab_grader.inside as inside\nfrom lab_grader.wire import pack\n"
+            "import lab_grader.wire.inside as inside\nfrom lab_grader.wire.values import pack\n"
             "inside.answer = lambda n, q: pack({'result': True, 'after': []})"
         ),
         NOTHING,
     ),
     "answers-rubbish": (
         lambda: wrong_and(
-            "import lab_grader.inside as inside\ninside.answer = lambda n, q: 'W1tb.W1tb'"
+            "import lab_grader.wire.inside as inside\ninside.answer = lambda n, q: 'W1tb.W1tb'"
         ),
         NOTHING,
     ),

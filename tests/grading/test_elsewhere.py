@@ -163,8 +163,9 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --boundi
 """
 GRADE_ONE = """
 import os
-from lab_grader.job import Cell, Job
-from lab_grader.sandbox import check_available
+from lab_grader.running.execute import execute
+from lab_grader.running.job import Cell, Job
+from lab_grader.sandbox.provisioner import check_available
 assert os.geteuid() != 0
 check_available()
 spy = '''
@@ -184,7 +185,7 @@ cells = [
     Cell(spy, "student"),
     Cell("checks.check_recompose(recompose)", "test"),
 ]
-print(Job({"01-mathematics": cells}, {}).execute())
+print(execute(Job({"01-mathematics": cells}, {})))
 """
 
 

@@ -48,10 +48,10 @@ with mock.patch.object(owner, name, counted):
     main()
 """
 MOMENTS = [
-    ("lab_grader.record:Recorder", "_write_vetted", 2),
+    ("lab_grader.marks.record:Recorder", "_write_vetted", 2),
     ("nbgrader.converters.autograde:Autograde", "init_assignment", 1),
     ("nbgrader.preprocessors.saveautogrades:SaveAutoGrades", "_add_score", 9),
-    ("lab_grader.record", "write_atomically", 2),
+    ("lab_grader.marks.record", "write_atomically", 2),
 ]
 
 

@@ -13,9 +13,10 @@ import matplotlib.font_manager  # makes a file with the fonts that it found
 import psutil
 import pytest
 
-from lab_grader.job import Cell, Job, Limits
-from lab_grader.kernel import CannotStart, Died, Kernel
-from lab_grader.sandbox import Sandbox
+from lab_grader.running.execute import execute
+from lab_grader.running.job import Cell, Job, Limits
+from lab_grader.running.kernel import CannotStart, Died, Kernel
+from lab_grader.sandbox.provisioner import Sandbox
 from lab_utils import layers
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
@@ -183,13 +184,13 @@ def test_where_no_kernel_can_start_nobody_gets_a_mark():
     ]
     too_small = Limits(memory_bytes=1 << 20)
     with pytest.raises(CannotStart, match="a kernel did not start"):
-        Job({"01-mathematics": cells}, {}, too_small).execute()
+        execute(Job({"01-mathematics": cells}, {}, too_small))
 
 
 def test_the_fork_server_runs_in_a_sandbox_only():
     """It ends every process that it may, which outside would be all of the user's."""
     done = subprocess.run(
-        [sys.executable, "-m", "lab_grader.fork_server"],
+        [sys.executable, "-m", "lab_grader.sandbox.fork_server"],
         cwd=Path(layers.__file__).parents[1],
         input=b"",  # no order, in case that it runs
         capture_output=True,

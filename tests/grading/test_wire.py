@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from lab_grader.wire import Unknown, give_back, pack, unpack
+from lab_grader.wire.values import Unknown, give_back, pack, unpack
 from lab_utils.checks.subject import call_function
 
 

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from lab_grader.workers import WorkerError, run
+from lab_grader.running.workers import WorkerError, run
 
 
 def half(number):

@@ -10,7 +10,7 @@ import pytest
 import release
 from nbclient import NotebookClient
 
-from lab_grader.dependencies import names_of
+from lab_grader.intake.dependencies import names_of
 
 TEXTS = sorted(release.SOLUTIONS.glob("*.py"))
 every_lesson = pytest.mark.parametrize("text", TEXTS, ids=[text.stem for text in TEXTS])

@@ -21,7 +21,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 
-from lab_grader.course import Course, Lesson, role_of
+from lab_grader.intake.course import Course, Lesson, role_of
 
 MOST_FILES = 500
 MOST_NOTEBOOK_BYTES = 256 << 20  # plots are stored in it

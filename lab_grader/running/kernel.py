@@ -15,15 +15,15 @@ import zmq
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
-from lab_grader.job import Limits
-from lab_grader.sandbox import START_SECONDS, Sandbox, Unconfined
+from lab_grader.running.job import Limits
+from lab_grader.sandbox.provisioner import START_SECONDS, Sandbox, Unconfined
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
 WATCH_SECONDS = 0.25
 
 SHOWN = ("text/plain", "image/png", "image/jpeg")
-ANSWER = "__import__('lab_grader.inside').inside.answer(globals(), {question!r})"
-FRESH_START = "__import__('lab_grader.inside').inside.fresh_start()"
+ANSWER = "__import__('lab_grader.wire.inside').wire.inside.answer(globals(), {question!r})"
+FRESH_START = "__import__('lab_grader.wire.inside').wire.inside.fresh_start()"
 
 
 class Died(Exception):

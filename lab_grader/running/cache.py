@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lab_grader
 import lab_utils
-from lab_grader.job import Job, Result
+from lab_grader.running.job import Job, Result
 
 DECIDING = ("ipykernel", "ipython", "jupyter_client", "nbformat", "numpy", "torch")
 

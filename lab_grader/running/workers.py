@@ -1,5 +1,6 @@
 """Many calls of one function, on the cores of this machine or on those of many."""
 
+import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,13 +17,14 @@ class ClusterError(Exception):
 
 
 def run(
-    function: Callable, calls: dict[str, Any], jobs: int, dask: str | None = None
+    function: str | Callable, calls: dict[str, Any], jobs: int, dask: str | None = None
 ) -> Iterator[tuple[str, Any]]:
     """Call `function` with each value; yield the key and the answer as soon as each is there.
 
     A call that fails yields a `WorkerError` in place of its answer, and stops no other.
 
     Args:
+        function: itself, or `"module:name"`, which the worker imports and the caller need not.
         jobs: how many calls run at a time on this machine.
         dask: the address of a Dask scheduler, whose workers run them instead.
 
@@ -45,7 +47,9 @@ def run(
                 yield key, WorkerError(f"its worker process was killed: {error}")
 
 
-def _run_here(function: Callable, calls: dict[str, Any], jobs: int) -> Iterator[tuple[str, Any]]:
+def _run_here(
+    function: str | Callable, calls: dict[str, Any], jobs: int
+) -> Iterator[tuple[str, Any]]:
     # joblib's own executor, and not joblib.Parallel, which for one job at a time has no worker:
     # a worker may be killed, this process may not.
     executor = get_reusable_executor(max_workers=jobs, env={"OMP_NUM_THREADS": "1"})
@@ -54,15 +58,17 @@ def _run_here(function: Callable, calls: dict[str, Any], jobs: int) -> Iterator[
         yield future.result()
 
 
-def _attempt(function: Callable, key: str, value: Any) -> tuple[str, Any]:
+def _attempt(function: str | Callable, key: str, value: Any) -> tuple[str, Any]:
     try:
+        if isinstance(function, str):
+            function = pkgutil.resolve_name(function)
         return key, function(value)
     except Exception as error:
         return key, WorkerError(f"{type(error).__name__}: {error}")
 
 
 def _run_on_cluster(
-    function: Callable, calls: dict[str, Any], address: str
+    function: str | Callable, calls: dict[str, Any], address: str
 ) -> Iterator[tuple[str, Any]]:
     from dask import distributed  # an extra: needed for --dask only
 

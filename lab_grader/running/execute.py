@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from lab_grader.dependencies import needed
-from lab_grader.job import Job, Limits, Result
-from lab_grader.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
-from lab_grader.remote import ReferenceInReach, RemoteObject
-from lab_grader.sandbox import Sandbox, Unconfined
-from lab_grader.test_cells import Call, NotATestCell, read_test_cell
+from lab_grader.intake.dependencies import needed
+from lab_grader.running.job import Job, Limits, Result
+from lab_grader.running.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
+from lab_grader.sandbox.provisioner import Sandbox, Unconfined
+from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
+from lab_grader.wire.remote import ReferenceInReach, RemoteObject
 from lab_utils.checks.report import CheckFailed
 
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up

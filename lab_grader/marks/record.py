@@ -29,10 +29,10 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute
 from sqlalchemy.exc import SAWarning
 
-from lab_grader.cache import write_atomically
-from lab_grader.course import Course
-from lab_grader.job import Result
-from lab_grader.vet import Submission
+from lab_grader.intake.course import Course
+from lab_grader.intake.vet import Submission
+from lab_grader.running.cache import write_atomically
+from lab_grader.running.job import Result
 
 
 class RecordError(Exception):

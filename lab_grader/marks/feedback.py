@@ -5,8 +5,8 @@ from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import ClearHiddenTests
 
-from lab_grader.course import Course
-from lab_grader.record import memory_log
+from lab_grader.intake.course import Course
+from lab_grader.marks.record import memory_log
 
 
 class FeedbackError(Exception):

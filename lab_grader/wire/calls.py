@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lab_grader.remote import Revealed, Revealer
+from lab_grader.wire.remote import Revealed, Revealer
 from lab_utils import checks
 
 

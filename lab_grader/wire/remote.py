@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from lab_grader.wire import LONGEST_DESCRIPTION, give_back, pack, unpack
+from lab_grader.wire.values import LONGEST_DESCRIPTION, give_back, pack, unpack
 from lab_utils.checks.report import CheckFailed
 from lab_utils.checks.subject import Remote, call_function
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from nbgrader.api import Student, SubmittedAssignment
 
-from lab_grader.cache import write_atomically
-from lab_grader.course import Course
-from lab_grader.record import Marks, read_marks
+from lab_grader.intake.course import Course
+from lab_grader.marks.record import Marks, read_marks
+from lab_grader.running.cache import write_atomically
 
 
 def exercise_columns(course: Course) -> dict[tuple[str, str], float]:

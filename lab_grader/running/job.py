@@ -61,12 +61,6 @@ class Job:
         """What fresh inputs are drawn from: nobody can foresee it, and a rerun draws the same."""
         return int.from_bytes(hashlib.sha256(repr(self.notebooks).encode()).digest()[:4])
 
-    def execute(self) -> "Result":
-        """Run the submission. Only a worker calls this, so only workers import PyTorch."""
-        from lab_grader.execute import execute
-
-        return execute(self)
-
 
 @dataclass
 class Result:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from IPython import get_ipython
 from torch import Tensor, nn
 
-from lab_grader.wire import pack, unpack
+from lab_grader.wire.values import pack, unpack
 from lab_utils.checks import subject
 from lab_utils.checks.report import CheckFailed
 

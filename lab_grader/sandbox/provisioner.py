@@ -36,9 +36,9 @@ from traitlets import Instance
 
 import lab_grader
 import lab_utils
-from lab_grader import fork_server
-from lab_grader.job import Limits
-from lab_grader.masks import write_masks
+from lab_grader.running.job import Limits
+from lab_grader.sandbox import fork_server
+from lab_grader.sandbox.masks import write_masks
 
 START_SECONDS = 120  # a busy machine takes its time to import PyTorch
 
@@ -346,7 +346,7 @@ class Sandbox:
             *("--chdir", fork_server.WORK, "--clearenv"),
             *_environment(),
             # -P: not from the folder that it runs in
-            *("--", sys.executable, "-P", "-m", "lab_grader.fork_server"),
+            *("--", sys.executable, "-P", "-m", "lab_grader.sandbox.fork_server"),
         ]
         with open(self.folder / "stderr", "ab") as stderr:  # which may be cut meanwhile
             self._server = subprocess.Popen(

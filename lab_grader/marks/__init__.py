@@ -1,0 +1,1 @@
+"""What comes of it: the gradebook, pages for students, tables."""

@@ -1,0 +1,1 @@
+"""Where a kernel runs: bubblewrap, the process that forks kernels, what they do not see."""

@@ -4,7 +4,8 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,33 @@ from torch import nn
 
 from lab_utils.layers import DoRALayer, LoRALayer
 
-ADAPTERS = {
-    "lora": LoRALayer,
-    "dora": partial(DoRALayer, norm_dim=1),
-    "dora-input": partial(DoRALayer, norm_dim=0),
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train a model, and all that the lab knows of it besides its layer.
+
+    Attributes:
+        name: what sentences and figures call it.
+        colour: that of the method in every figure. The colours are those of Okabe and Ito, which
+            stay apart in the common forms of colour blindness.
+        maker: what makes the layer that takes the place of an `nn.Linear`; None without adapters.
+    """
+
+    name: str
+    colour: str
+    maker: Callable[..., nn.Module] | None = None
+
+
+METHODS = {
+    "lora": Method("LoRA", "#0072B2", LoRALayer),
+    "dora": Method("DoRA", "#D55E00", partial(DoRALayer, norm_dim=1)),
+    "dora-input": Method("DoRA, norm_dim=0", "#CC79A7", partial(DoRALayer, norm_dim=0)),
+    "full": Method("full fine-tuning", "#009E73"),
+    "frozen": Method("frozen base", "#666666"),
 }
+NAMES = {key: method.name for key, method in METHODS.items()}
+COLOURS = {key: method.colour for key, method in METHODS.items()}
+ADAPTERS = {key: method.maker for key, method in METHODS.items() if method.maker}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 

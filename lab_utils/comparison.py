@@ -16,7 +16,8 @@ import torch
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from lab_utils.training import NAMES, Settings, train_and_evaluate
+from lab_utils.adapters import NAMES
+from lab_utils.training import Settings, train_and_evaluate
 
 SETTINGS = tuple(Settings.__dataclass_fields__)
 RESULTS = Path(__file__).parent / "results"

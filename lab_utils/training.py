@@ -13,20 +13,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm.auto import tqdm
 
-from lab_utils.adapters import ADAPTERS, adapter_layers, add_adapters_to_model, trainable_parameters
+from lab_utils.adapters import (
+    ADAPTERS,
+    METHODS,
+    NAMES,
+    adapter_layers,
+    add_adapters_to_model,
+    trainable_parameters,
+)
 from lab_utils.data import TASKS, Split, Task
 from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.memory import PeakMemory
-
-METHODS = (*ADAPTERS, "full", "frozen")
-# What sentences and figures call them.
-NAMES = {
-    "lora": "LoRA",
-    "dora": "DoRA",
-    "dora-input": "DoRA, norm_dim=0",
-    "full": "full fine-tuning",
-    "frozen": "frozen base",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lab_utils import comparison, published
+from lab_utils.adapters import NAMES
 from lab_utils.commonsense.language_model import load_language_model
 from lab_utils.commonsense.rows import TASKS, load_rows
 from lab_utils.commonsense.scoring import Text, correct, encode, score_texts
 from lab_utils.commonsense.training import add_peft_adapters, make_batches, train, trained
-from lab_utils.training import NAMES, fingerprint
+from lab_utils.training import fingerprint
 
 METHODS = ("lora", "dora")
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)

@@ -1,5 +1,6 @@
 """The figures of the lessons: every function returns a matplotlib `Figure`, which `show` shows."""
 
+from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.plots.commonsense import (
     commonsense,
     published_and_rerun,
@@ -22,7 +23,7 @@ from lab_utils.plots.runs import (
     narrowing_interval,
     published_by_rank,
 )
-from lab_utils.plots.style import COLOURS, Picture, show
+from lab_utils.plots.style import Picture, show
 from lab_utils.plots.weights import (
     couplings,
     decomposition,
@@ -34,7 +35,6 @@ from lab_utils.plots.weights import (
     saved_memory,
     weight_changes,
 )
-from lab_utils.training import NAMES
 
 __all__ = [
     "COLOURS",

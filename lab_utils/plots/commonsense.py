@@ -3,9 +3,9 @@
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from lab_utils.plots.style import COLOURS, STYLE
+from lab_utils.adapters import COLOURS, NAMES
+from lab_utils.plots.style import STYLE
 from lab_utils.published import TASKS
-from lab_utils.training import NAMES
 
 
 def published_gains(dora: dict, lora: dict, left_out: str | None = None) -> Figure:

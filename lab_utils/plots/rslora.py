@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from lab_utils.plots.style import COLOURS, STYLE, rank_axis
-from lab_utils.training import NAMES
+from lab_utils.adapters import COLOURS, NAMES
+from lab_utils.plots.style import STYLE, rank_axis
 
 RULES = {False: "alpha / rank", True: "alpha / sqrt(rank)"}
 RULE_LINES = {False: "--", True: "-"}  # a rule keeps its line, as a method keeps its colour

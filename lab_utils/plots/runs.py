@@ -8,9 +8,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import COLOURS, STYLE, rank_axis
-from lab_utils.training import NAMES
+from lab_utils.plots.style import STYLE, rank_axis
 
 
 def loss_curves(records: dict[str, list[dict]]) -> Figure:

@@ -8,15 +8,8 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# A method keeps its colour in every figure. The colours are those of Okabe and Ito, which stay
-# apart in the common forms of colour blindness; the diverging map does too.
-COLOURS = {
-    "lora": "#0072B2",
-    "dora": "#D55E00",
-    "dora-input": "#CC79A7",
-    "full": "#009E73",
-    "frozen": "#666666",
-}
+# A method's colour is that of `lab_utils.adapters.METHODS`. The diverging map too stays readable in
+# the common forms of colour blindness.
 DIVERGING = "PuOr"
 STYLE = {
     "figure.dpi": 110,

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
-from lab_utils.plots.style import COLOURS, DIVERGING, STYLE
-from lab_utils.training import NAMES
+from lab_utils.plots.style import DIVERGING, STYLE
 
 
 def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:

@@ -11,10 +11,11 @@ import release
 from safetensors.torch import load_file
 
 from lab_utils import comparison
+from lab_utils.adapters import NAMES
 from lab_utils.comparison import RESULTS, at_chosen_rate, paired_difference, select
 from lab_utils.decomposition import coupling
 from lab_utils.models import load_pretrained
-from lab_utils.training import NAMES, train_and_evaluate
+from lab_utils.training import train_and_evaluate
 from lab_utils.widgets import RECORDED_LAYER
 
 sys.path.append(str(release.ROOT / "benchmarks"))

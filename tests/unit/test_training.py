@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from lab_utils import data, models, training
-from lab_utils.adapters import add_adapters_to_model
+from lab_utils.adapters import METHODS, add_adapters_to_model
 from lab_utils.layers import DoRALayer
 from lab_utils.memory import PeakMemory
-from lab_utils.training import METHODS, Settings, WeightRecorder, train_and_evaluate
+from lab_utils.training import Settings, WeightRecorder, train_and_evaluate
 
 ADAPTED = ("lora", "dora", "dora-input")
 

@@ -272,10 +272,12 @@ def _expect_shape(subject: LayerSubject, name: str, expected: Tensor) -> None:
 def _expect_magnitude_size(subject: LayerSubject, case: Case) -> None:
     found = subject.parameter("magnitude")
     if found.numel() != case.magnitude.numel():
+        across = found.numel() == case.weight.shape[case.norm_dim]
         raise CheckFailed(
             f"{subject.name}.magnitude with norm_dim={case.norm_dim} must have the shape "
             f"{tuple(case.magnitude.shape)}; found {tuple(found.shape)}."
-            + (f"\n{WRONG_AXIS}" if found.numel() == case.weight.shape[case.norm_dim] else "")
+            + (f"\n{WRONG_AXIS}" if across else ""),
+            mistake=WRONG_AXIS if across else None,
         )
 
 

@@ -17,32 +17,6 @@ LAB_UTILS = str(Path(__file__).resolve().parents[1])
 SITE_PACKAGES = str(Path(torch.__file__).resolve().parents[1])
 
 
-class CheckFailed(AssertionError):
-    """An exercise is not right yet; its text says what was expected and what was found.
-
-    Args:
-        student_lines: the lines of the student's own code that raised, where they are known.
-    """
-
-    def __init__(self, text: str, student_lines: list[str] | None = None) -> None:
-        super().__init__(text)
-        self.student_lines = student_lines or []
-
-    def _render_traceback_(self) -> list[str]:
-        """Return what a notebook shows (IPython's hook): the sentence, not the checks' stack.
-
-        Where the student's own code raised, its lines come first.
-        """
-        return [*self.student_lines, *f"{type(self).__name__}: {self}".splitlines()]
-
-
-def student_lines(error: BaseException | None) -> list[str]:
-    """Return the lines that led to an error, without those of the lab and of its packages."""
-    frames = traceback.extract_tb(error.__traceback__) if error else []
-    own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
-    return [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]
-
-
 @dataclass(frozen=True)
 class Mistake:
     """A well-known way to go wrong.
@@ -61,6 +35,39 @@ class Mistake:
         return f"Known mistake: {self.name}.\n{self.why}\nSee the section “{self.section}”."
 
 
+class CheckFailed(AssertionError):
+    """An exercise is not right yet; its text says what was expected and what was found.
+
+    Args:
+        student_lines: the lines of the student's own code that raised, where they are known.
+        mistake: the well-known mistake that explains it, if one does. The text names it, too.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        student_lines: list[str] | None = None,
+        mistake: Mistake | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.student_lines = student_lines or []
+        self.mistake = mistake
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows (IPython's hook): the sentence, not the checks' stack.
+
+        Where the student's own code raised, its lines come first.
+        """
+        return [*self.student_lines, *f"{type(self).__name__}: {self}".splitlines()]
+
+
+def student_lines(error: BaseException | None) -> list[str]:
+    """Return the lines that led to an error, without those of the lab and of its packages."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
+    return [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]
+
+
 class Report:
     """Prints a line for each property of an exercise, and fails at the end if one failed.
 
@@ -71,6 +78,7 @@ class Report:
     def __init__(self, title: str) -> None:
         self.title = title
         self.first_problem: str | None = None
+        self.first_mistake: Mistake | None = None
 
     def __enter__(self) -> "Report":
         print(self.title)
@@ -81,6 +89,7 @@ class Report:
         print(f"  {'ok  ' if holds else 'FAIL'}  {prop}")
         if not holds and self.first_problem is None:
             self.first_problem = problem if mistake is None else f"{problem}\n{mistake}"
+            self.first_mistake = mistake
         return holds
 
     def expect_close(
@@ -112,7 +121,7 @@ class Report:
         if isinstance(error, CheckFailed):
             print(f"  FAIL  {error}")
         if self.first_problem is not None and (error is None or isinstance(error, CheckFailed)):
-            raise CheckFailed(self.first_problem) from error
+            raise CheckFailed(self.first_problem, mistake=self.first_mistake) from error
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:

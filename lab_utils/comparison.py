@@ -7,7 +7,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def sweep(
     path = Path(results_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_unfinished_line(path)
-    settings = tuple(type(runs[0]).__dataclass_fields__) if runs else ()
+    settings = type(runs[0]) if runs else Settings
     known = read_results(path, settings) if path.exists() else []
     found = {_key(record, settings): record for record in known}
     missing = [run for run in dict.fromkeys(runs) if _key(asdict(run), settings) not in found]
@@ -119,25 +119,48 @@ def made_with() -> dict:
     }
 
 
-def read_results(path: str | os.PathLike, settings: Sequence[str] = SETTINGS) -> list[dict]:
-    """Return the records of a results file, which have at least these settings.
+def read_results(path: str | os.PathLike, settings: type = Settings) -> list[dict]:
+    """Return the records of a results file, with every setting that runs have today.
+
+    Args:
+        path: JSON lines, one a run, as `sweep` writes them.
+        settings: the dataclass of the runs. A record that is older than one of its fields gets
+            the field's default, which is what the run was made with; nothing else is changed.
 
     Raises:
-        ValueError: a line is no record. (A last line that was cut short is none either, but
-            `sweep` removes it.)
+        ValueError: a line is not the record of a run: it is not JSON, or lacks a setting that
+            has no default. (A last line that was cut short is not one either, but `sweep`
+            removes it.)
     """
     records = []
     for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), start=1):
         try:
-            record = json.loads(line)
-            _key(record, settings)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            records.append(_with_defaults(json.loads(line), settings))
+        except (json.JSONDecodeError, TypeError) as error:
             raise ValueError(
                 f"{path}, line {number} is not the record of a run ({error}); delete that line, "
                 "and the sweep will train the run again"
             ) from error
-        records.append(record)
     return records
+
+
+def _with_defaults(record: dict, settings: type) -> dict:
+    """Return a record that has every field of `settings`.
+
+    Raises:
+        TypeError: it is not a record, or lacks a field without a default.
+    """
+    if not isinstance(record, dict):
+        raise TypeError(f"it holds {record!r}, which must be an object")
+    missing = [field for field in fields(settings) if field.name not in record]
+    needed = [f.name for f in missing if f.default is MISSING and f.default_factory is MISSING]
+    if needed:
+        raise TypeError(f"it lacks {', '.join(needed)}")
+    if not missing:
+        return record
+    # Made anew, because a default may stand for a value that follows from the other settings.
+    known = {field.name: record[field.name] for field in fields(settings) if field not in missing}
+    return record | {field.name: getattr(settings(**known), field.name) for field in missing}
 
 
 def _drop_unfinished_line(path: Path) -> None:
@@ -147,9 +170,10 @@ def _drop_unfinished_line(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _key(record: dict, settings: Sequence[str]) -> tuple:
+def _key(record: dict, settings: type) -> tuple:
     """Return what tells a run from every other: its settings."""
-    return tuple(record[name] for name in settings)
+    values = (record[field.name] for field in fields(settings))
+    return tuple(tuple(v) if isinstance(v, list) else v for v in values)  # JSON has no tuples
 
 
 def select(records: Sequence[dict], **settings) -> list[dict]:
@@ -294,7 +318,8 @@ def paired_difference(
 
 def _check_pair(left: dict, right: dict) -> None:
     same = ["base", "batches"]
-    if left["rank"] == right["rank"]:  # another rank has another lora_A, and so has none at all
+    drawn = all(record["pairing"].get("lora_A") for record in (left, right))
+    if drawn and left["rank"] == right["rank"]:  # lora_A of another rank is another one
         same.append("lora_A")
     for what in same:
         if left["pairing"][what] != right["pairing"][what]:

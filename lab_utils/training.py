@@ -116,8 +116,9 @@ def train_and_evaluate(
         - `seconds`: what the steps took, without the first and without the evaluations;
         - `peak_memory`: the most bytes that tensors held in the first step, beyond the model:
           activations, gradients and the optimiser's state;
-        - `pairing`: fingerprints of the base, the batches and `lora_A`. Runs may be compared
-          seed by seed where these are equal.
+        - `pairing`: fingerprints of the base before it was adapted, the batches and `lora_A`.
+          Runs may be compared seed by seed where these are equal. `lora_A` is None for a method
+          that takes it from the base's own weights, where the seed has no say.
 
     Raises:
         ValueError: a setting is out of range or names nothing known.
@@ -129,10 +130,14 @@ def train_and_evaluate(
     n_steps = epochs.shape[0] * epochs.shape[1]
     optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
     scheduler = CosineAnnealingLR(optimizer, n_steps)
+    base = fingerprint(task.base.parameters())  # the task's, which no method has changed yet
     pairing = {
-        "base": fingerprint(base_parameters(model)),
+        "base": base,
         "batches": fingerprint([task.train.inputs[epochs], task.train.targets[epochs]]),
-        "lora_A": fingerprint(layer.lora_A for layer in adapter_layers(model).values()),
+        # A method that starts by moving a part of the base into lora_A has no luck in it.
+        "lora_A": fingerprint(layer.lora_A for layer in adapter_layers(model).values())
+        if fingerprint(base_parameters(model)) == base
+        else None,
     }
 
     step_losses, gradient_norms, seconds = [], [], 0.0

@@ -517,10 +517,7 @@ else:
 # that stand behind them.
 
 # %%
-records = comparison.read_results(
-    comparison.RESULTS / "commonsense.jsonl",
-    settings=("adapter_type", "rank", "learning_rate", "seed"),
-)
+records = comparison.read_results(comparison.RESULTS / "commonsense.jsonl", measurement.Run)
 accuracies = {}
 for run in records:
     if run["adapter_type"] != "frozen":
@@ -627,9 +624,7 @@ for row in summary["methods"]:
 # rank 32:
 
 # %%
-times = comparison.read_results(
-    comparison.RESULTS / "commonsense-times.jsonl", settings=("adapter_type", "seed")
-)
+times = comparison.read_results(comparison.RESULTS / "commonsense-times.jsonl", measurement.Run)
 ways = {
     (False, False): "launched one by one, as by default",
     (False, True): "recorded as a CUDA graph",

@@ -12,8 +12,7 @@ from lab_utils.commonsense import measurement
 
 
 def read(name):
-    settings = ("adapter_type", "rank", "learning_rate", "seed")
-    return comparison.read_results(comparison.RESULTS / name, settings)
+    return comparison.read_results(comparison.RESULTS / name, measurement.Run)
 
 
 def test_adapting_matters_more_than_by_which_method():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pytest
@@ -139,6 +140,67 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     path.write_text('{"a": 1}\n')
     with pytest.raises(ValueError, match=r"results.jsonl, line 1 is not the record of a run"):
         sweep(runs(), path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreSettings(Settings):
+    """Settings as a later version may have them."""
+
+    label_smoothing: float = 0.0
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    hidden: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.hidden is None and self.rank:
+            object.__setattr__(self, "hidden", 4 * self.rank)
+
+
+def test_records_older_than_a_setting_have_its_default_and_are_not_trained_again(tmp_path):
+    path = tmp_path / "results.jsonl"
+    lines = [json.dumps(record("lora", seed, rank=4)) + "\n" for seed in range(2)]
+    path.write_text("".join(lines))
+
+    def new(seed, **settings):
+        shared = {"adapter_type": "lora", "learning_rate": 1e-2, "rank": 4}
+        return MoreSettings(seed=seed, **shared, **settings)
+
+    def measure(run):
+        assert run.label_smoothing == 0.5 or run.target_modules == ("k_proj",)
+        return json.loads(json.dumps(asdict(run) | {"test_loss": 7.0}))
+
+    wanted = [new(0), new(1), new(0, label_smoothing=0.5), new(0, target_modules=("k_proj",))]
+    found = sweep(wanted, path, n_jobs=1, measure=measure)
+    assert [r["test_loss"] for r in found] == [1.0, 1.0, 7.0, 7.0]
+    assert found[0]["hidden"] == 16
+    assert path.read_text().startswith("".join(lines)), "what was recorded is not rewritten"
+    again = sweep(wanted, path, n_jobs=1, measure=lambda run: pytest.fail("trained again"))
+    assert [r["test_loss"] for r in again] == [1.0, 1.0, 7.0, 7.0]
+
+
+def test_every_committed_result_can_be_read_with_one_more_setting():
+    names = ("head-to-head.jsonl", "decomposition.jsonl", "rslora.jsonl")
+    for name in names:
+        path = comparison.RESULTS / name
+        records = comparison.read_results(path, MoreSettings)
+        assert len(records) == len(path.read_text("utf-8").splitlines())
+        assert {r["label_smoothing"] for r in records} == {0.0}
+
+
+@pytest.mark.parametrize("line", ['{"seed": 1}', "[1, 2]", "7", "null", '"lora"', "{", ""])
+def test_whatever_is_no_record_is_named(line, tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(record()) + "\n" + line + "\n")
+    with pytest.raises(ValueError, match=r"results.jsonl, line 2 is not the record of a run"):
+        comparison.read_results(path)
+
+
+def test_a_method_without_a_drawn_lora_a_pairs_with_every_other():
+    baseline = [record("lora", seed, seed) for seed in range(3)]
+    other = [record("dora", seed, seed - 1.0) for seed in range(3)]
+    for one in other:
+        one["pairing"]["lora_A"] = None
+    assert paired_difference(baseline, other).mean == -1.0
 
 
 def test_a_run_that_fails_costs_no_other(tmp_path):

@@ -8,7 +8,8 @@ from torch import nn
 
 from lab_utils import data, models, training
 from lab_utils.adapters import METHODS, add_adapters_to_model
-from lab_utils.layers import DoRALayer
+from lab_utils.comparison import RESULTS, paired_difference, read_results
+from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.memory import PeakMemory
 from lab_utils.training import Settings, WeightRecorder, train_and_evaluate
 
@@ -68,6 +69,32 @@ def test_the_methods_of_a_seed_differ_in_nothing_but_the_method():
     assert other["base"] == runs["lora"]["base"]
     assert other["batches"] != runs["lora"]["batches"]
     assert other["lora_A"] != runs["lora"]["lora_A"]
+
+
+def test_a_method_that_changes_the_base_can_be_paired(monkeypatch):
+    """Such as PiSSA, which moves the largest part of a weight into its adapter."""
+
+    class PrincipalLoRALayer(LoRALayer):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            with torch.no_grad():
+                U, S, V = torch.linalg.svd(self.original_layer.weight, full_matrices=False)
+                self.lora_A.copy_(S[: self.rank, None] * V[: self.rank])
+                self.lora_B.copy_(U[:, : self.rank] / self.scaling)
+                self.original_layer.weight -= self.scaling * self.lora_B @ self.lora_A
+
+    lora = [run("lora", seed=seed) for seed in range(2)]
+    monkeypatch.setitem(training.ADAPTERS, "lora", PrincipalLoRALayer)
+    pissa = [run("lora", seed=seed) for seed in range(2)]
+    assert pissa[0]["pairing"] == lora[0]["pairing"] | {"lora_A": None}
+    assert pissa[0]["validation_losses"][0] == pytest.approx(lora[0]["validation_losses"][0])
+    assert paired_difference(lora, pissa).seeds == 2
+
+
+def test_the_base_of_committed_runs_is_the_one_that_is_fingerprinted():
+    committed = read_results(RESULTS / "head-to-head.jsonl")
+    base = training.fingerprint(models.load_pretrained().parameters())
+    assert {r["pairing"]["base"] for r in committed if r["task"] == "language"} == {base}
 
 
 def test_the_same_call_gives_the_same_numbers_whatever_was_drawn_before():

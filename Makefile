@@ -3,18 +3,25 @@
 #   make test ARGS="-k layers"                 hands ARGS to pytest
 #   make grade ARGS="--jobs 4"                 hands ARGS to python -m lab_grader grade dora
 #   make PYTHON=/path/to/python3.12 lab        uses that Python for a new .venv
+#   make TORCH=cpu lab                         installs PyTorch's CPU build, on Linux much smaller
+#   make VENV=.venv-3.13 PYTHON=python3.13 check   in another environment than .venv
 
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 ARGS ?=
-export PYTHON
+export VENV PYTHON TORCH
+# What other projects set up for themselves must not reach into this one.
+unexport PYTHONPATH PYTHONHOME
 # nbgrader calls `alembic` by its name, in JupyterLab's Formgrader too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lab test release book pictures bench grade bench-grading
+.PHONY: help lab test check check-every-python release book pictures bench grade bench-grading
 
 help:
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make test     run every test and every lesson"
+	@echo "make check    the fast lane: style, imports, units, checks"
+	@echo "make check-every-python  the same under each supported Python that is installed"
 	@echo "make release  remake solutions/*.ipynb and notebooks/ from solutions/*.py"
 	@echo "make book     build/book/index.html, the solved lessons to read; ARGS=--links asks their links"
 	@echo "make pictures take the README's pictures of the running lab, in Chromium"
@@ -23,42 +30,50 @@ help:
 	@echo "make bench-grading  time it against stock nbgrader, on a class that it makes up"
 
 # In the lessons' folder: from here, nbgrader would complain that its course lies outside.
-lab: .venv/lab.stamp
+lab: for-lab
 	cd notebooks/dora && "$(CURDIR)/$(BIN)/jupyter" lab --ServerApp.ip=127.0.0.1 $(ARGS)
+
+# The fast lane, for while one works: rules of style and imports, units, checks.
+check: export OMP_NUM_THREADS = 1
+check: for-test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q tests/unit tests/checks $(ARGS)
+
+# The fast lane under each supported Python that is installed, each in an environment of its own.
+check-every-python:
+	@for python in python3.11 python3.12 python3.13; do \
+	    if $$python --version 2>/dev/null; then $(MAKE) check PYTHON=$$python VENV=.venv-$$python || exit; \
+	    else echo "$$python is not installed: skipped"; fi; \
+	done
 
 # One thread each: two workers with kernels of two threads each slow each other down. In the order of
 # the folders, whose long modules come first, so that both workers end at the same time.
 test: export OMP_NUM_THREADS = 1
-test: .venv/test.stamp
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+test: for-test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=300 tests solutions $(ARGS)
 
-release: .venv/grading.stamp
+release: for-grading
 	$(BIN)/python scripts/release.py $(ARGS)
 
-book: .venv/book.stamp
+book: for-book
 	$(BIN)/python scripts/book.py $(ARGS)
 
-pictures: .venv/test.stamp
+pictures: for-test
 	$(BIN)/python scripts/pictures.py
 
-bench: .venv/test.stamp
+bench: for-test
 	$(BIN)/python benchmarks/lessons.py
 
-grade: .venv/grading.stamp
+grade: for-grading
 	$(BIN)/python -m lab_grader grade dora $(ARGS)
 
-bench-grading: .venv/grading.stamp
+bench-grading: for-grading
 	$(BIN)/python benchmarks/grading.py $(ARGS)
 
-.venv/lab.stamp: pyproject.toml constraints.txt
-	@scripts/set_up.sh .
-
-.venv/test.stamp: pyproject.toml constraints.txt
-	@scripts/set_up.sh .[test]
-
-.venv/grading.stamp: pyproject.toml constraints.txt
-	@scripts/set_up.sh .[grading]
-
-.venv/book.stamp: pyproject.toml constraints.txt
-	@scripts/set_up.sh .[book]
+# Each ends at once where nothing has changed: see scripts/set_up.sh.
+.PHONY: for-lab for-test for-grading for-book
+for-lab: ; @scripts/set_up.sh .
+for-test: ; @scripts/set_up.sh .[test]
+for-grading: ; @scripts/set_up.sh .[grading]
+for-book: ; @scripts/set_up.sh .[book]

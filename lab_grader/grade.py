@@ -14,7 +14,8 @@ from lab_grader.marks.feedback import make_feedback
 from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
 from lab_grader.running import workers
 from lab_grader.running.cache import Cache, key_of
-from lab_grader.running.job import Cell, Job, Limits, Result
+from lab_grader.running.job import Cell, Job, Result
+from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
 NOT_IN_A_NAME = set("*?[]")  # nbgrader takes a student's id for a pattern of file names

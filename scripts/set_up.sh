@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
-# Make .venv and install the lab into it: set_up.sh . for a student,
+# Make the virtual environment and install the lab into it: set_up.sh . for a student,
 # set_up.sh .[grading] for an instructor, .[book] for the reading version, .[test] for all.
+# Where that was done before, and nothing has changed since, this ends at once.
 # A failure ends with one sentence and leaves nothing that the next call could trip over.
+#   VENV=.venv-3.13   installs into another folder than .venv
+#   TORCH=cpu         takes PyTorch's CPU build, which is much smaller, where pip would take CUDA's
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
+VENV=${VENV:-.venv}
+CPU_BUILDS=https://download.pytorch.org/whl/cpu
+
+# What other projects set up for themselves must not decide where this one is installed.
+unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT
 
 fail() { printf '\n%s\n' "$1" >&2; exit 1; }
 
@@ -24,35 +32,61 @@ attempt() {
     fail "$what failed: the messages above say why. Then call make again."
 }
 
-if [ -n "${PYTHON:-}" ]; then
-    command -v "$PYTHON" >/dev/null || fail "PYTHON is $PYTHON, which is no program. Name a Python 3.11 or newer."
-    new_enough "$PYTHON" || fail "PYTHON is $PYTHON, which is $("$PYTHON" --version 2>&1). The lab needs Python 3.11 or newer."
-else
-    for name in python3 python3.13 python3.12 python3.11; do
-        if new_enough "$name"; then PYTHON=$name; break; fi
-    done
-    [ -n "${PYTHON:-}" ] || fail "The lab needs Python 3.11 or newer, and found $(python3 --version 2>/dev/null || echo none). Install one from https://www.python.org/downloads/, then call make again."
+# What an installation was made for. Its scripts name its folder, and its packages one Python, so
+# after a move of the folder or an upgrade of Python it has to be made anew.
+made_for() { printf '%s, %s' "$PWD" "$("$VENV/bin/python" --version 2>&1)"; }
+
+case $1 in
+    *test*) stamp=test also="lab grading book" ;;
+    *book*) stamp=book also="lab grading" ;;
+    *grading*) stamp=grading also=lab ;;
+    *) stamp=lab also= ;;
+esac
+stamp=$VENV/$stamp.stamp
+fitting() { [ ! -e "$VENV/unfinished" ] && [ "$(cat "$VENV/made-for" 2>/dev/null)" = "$(made_for)" ]; }
+if fitting && [ -e "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
+    exit 0
 fi
 
-# .venv/unfinished is there while an installation runs. Found at the start, the last one was cut
+# $VENV/unfinished is there while an installation runs. Found at the start, the last one was cut
 # short, and an environment that may be half-written is made anew.
-if [ -e .venv/unfinished ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-    attempt "Making .venv" "$PYTHON" -m venv --clear .venv
+if ! fitting || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    if [ -n "${PYTHON:-}" ]; then
+        command -v "$PYTHON" >/dev/null || fail "PYTHON is $PYTHON, which is not a program. Name a Python 3.11 or newer."
+        new_enough "$PYTHON" || fail "PYTHON is $PYTHON, which is $("$PYTHON" --version 2>&1). The lab needs Python 3.11 or newer."
+    else
+        for name in python3 python3.13 python3.12 python3.11; do
+            if new_enough "$name"; then PYTHON=$name; break; fi
+        done
+        [ -n "${PYTHON:-}" ] || fail "The lab needs Python 3.11 or newer, and found $(python3 --version 2>/dev/null || echo none). Install one from https://www.python.org/downloads/, then call make again."
+    fi
+    attempt "Making $VENV" "$PYTHON" -m venv --clear "$VENV"
 fi
-touch .venv/unfinished || fail "Making .venv failed: it cannot be written to."
+touch "$VENV/unfinished" || fail "Making $VENV failed: it cannot be written to."
 
-echo "Installing the lab into .venv; the first time takes some minutes."
-attempt "Installing the lab" .venv/bin/python -m pip install --disable-pip-version-check \
-    --retries 2 --constraint constraints.txt --editable "$1"
-attempt "Registering the kernel" .venv/bin/python -m ipykernel install \
-    --prefix .venv --name python3 --display-name "DoRA Lab (Python 3)"
+index=()
+echo "Installing the lab into $VENV; the first time takes some minutes."
+case $(uname -s) in
+    Linux)
+        if [ "${TORCH:-}" = cpu ]; then
+            index=(--extra-index-url "$CPU_BUILDS")
+            echo "PyTorch's CPU build is about 200 MB."
+        else
+            echo "On Linux, pip usually takes PyTorch with CUDA: about 3 GB to download. The lab needs no GPU:"
+            echo "make TORCH=cpu ... takes the CPU build, about 200 MB. Stop with Ctrl+C to choose it."
+        fi ;;
+esac
+attempt "Installing the lab" "$VENV/bin/python" -m pip install --disable-pip-version-check \
+    --no-user --retries 2 ${index[@]+"${index[@]}"} --constraint constraints.txt --editable "$1"
+attempt "Registering the kernel" "$VENV/bin/python" -m ipykernel install \
+    --prefix "$VENV" --name python3 --display-name "DoRA Lab (Python 3)"
 
 # JupyterLab asks at its first start whether it may fetch news; the lab opens without a question. And
 # without those panels of nbgrader that it has no use for: lessons are written as text, and handed out
 # and in by other ways than nbgrader's exchange.
-settings=.venv/share/jupyter/lab/settings
-mkdir -p $settings && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
-    > $settings/overrides.json && cat > $settings/page_config.json <<'END' \
+settings=$VENV/share/jupyter/lab/settings
+mkdir -p "$settings" && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
+    > "$settings/overrides.json" && cat > "$settings/page_config.json" <<'END' \
     || fail "Configuring JupyterLab failed: $settings cannot be written."
 {"disabledExtensions": {
     "@jupyter/nbgrader:create-assignment": true,
@@ -61,10 +95,7 @@ mkdir -p $settings && echo '{"@jupyterlab/apputils-extension:notification": {"fe
 }}
 END
 
-touch .venv/lab.stamp
-case $1 in
-    *test*) touch .venv/test.stamp .venv/grading.stamp .venv/book.stamp ;;
-    *book*) touch .venv/book.stamp .venv/grading.stamp ;;
-    *grading*) touch .venv/grading.stamp ;;
-esac
-rm .venv/unfinished
+touch "$stamp"
+for other in $also; do touch "$VENV/$other.stamp"; done
+made_for > "$VENV/made-for"
+rm "$VENV/unfinished"

@@ -18,8 +18,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lab_grader.intake.dependencies import needed
-from lab_grader.running.job import Job, Limits, Result
+from lab_grader.running.job import Job, Result
 from lab_grader.running.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
+from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import Sandbox, Unconfined
 from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
 from lab_grader.wire.remote import ReferenceInReach, RemoteObject

@@ -15,7 +15,7 @@ import zmq
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
-from lab_grader.running.job import Limits
+from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import START_SECONDS, Sandbox, Unconfined
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive

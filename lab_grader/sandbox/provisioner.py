@@ -36,8 +36,8 @@ from traitlets import Instance
 
 import lab_grader
 import lab_utils
-from lab_grader.running.job import Limits
 from lab_grader.sandbox import fork_server
+from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.masks import write_masks
 
 START_SECONDS = 120  # a busy machine takes its time to import PyTorch

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from lab_grader.running.execute import execute
-from lab_grader.running.job import Cell, Job, Limits
+from lab_grader.running.job import Cell, Job
 from lab_grader.running.kernel import CannotStart, Died, Kernel
+from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import Sandbox
 from lab_utils import layers
 

@@ -1,0 +1,23 @@
+"""What a kernel may use."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one kernel may use. Memory counts all processes of it; a process has `2 x` of it as
+    address space, because PyTorch maps more than it touches."""
+
+    cell_seconds: float = 30
+    submission_seconds: int = 1800  # all of its kernels
+    cpu_seconds: int = 300
+    memory_bytes: int = 4 << 30
+    processes: int = 128  # and threads
+    file_bytes: int = 64 << 20
+    scratch_bytes: int = 256 << 20
+    output_bytes: int = 256 << 10  # of a cell; what is beyond is dropped
+    message_bytes: int = 16 << 20  # of one message; a larger one is never received
+
+    def describe(self) -> dict[str, float]:
+        """Return the limits as plain values, for a cache key."""
+        return asdict(self)

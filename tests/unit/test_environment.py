@@ -1,6 +1,7 @@
 """Installing the lab: the package lists agree, and a set-up that fails says why."""
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -133,3 +134,60 @@ def test_no_network_and_the_next_call_works(checkout, tmp_path):
     assert "Installing" not in again.stdout, "a second call must skip the set-up"
     os.utime(tmp_path / "constraints.txt")
     assert "Installing" in checkout(PYTHON=works).stdout, "new constraints must be installed"
+
+
+def test_other_projects_settings_do_not_leak_in(checkout, tmp_path):
+    pip = 'echo "ran with ${PYTHONPATH-nothing} ${PIP_TARGET-nothing} ${PIP_USER-nothing}"; exit 0'
+    python = fake_python(tmp_path / "python", pip)
+    done = checkout(PYTHON=python, PYTHONPATH="/other", PIP_TARGET="/other", PIP_USER="1")
+    assert "ran with nothing nothing nothing" in done.stderr
+    assert "/other" not in done.stderr
+
+
+def test_only_who_asks_for_it_gets_the_cpu_build_and_everybody_is_told_what_is_fetched(
+    checkout, tmp_path
+):
+    python = fake_python(tmp_path / "python", 'echo "called with $*"')
+    done = checkout(PYTHON=python)
+    assert "make TORCH=cpu ... takes the CPU build" in done.stdout
+    assert "--extra-index-url" not in done.stderr
+    os.utime(tmp_path / "constraints.txt")
+    done = checkout(PYTHON=python, TORCH="cpu")
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in done.stderr
+
+
+def test_a_moved_folder_and_another_python_are_set_up_anew(checkout, tmp_path):
+    """The scripts of an environment name its folder, and its packages belong to one Python."""
+    python = fake_python(tmp_path / "python", '[ "$1" = --version ] && echo Python 3.11.7; exit 0')
+    assert "Making .venv" not in checkout(PYTHON=python).stderr
+    rubble = tmp_path / ".venv" / "rubble"
+    rubble.touch()
+    assert "Installing" not in checkout(PYTHON=python).stdout
+    made_for = tmp_path / ".venv" / "made-for"
+    for then in (
+        f"/elsewhere, {made_for.read_text().split(', ')[1]}",
+        f"{tmp_path}, Python 3.10.1",
+    ):
+        made_for.write_text(then)
+        assert "Installing" in checkout(PYTHON=python).stdout, then
+        assert "Installing" not in checkout(PYTHON=python).stdout, then
+
+
+def test_scripts_keep_their_line_ends_where_git_would_change_them(tmp_path):
+    """Git for Windows checks text out with other line ends, which bash cannot read."""
+    git = ("git", "-c", "core.autocrlf=true", "-C", str(tmp_path / "clone"))
+    subprocess.run(["git", "init", "-q", str(tmp_path / "clone")], check=True)
+    for name in (".gitattributes", "scripts/set_up.sh", "Makefile"):
+        (tmp_path / "clone" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "clone" / name)
+    subprocess.run([*git, "add", "."], check=True, capture_output=True)
+    (tmp_path / "clone" / "scripts" / "set_up.sh").unlink()
+    subprocess.run([*git, "checkout", "-q", "--", "."], check=True)
+    assert b"\r\n" not in (tmp_path / "clone" / "scripts" / "set_up.sh").read_bytes()
+
+
+def test_the_version_is_said_the_same_everywhere():
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## (\S+)", changes, re.MULTILINE)[1]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert newest == cited == PROJECT["version"]

@@ -16,14 +16,23 @@ from nbgrader.api import Gradebook
 from lab_grader.intake.dependencies import needed
 
 LESSON = "01-mathematics"
-POINTS = {
-    "decompose-rows": 2,
-    "decompose-columns": 2,
-    "decompose-zeros": 1,
-    "recompose-test": 2,
-    "count-lora": 1,
-    "count-dora": 2,
-}
+
+
+@cache
+def points_of(*lessons, by_hand=False):
+    """The points of the cells that checks mark, or those that a person marks, by `grade_id`."""
+    cells = [
+        c for name in lessons for c in release.read_lesson(release.SOLUTIONS / f"{name}.py").cells
+    ]
+    return {
+        cell.metadata.nbgrader.grade_id: cell.metadata.nbgrader.points
+        for cell in cells
+        if cell.metadata.get("nbgrader", {}).get("grade")
+        and (cell.cell_type == "markdown") == by_hand
+    }
+
+
+POINTS = points_of(LESSON)
 EXERCISES = {
     "decompose": ("decompose-rows", "decompose-columns", "decompose-zeros"),
     "recompose": ("recompose-test",),

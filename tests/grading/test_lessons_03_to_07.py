@@ -10,6 +10,7 @@ from classroom import (
     grade,
     make_course,
     notebook_with,
+    points_of,
     run,
     solutions_of,
     told,
@@ -25,38 +26,8 @@ LESSONS = (
     "07-rslora-challenge",
 )
 
-POINTS = {
-    "magnitude-change-rows": 2,
-    "magnitude-change-columns": 1,
-    "direction-change-rows": 2,
-    "direction-change-columns": 1,
-    "direction-change-zeros": 1,
-    "coupling-correlation": 2,
-    "coupling-constant": 1,
-    "add-adapters-layers": 2,
-    "add-adapters-frozen": 2,
-    "add-adapters-types": 1,
-    "train-step-numbers": 2,
-    "train-step-weights": 2,
-    "paired-difference-mean": 1,
-    "paired-difference-interval": 3,
-    "compare-across-ranks-keys": 1,
-    "compare-across-ranks-losses": 3,
-    "track-magnitude-history": 3,
-    "track-magnitude-statistics": 3,
-    "config-method": 1,
-    "config-scaling": 1,
-    "config-layers": 1,
-    "state-lora": 2,
-    "state-dora": 2,
-    "accuracy-equal": 2,
-    "accuracy-ragged": 1,
-    "scaling-usual": 1,
-    "scaling-stabilized": 1,
-    "norms-usual": 2,
-    "norms-stabilized": 2,
-}
-OPEN = {"plan": 4}  # marked by hand
+POINTS = points_of(*LESSONS)
+OPEN = points_of(*LESSONS, by_hand=True)
 ANSWER = "With alpha fixed, alpha / rank fell eightfold, so log the gradient norms first."
 
 

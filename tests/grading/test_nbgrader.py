@@ -14,6 +14,7 @@ from classroom import (
     grade,
     make_course,
     notebook_with,
+    points_of,
     run,
     solutions_of,
     told,
@@ -24,24 +25,7 @@ from nbgrader.validator import Validator
 
 LESSONS = ("01-mathematics", "02-from-scratch")
 
-POINTS = {
-    "decompose-rows": 2,
-    "decompose-columns": 2,
-    "decompose-zeros": 1,
-    "recompose-test": 2,
-    "count-lora": 1,
-    "count-dora": 2,
-    "lora-start": 1,
-    "lora-forward": 2,
-    "lora-dropout": 1,
-    "lora-merge": 1,
-    "dora-start": 2,
-    "dora-forward": 3,
-    "dora-axis": 2,
-    "dora-gradients": 2,
-    "dora-dropout": 1,
-    "dora-merge": 2,
-}
+POINTS = points_of(*LESSONS)
 
 
 def right():

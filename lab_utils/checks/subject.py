@@ -12,6 +12,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,10 @@ from lab_utils.checks.report import CheckFailed, student_lines
 
 # Where the code lives that an exercise asks the student to write (PEFT need not be installed).
 PEFT = importlib.util.find_spec("peft")
+LAB = Path(lab_utils.layers.__file__).parent
 REFERENCE_LAYERS = (
     lab_utils.layers.__file__,
+    *map(str, sorted((LAB / "mistakes").glob("*.py"))),  # answers but for a word
     *(PEFT.submodule_search_locations if PEFT else ()),
 )
 REFERENCE_MATHEMATICS = (lab_utils.decomposition.__file__, *REFERENCE_LAYERS)

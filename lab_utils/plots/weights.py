@@ -27,9 +27,9 @@ def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
         widths = [columns, magnitude.shape[1], columns]
         figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), width_ratios=widths)
         limit = weight.abs().max().item()
-        _matrix(axes[0], weight, limit, "weight")
-        _matrix(axes[1], magnitude, limit, "=  magnitude  ×")
-        _matrix(axes[2], direction, 1.0, "direction")
+        _matrix(axes[0], weight, limit, "weight W")
+        _matrix(axes[1], magnitude, limit, "magnitude m")
+        _matrix(axes[2], direction, 1.0, "direction V")
         axes[0].set_ylabel("output neuron")
         for ax in (axes[0], axes[2]):
             ax.set_xlabel("input feature")

@@ -27,7 +27,8 @@
 # all of them. Every other cell works whether or not an exercise is solved; but *Run All* stops at
 # the first check that fails, so run cell by cell with Shift+Enter.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Set-up: run this cell first. Its code is folded; a click on the dots shows it.
 from importlib.util import find_spec
 
 if find_spec("lab_utils") is None:
@@ -36,10 +37,9 @@ if find_spec("lab_utils") is None:
         "it is not listed, call `make lab` in the folder of the lab."
     )
 
-# %%
 import torch
 
-from lab_utils import checks, decomposition, layers, plots, progress, widgets
+from lab_utils import checks, decomposition, layers, plots, progress, quiz, widgets
 
 # %% [markdown]
 # ## 1. LoRA in one minute
@@ -53,8 +53,7 @@ from lab_utils import checks, decomposition, layers, plots, progress, widgets
 # zero, so $W' = W_0$ before training. The rank $r$ says how many directions the update can use,
 # and $\alpha$ how strongly it counts.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 weight = torch.tensor([[3.0, 0.0, 4.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.5, -0.5, 0.5, -0.5]])
 lora_A = torch.tensor([[1.0, 2.0, 0.0, -1.0]])  # (rank, in_features) = (1, 4)
 lora_B = torch.tensor([[0.4], [0.2], [0.6]])  # (out_features, rank) = (3, 1)
@@ -150,7 +149,7 @@ def decompose(weight, norm_dim=1, eps=1e-8):
     weight: (out_features, in_features)
     norm_dim: the dimension that the norm sums over
     eps: the smallest length to divide by
-    returns (magnitude, direction), with weight == magnitude * direction
+    returns (magnitude, direction)
     """
     ### BEGIN SOLUTION
     magnitude = weight.norm(dim=norm_dim, keepdim=True)
@@ -234,8 +233,7 @@ widgets.vector_explorer()
 #
 # The same for the three rows of our matrix, in numbers:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 magnitude, direction = decomposition.decompose(weight)
 lora_length, new_direction = decomposition.decompose(updated)
 dora = decomposition.recompose(magnitude, new_direction)  # m stays where it started
@@ -250,8 +248,7 @@ for row in range(3):
 # The two measures of change that the paper uses, on merged weights (eq. 3 and 4), are averages
 # over the rows: $\Delta M$ of the change of length, $\Delta D$ of one minus the cosine of the turn.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for name, after in (("LoRA", updated), ("DoRA", dora)):
     delta_m = decomposition.magnitude_change(weight, after)
     delta_d = decomposition.direction_change(weight, after)
@@ -302,8 +299,7 @@ checks.check_count_trainable(count_trainable, "dora-input", in_features=31, out_
 # What the lab's own layers count, on the attention projection of a 7B model (4096 × 4096) and on
 # an MLP projection (4096 → 11008):
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for out_features in (4096, 11008):
     base = torch.nn.Linear(4096, out_features, bias=False)
     lora = layers.LoRALayer(base, rank=16).trainable_params
@@ -317,37 +313,15 @@ for out_features in (4096, 11008):
 # The magnitude adds a few per cent to a small number. Parameters are not what DoRA costs, though:
 # it needs a norm of the whole weight at every step, and lesson 02 measures what that takes.
 #
-# ## 6. Common mistakes
+# ## 6. Which mistake is this?
 #
-# Three wrong versions of `decompose`, and what the check says about each.
+# Each line tells in words what another version of `decompose` does. **Predict** what its check finds,
+# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
+# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
+# passed, each finding comes with the code that it is about.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def over_the_wrong_dimension(weight, norm_dim=1, eps=1e-8):
-    magnitude = weight.norm(dim=1 - norm_dim, keepdim=True)
-    return magnitude, weight / magnitude.clamp_min(eps)
-
-
-def without_keepdim(weight, norm_dim=1, eps=1e-8):
-    magnitude = weight.norm(dim=norm_dim)
-    return magnitude, weight / magnitude.unsqueeze(norm_dim).clamp_min(eps)
-
-
-def divides_by_zero(weight, norm_dim=1, eps=1e-8):
-    magnitude = weight.norm(dim=norm_dim, keepdim=True)
-    return magnitude, weight / magnitude
-
-
-for wrong, aspect in (
-    (over_the_wrong_dimension, "rows"),
-    (without_keepdim, "rows"),
-    (divides_by_zero, "zeros"),
-):
-    try:
-        checks.check_decompose(wrong, aspect)
-    except checks.CheckFailed as failure:
-        print(f"{failure}\n")
+# %% tags=["nbval-check-output", "remove-input"]
+quiz.which_mistake("mathematics")
 
 # %% [markdown]
 # ## Checkpoint

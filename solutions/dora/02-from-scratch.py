@@ -24,7 +24,8 @@
 # As in every lesson, text and demonstrations use the lab's own `lab_utils.layers`; only your
 # exercises and the cells that check them depend on what you write.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Set-up: run this cell first. Its code is folded; a click on the dots shows it.
 from importlib.util import find_spec
 
 if find_spec("lab_utils") is None:
@@ -33,19 +34,15 @@ if find_spec("lab_utils") is None:
         "it is not listed, call `make lab` in the folder of the lab."
     )
 
-# %%
-import contextlib
 import copy
 import dataclasses
-import inspect
-import io
 import weakref
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lab_utils import checks, layers, plots, progress, widgets
+from lab_utils import checks, decomposition, layers, plots, progress, quiz, widgets
 
 
 def seeded(seed=0):
@@ -192,15 +189,13 @@ checks.check_lora_layer(LoRALayer, "merge", in_features=5, out_features=9, bias=
 # starts as the frozen one. A random magnitude, or one of ones, would destroy the pretrained
 # layer before the first step.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 base = random_linear(in_features=6, out_features=4)
 x = torch.randn(5, 6, generator=seeded(1))
 start = layers.DoRALayer(base, rank=2, generator=seeded())
 print("magnitude, shape", tuple(start.magnitude.shape))
-print(
-    "the frozen layer's norms:", torch.equal(start.magnitude, base.weight.norm(dim=1, keepdim=True))
-)
+norms, _ = decomposition.decompose(base.weight)
+print("the frozen layer's norms:", torch.equal(start.magnitude, norms))
 # the sum is rounded in another order than nn.Linear's, so not always equal to the bit
 print("the frozen layer's output, to 1e-6:", torch.allclose(start(x), base(x), rtol=0, atol=1e-6))
 
@@ -235,8 +230,7 @@ widgets.matrix_explorer(explored, update)
 # magnitudes and fit the same shapes, and both start as the frozen layer. Nothing fails, and you
 # train something else than you think. Only a non-square layer, or a trained one, tells:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for in_features, out_features in ((6, 6), (6, 4)):
     square = random_linear(in_features, out_features)
     per_output, per_input = (
@@ -276,8 +270,7 @@ for in_features, out_features in ((6, 6), (6, 4)):
 #
 # With `lora_A` the identity, the gradient of `lora_B` is that of $V$, and the difference shows:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 tall = random_linear(in_features=4, out_features=6)
 for detach_norm in (False, True):
     dora = moved(layers.DoRALayer(tall, rank=4, alpha=4.0, detach_norm=detach_norm))
@@ -322,8 +315,7 @@ for name, output in (
 # the same bias. A merged layer is a plain one: no adapter, no norm, no extra time. The adapted
 # layer and the pretrained weight stay as they are.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 dora = moved(layers.DoRALayer(base, rank=2, generator=seeded()))
 merged = dora.merge()
 print(type(merged).__name__, "in place of", type(dora).__name__)
@@ -457,107 +449,30 @@ checks.check_dora_layer(DoRALayer, "merge", in_features=5, out_features=9, bias=
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 8. Common mistakes
+# ## 8. Which mistake is this?
 #
-# Each class below changes one thing in a layer that is otherwise right, and the check says which.
-# None of them crashes: without a check you would not notice.
+# Each line tells in words what another version of `DoRALayer` does. **Predict** what its check finds,
+# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
+# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
+# passed, each finding comes with the code that it is about.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-class Sketch(nn.Module):
-    """Parameters and bias as they should be; the weight is what the mistakes below get wrong."""
-
-    def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
-        super().__init__()
-        self.base = original_layer.requires_grad_(False)
-        self.s = alpha / rank
-        self.lora_A = nn.Parameter(torch.randn(rank, original_layer.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(original_layer.out_features, rank))
-        self.magnitude = nn.Parameter(original_layer.weight.norm(dim=1, keepdim=True))
-
-    def forward(self, x):
-        return F.linear(x, self.weight(), self.base.bias)
-
-
-class NoNormalisation(Sketch):
-    def weight(self):
-        return self.magnitude * (self.base.weight + self.s * self.lora_B @ self.lora_A)
-
-
-class NormOfTheFrozenWeight(Sketch):
-    def weight(self):
-        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
-        return self.magnitude * updated / self.base.weight.norm(dim=1, keepdim=True)
-
-
-class NormOverTheWrongAxis(Sketch):
-    def weight(self):
-        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
-        return self.magnitude * updated / updated.norm(dim=0, keepdim=True)
-
-
-class ScalingLeftOut(Sketch):
-    def weight(self):
-        updated = self.base.weight + self.lora_B @ self.lora_A
-        return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
-
-
-class NormNotDetached(Sketch):
-    def weight(self):
-        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
-        return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
-
-
-class DropoutOnTheFrozenPath(NormNotDetached):
-    def forward(self, x):
-        return super().forward(F.dropout(x, 0.5, self.training))
-
-
-class BiasLost(NormNotDetached):
-    def forward(self, x):
-        return F.linear(x, self.weight())
-
-
-class RandomMagnitude(NormNotDetached):
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self.magnitude = nn.Parameter(torch.randn(self.magnitude.shape, generator=seeded()))
-
-
-class BaseTrainable(NormNotDetached):
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self.base.requires_grad_(True)
-
-
-for wrong, aspect in (
-    (NoNormalisation, "forward"),
-    (NormOfTheFrozenWeight, "forward"),
-    (NormOverTheWrongAxis, "forward"),
-    (ScalingLeftOut, "forward"),
-    (NormNotDetached, "gradients"),
-    (DropoutOnTheFrozenPath, "dropout"),
-    (BiasLost, "forward"),
-    (RandomMagnitude, "start"),
-    (BaseTrainable, "start"),
-):
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
-            checks.check_dora_layer(wrong, aspect)
-    except checks.CheckFailed as failure:
-        print(f"{wrong.__name__}\n{failure}\n")
+# %% tags=["nbval-check-output", "remove-input"]
+quiz.which_mistake("from_scratch")
 
 # %% [markdown]
 # ## 9. What the norm costs
 #
-# The textbook form, as the lab's own layer has it:
+# Once your own layer has passed, this cell shows the textbook form, as the lab's own layer has it:
 
 # %%
-print(inspect.getsource(layers.DoRALayer.reference_forward))
+quiz.Code(
+    layers.DoRALayer.reference_forward,
+    "DoRALayer",
+    ["start", "forward", "axis", "gradients", "dropout", "merge"],
+)
 
 # %% [markdown]
-# It builds `B @ A` and weights as large as $W_0$, at every step, for every layer. They are not
+# The textbook form builds `B @ A` and weights as large as $W_0$, at every step, for every layer. They are not
 # needed for the norm. For one row,
 #
 # $$\lVert w_0 + s\,bA \rVert^2 = \lVert w_0 \rVert^2 + 2s \langle w_0, bA \rangle + s^2 \lVert bA \rVert^2$$
@@ -568,8 +483,7 @@ print(inspect.getsource(layers.DoRALayer.reference_forward))
 # `DoRALayer.forward` takes the norm this way, and scales inputs or outputs instead of a weight.
 # Same output, same gradients:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 big = moved(layers.DoRALayer(random_linear(1024, 1024), rank=8, generator=seeded()))
 tokens = torch.randn(64, 1024, generator=seeded(7))
 weights = torch.randn(64, 1024, generator=seeded(8))

@@ -24,7 +24,8 @@
 #
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Set-up: run this cell first. Its code is folded; a click on the dots shows it.
 from importlib.util import find_spec
 
 if find_spec("lab_utils") is None:
@@ -33,14 +34,11 @@ if find_spec("lab_utils") is None:
         "it is not listed, call `make lab` in the folder of the lab."
     )
 
-# %%
-import contextlib
-import io
 from statistics import fmean
 
 import torch
 
-from lab_utils import checks, comparison, decomposition, plots, progress, training, widgets
+from lab_utils import checks, comparison, decomposition, plots, progress, quiz, training, widgets
 
 # %% [markdown]
 # ## 1. A real weight, trained three ways
@@ -310,8 +308,7 @@ plots.show(
 # layers and checkpoints.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def correlation(points):
     return decomposition.coupling(*([p[key] for p in points] for key in ("delta_m", "delta_d")))
 
@@ -344,8 +341,7 @@ for method, published in PAPER.items():
 # - **across layers**, at one checkpoint: do layers that turn further change their lengths more?
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def grouped(method, kind, key):
     """Mean correlation within the groups of points that share a layer, or a step."""
     values = []
@@ -376,40 +372,15 @@ for kind in ("q_proj", "v_proj"):
 # has a negative correlation, or that resembling it is what makes a method good. Whether DoRA
 # *trains* better is a question for losses: lesson 04.
 #
-# ## 6. Common mistakes
+# ## 6. Which mistake is this?
 #
-# Each changes one thing, none crashes.
+# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
+# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
+# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
+# passed, each finding comes with the code that it is about.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def norm_of_the_difference(before, after, norm_dim=1):
-    return (after - before).norm(dim=norm_dim).mean().item()
-
-
-def signed(before, after, norm_dim=1):
-    return (after.norm(dim=norm_dim) - before.norm(dim=norm_dim)).mean().item()
-
-
-def one_cosine(before, after, norm_dim=1):
-    return 1 - torch.cosine_similarity(before.flatten(), after.flatten(), dim=0).item()
-
-
-def covariance(delta_m, delta_d):
-    return torch.cov(torch.tensor([delta_m, delta_d]))[0, 1].item()
-
-
-for wrong, check, aspect in (
-    (norm_of_the_difference, checks.check_magnitude_change, "rows"),
-    (signed, checks.check_magnitude_change, "rows"),
-    (one_cosine, checks.check_direction_change, "rows"),
-    (covariance, checks.check_coupling, "correlation"),
-):
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
-            check(wrong, aspect)
-    except checks.CheckFailed as failure:
-        print(f"{wrong.__name__}\n{failure}\n")
+# %% tags=["nbval-check-output", "remove-input"]
+quiz.which_mistake("decomposition")
 
 # %% [markdown]
 # ## Checkpoint

@@ -24,7 +24,8 @@
 #
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Set-up: run this cell first. Its code is folded; a click on the dots shows it.
 from importlib.util import find_spec
 
 if find_spec("lab_utils") is None:
@@ -33,10 +34,7 @@ if find_spec("lab_utils") is None:
         "it is not listed, call `make lab` in the folder of the lab."
     )
 
-# %%
-import contextlib
 import copy
-import io
 import tempfile
 from pathlib import Path
 from statistics import fmean
@@ -46,7 +44,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lab_utils import checks, comparison, data, layers, plots, progress, training, widgets
+from lab_utils import checks, comparison, data, layers, plots, progress, quiz, training, widgets
 from lab_utils.training import Settings
 
 # %% [markdown]
@@ -69,8 +67,7 @@ from lab_utils.training import Settings
 # learning rate, from one grid, chosen on validation data; several seeds; the difference taken seed
 # by seed, with an interval; and test data that are used once, at the end.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 task = data.language_task()
 print("base:", sum(p.numel() for p in task.base.parameters()), "parameters, pretrained on English")
 print("task: predict the next byte of Python source code, in windows of", task.base.context)
@@ -146,8 +143,7 @@ checks.check_add_adapters(add_adapters_to_model, "types", n_blocks=1, seed=60)
 # keeps a fingerprint of its base, its batches and its `lora_A`. Two runs in which one of them
 # differs are refused:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 short = {"n_epochs": 1, "task": "regression", "verbose": False}
 lora = [training.train_and_evaluate("lora", **short, seed=seed) for seed in (0, 1)]
 dora = [training.train_and_evaluate("dora", **short, seed=seed) for seed in (0, 1)]
@@ -265,8 +261,7 @@ plots.show(
     "and DoRA does not.",
 )
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 chosen = {method: comparison.at_chosen_rate(runs) for method, runs in tried.items()}
 for method, runs in chosen.items():
     print(f"{plots.NAMES[method]:17} learning rate {runs[0]['learning_rate']:g}")
@@ -366,8 +361,7 @@ print(comparison.paired_difference(own[::2], own[1::2]))
 #
 # Five seeds, three passes, each method at its own rate, on test data that had no say before.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 differences = [
     comparison.paired_difference(chosen["lora"], chosen[method])
     for method in ("dora", "dora-input", "full")
@@ -416,8 +410,7 @@ plots.show(
 # A common toy comparison: inputs of Gaussian noise, targets $y = Tx$ with a random matrix $T$, and a
 # base that is one *untrained* transformer block. It runs in seconds. What does it measure?
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 toy = data.regression_task()
 inputs, targets = toy.train.inputs.flatten(0, 1), toy.train.targets.flatten(0, 1)
 fit = torch.linalg.lstsq(inputs, targets).solution
@@ -439,46 +432,15 @@ for method in ("lora", "dora"):
 # has no reason to suit the task, and a low-rank update of it cannot. Always ask what a trivial
 # predictor would get.
 #
-# ## 9. Common mistakes
+# ## 9. Which mistake is this?
+#
+# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
+# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
+# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
+# passed, each finding comes with the code that it is about.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def adapts_the_original(model, adapter_type, rank=8, alpha=16.0):
-    model.requires_grad_(False)
-    for block in model.blocks:
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            kind = layers.DoRALayer if adapter_type == "dora" else layers.LoRALayer
-            setattr(block, name, kind(getattr(block, name), rank=rank, alpha=alpha))
-    return model
-
-
-def forgets_zero_grad(model, batch, optimizer, max_norm=1.0):
-    loss = data.next_byte_loss(model(batch[0]), batch[1])
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-    optimizer.step()
-    return loss.item(), norm.item()
-
-
-def forgets_the_pairs(lora_losses, dora_losses, confidence=0.95):
-    lora, dora = np.array(lora_losses), np.array(dora_losses)
-    mean = dora.mean() - lora.mean()
-    error = np.sqrt((lora.var(ddof=1) + dora.var(ddof=1)) / len(lora))
-    half = stats.t.ppf((1 + confidence) / 2, len(lora) - 1) * error
-    return float(mean), float(mean - half), float(mean + half)
-
-
-for wrong, check, aspect in (
-    (adapts_the_original, checks.check_add_adapters, "layers"),
-    (forgets_zero_grad, checks.check_train_step, "numbers"),
-    (forgets_the_pairs, checks.check_paired_difference, "interval"),
-):
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
-            check(wrong, aspect)
-    except checks.CheckFailed as failure:
-        print(f"{wrong.__name__}\n{failure}\n")
+# %% tags=["nbval-check-output", "remove-input"]
+quiz.which_mistake("head_to_head")
 
 # %% [markdown]
 # ## Checkpoint

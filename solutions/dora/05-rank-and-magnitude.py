@@ -24,7 +24,8 @@
 #
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Set-up: run this cell first. Its code is folded; a click on the dots shows it.
 from importlib.util import find_spec
 
 if find_spec("lab_utils") is None:
@@ -33,15 +34,12 @@ if find_spec("lab_utils") is None:
         "it is not listed, call `make lab` in the folder of the lab."
     )
 
-# %%
-import contextlib
-import io
 from itertools import pairwise
 from statistics import fmean
 
 import torch
 
-from lab_utils import checks, comparison, plots, progress, training, widgets
+from lab_utils import checks, comparison, plots, progress, quiz, training, widgets
 
 # %% [markdown]
 # ## 1. Loss against rank
@@ -70,8 +68,7 @@ plots.show(
     "32 the two nearly meet.",
 )
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for rank in RANKS:
     rates = [runs[method][rank][0]["learning_rate"] for method in ("lora", "dora")]
     print(f"rank {rank}, learning rates {rates[0]:g} (LoRA) and {rates[1]:g} (DoRA)")
@@ -81,8 +78,7 @@ for rank in RANKS:
 # DoRA ends lower at ranks 4, 8 and 16, by 0.5 to 1.1 %; at 32 five seeds do not tell. That a higher
 # rank lowers the loss is the larger effect:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 mean = {m: {rank: fmean(values) for rank, values in by.items()} for m, by in losses.items()}
 for low, high in pairwise(RANKS):
     print(
@@ -234,8 +230,7 @@ plots.show(
 # and we can say which share is length. Here for the runs of lesson 03: three passes, five seeds,
 # all four blocks.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 moved = comparison.read_results(comparison.RESULTS / "decomposition.jsonl")
 shares = {}
 for method in ("full", "lora", "dora"):
@@ -334,45 +329,15 @@ checks.check_track_magnitude_changes(track_magnitude_changes, "statistics", n_ep
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 5. Common mistakes
+# ## 5. Which mistake is this?
+#
+# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
+# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
+# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
+# passed, each finding comes with the code that it is about.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def without_clone(n_epochs=50):
-    rows = []
-    training.train_and_evaluate(
-        "dora",
-        n_epochs=n_epochs,
-        task="regression",
-        verbose=False,
-        on_step=lambda step, model, loss: rows.append(model.q_proj.magnitude.detach().flatten()),
-    )
-    history = torch.stack(rows)
-    change = history - history[0]
-    return {
-        "history": history,
-        "mean_change": change.abs().mean(dim=1),
-        "relative_change": (change[-1].norm() / history[0].norm()).item(),
-    }
-
-
-def same_rank_for_all(ranks=(4, 8, 16, 32)):
-    def loss(method):
-        return training.train_and_evaluate(method, n_epochs=1, task="regression", verbose=False)
-
-    return {m: {rank: loss(m)["test_loss"] for rank in ranks} for m in ("lora", "dora")}
-
-
-for wrong, check, aspect in (
-    (without_clone, checks.check_track_magnitude_changes, "history"),
-    (same_rank_for_all, checks.check_compare_across_ranks, "losses"),
-):
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
-            check(wrong, aspect)
-    except checks.CheckFailed as failure:
-        print(f"{wrong.__name__}\n{failure}\n")
+# %% tags=["nbval-check-output", "remove-input"]
+quiz.which_mistake("rank_and_magnitude")
 
 # %% [markdown]
 # ## Checkpoint

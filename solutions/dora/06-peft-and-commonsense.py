@@ -23,7 +23,8 @@
 # - score commonsense questions with a language model, and read a measurement of LoRA against DoRA;
 # - say when to use which, and on what evidence.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Set-up: run this cell first. Its code is folded; a click on the dots shows it.
 from importlib.util import find_spec
 
 if find_spec("lab_utils") is None:
@@ -32,9 +33,6 @@ if find_spec("lab_utils") is None:
         "it is not listed, call `make lab` in the folder of the lab."
     )
 
-# %%
-import contextlib
-import io
 import json
 import statistics
 import tempfile
@@ -58,6 +56,7 @@ from lab_utils import (
     plots,
     progress,
     published,
+    quiz,
     training,
     widgets,
 )
@@ -74,8 +73,7 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 # do two runs with the same shoe differ? The same three questions, for [table 1 of the
 # paper](https://arxiv.org/abs/2402.09353): LLaMA-7B, eight tasks, accuracy in per cent.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 table = published.commonsense_table()
 dora = published.find(table, "LLaMA-7B", "DoRA", 32)
 lora = published.find(table, "LLaMA-7B", "LoRA", 32)
@@ -147,8 +145,7 @@ plots.show(
 # Its weights are random, so it shows how things are done and says nothing about quality.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def small_llama():
     """A Llama of 2 blocks that reads bytes; the same at every call."""
     torch.manual_seed(0)
@@ -196,8 +193,7 @@ for batch in tqdm(
 print(f"loss: {losses[0]:.2f} before the first step, {losses[-1]:.2f} after {len(losses) - 1}")
 assert losses[-1] < losses[0]
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 model.eval()
 text = task.test.inputs[:2]
 with tempfile.TemporaryDirectory() as folder, torch.no_grad():
@@ -307,8 +303,7 @@ for batch in training.batch_order(len(task.train), 8, 1, seed=0)[0, :10]:
     examples = task.train.inputs[batch], task.train.targets[batch]
     training.train_step(ours, examples, task.loss, optimizer)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 with tempfile.TemporaryDirectory() as folder:
     adapter = Path(folder, "adapter")
     peft_bridge.save_peft_adapter(ours, adapter)
@@ -330,8 +325,7 @@ print("read back by this lab, the same output:", torch.equal(back(text), ours(te
 # so an adapter with `norm_dim=0` is refused, and merging is the way out. And dropout differs as
 # lesson 02 explains, which shows only in training.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 per_input = adapters.add_adapters_to_model(task.base, "dora-input")
 try:
     peft_bridge.to_peft_state(
@@ -345,8 +339,7 @@ except ValueError as error:
 #
 # What is in `adapter_model.safetensors`? One name and one tensor for each trained parameter:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 state = {name: tuple(p.shape) for name, p in theirs.named_parameters() if p.requires_grad}
 print("in PEFT's model:")
 for name, shape in list(state.items())[:3]:
@@ -702,59 +695,15 @@ print(
 # time is cheap, try DoRA with a search of its own, with several seeds, and keep what wins on your
 # data.
 #
-# ## 8. Common mistakes
+# ## 8. Which mistake is this?
 #
-# Each of these runs without an error, and the file or the number is wrong.
+# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
+# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
+# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
+# passed, each finding comes with the code that it is about.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def alpha_that_does_not_follow(use_dora, rank=16):
-    return LoraConfig(
-        r=rank,
-        lora_alpha=32,
-        lora_dropout=0.05,
-        target_modules=["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"],
-        task_type="CAUSAL_LM",
-        use_dora=use_dora,
-    )
-
-
-def the_flag_is_forgotten(use_dora, rank=16):
-    return LoraConfig(r=rank, lora_alpha=2 * rank)
-
-
-def magnitude_forgotten(layer, prefix):
-    return {
-        f"{prefix}.lora_A.weight": layer.lora_A.detach(),
-        f"{prefix}.lora_B.weight": layer.lora_B.detach(),
-    }
-
-
-def scaling_folded_in(layer, prefix):
-    return {
-        f"{prefix}.lora_A.weight": layer.lora_A.detach(),
-        f"{prefix}.lora_B.weight": layer.scaling * layer.lora_B.detach(),
-    }
-
-
-def lowest_is_best(scores, answers):
-    right = [row.index(min(row)) == answer for row, answer in zip(scores, answers, strict=True)]
-    return sum(right) / len(right)
-
-
-for wrong, check, aspect in (
-    (alpha_that_does_not_follow, checks.check_make_config, "scaling"),
-    (the_flag_is_forgotten, checks.check_make_config, "method"),
-    (magnitude_forgotten, checks.check_to_peft_state, "dora"),
-    (scaling_folded_in, checks.check_to_peft_state, "lora"),
-    (lowest_is_best, checks.check_choice_accuracy, "equal"),
-):
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
-            check(wrong, aspect)
-    except checks.CheckFailed as failure:
-        print(f"{wrong.__name__}\n{failure}\n")
+# %% tags=["nbval-check-output", "remove-input"]
+quiz.which_mistake("peft_and_commonsense")
 
 # %% [markdown]
 # ## Checkpoint

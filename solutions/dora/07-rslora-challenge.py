@@ -22,7 +22,8 @@
 # - tell an effect of the scaling from one of the learning rate, for LoRA and for DoRA at rank 64;
 # - plan a comparison of your own. That last part is open, and a person marks it.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Set-up: run this cell first. Its code is folded; a click on the dots shows it.
 from importlib.util import find_spec
 
 if find_spec("lab_utils") is None:
@@ -31,10 +32,7 @@ if find_spec("lab_utils") is None:
         "it is not listed, call `make lab` in the folder of the lab."
     )
 
-# %%
-import contextlib
 import gc
-import io
 import itertools
 import math
 import statistics
@@ -42,7 +40,7 @@ import statistics
 import torch
 from tqdm.auto import tqdm
 
-from lab_utils import adapters, checks, comparison, data, plots, progress, training, widgets
+from lab_utils import adapters, checks, comparison, data, plots, progress, quiz, training, widgets
 
 # %% [markdown]
 # ## 1. What the rank does to the scaling
@@ -123,8 +121,7 @@ checks.check_lora_scaling(lora_scaling, "stabilized", alpha=5.0, rank=64)
 # $\sqrt{r}$.) To compare the two rules, hold $\alpha$ fixed. Here are the scalings that this lesson
 # works with:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 print("          alpha = 16                       alpha = 2 * rank")
 print("rank   / rank    / sqrt(rank)   ratio   / rank   / sqrt(rank)")
 for rank in (4, 8, 16, 32, 64):
@@ -421,67 +418,15 @@ for stabilized in (False, True):
 # $V$, so that its rows keep the length $m$. That fits what is seen here, and is not proved by it.
 # At their best rates the two methods end close together.
 #
-# ## 6. Common mistakes
+# ## 6. Which mistake is this?
 #
-# Wrong versions of both exercises, and what the checks say. The second one is what many published
-# recipes do.
+# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
+# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
+# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
+# passed, each finding comes with the code that it is about.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def root_of_everything(alpha, rank, rank_stabilized):
-    return math.sqrt(alpha / rank) if rank_stabilized else alpha / rank
-
-
-def first_gradients(rank, alpha, rank_stabilized):
-    model = adapters.add_adapters_to_model(
-        task.base,
-        "lora",
-        rank,
-        alpha,
-        rank_stabilized=rank_stabilized,
-        generator=torch.Generator().manual_seed(0),
-    )
-    task.loss(model(inputs), targets).backward()
-    return [p.grad for p in adapters.trainable_parameters(model).values()]
-
-
-def alpha_grows_with_the_rank(ranks, rank_stabilized):
-    return {
-        rank: torch.cat([g.flatten() for g in first_gradients(rank, 2.0 * rank, rank_stabilized)])
-        .norm()
-        .item()
-        for rank in ranks
-    }
-
-
-def norms_added_up(ranks, rank_stabilized):
-    return {
-        rank: sum(g.norm().item() for g in first_gradients(rank, 16.0, rank_stabilized))
-        for rank in ranks
-    }
-
-
-def measured_after_clipping(ranks, rank_stabilized):
-    norms = {}
-    for rank in ranks:
-        gradients = torch.cat([g.flatten() for g in first_gradients(rank, 16.0, rank_stabilized)])
-        norms[rank] = min(1.0, gradients.norm().item())  # what clip_grad_norm_(…, 1.0) leaves
-    return norms
-
-
-for wrong, check in (
-    (root_of_everything, checks.check_lora_scaling),
-    (alpha_grows_with_the_rank, checks.check_gradient_norms_by_rank),
-    (norms_added_up, checks.check_gradient_norms_by_rank),
-    (measured_after_clipping, checks.check_gradient_norms_by_rank),
-):
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # only the sentence, not the list
-            check(wrong)
-    except checks.CheckFailed as failure:
-        # without the first line, in which the random numbers are
-        print(wrong.__name__, *str(failure).splitlines()[1:], "", sep="\n")
+# %% tags=["nbval-check-output", "remove-input"]
+quiz.which_mistake("rslora")
 
 # %% [markdown]
 # ## 7. Your plan

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lab_grader
 import lab_utils
-from lab_grader.running.job import Job, Result
+from lab_grader.running.job import Job, Mistake, Result
 
 DECIDING = ("ipykernel", "ipython", "jupyter_client", "nbformat", "numpy", "torch")
 
@@ -62,7 +62,10 @@ class Cache:
     def load(self, key: str) -> Result | None:
         """Return the result of a key, or None."""
         path = self.folder / f"{key}.json"
-        return Result(**json.loads(path.read_text())) if path.exists() else None
+        if not path.exists():
+            return None
+        found = json.loads(path.read_text())
+        return Result(**found | {"mistakes": [Mistake(**one) for one in found["mistakes"]]})
 
     def store(self, key: str, result: Result) -> None:
         """Keep a result."""

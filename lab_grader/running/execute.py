@@ -18,13 +18,14 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lab_grader.intake.dependencies import needed
-from lab_grader.running.job import Job, Result
+from lab_grader.running.job import Job, Mistake, Result
 from lab_grader.running.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import Sandbox, Unconfined
 from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
 from lab_grader.wire.remote import ReferenceInReach, RemoteObject
 from lab_utils.checks.report import CheckFailed
+from lab_utils.checks.report import Mistake as Known
 
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
 
@@ -96,7 +97,8 @@ class _NotebookRun:
         deadline: float,
     ) -> None:
         self.kernel, self.hidden, self.seed = kernel, kernel.hidden, job.seed
-        self.name, self.chosen, self.notes = name, chosen, result.notes
+        self.name, self.chosen = name, chosen
+        self.notes, self.mistakes = result.notes, result.mistakes
         self.cells, self.outputs = job.notebooks[name], result.outputs[name]
         self.done: list[int] = []  # cells that ran, to be run again if the kernel dies
         self.deaths = 0
@@ -183,37 +185,46 @@ class _NotebookRun:
             raise CheckFailed(f"{name} was stopped: {death}.") from death
 
     def _mark(self, index: int, calls: tuple[Call, ...]) -> list[NotebookNode]:
-        """Make the calls of a test cell; return what the cell shows."""
+        """Make the calls of a test cell; return what the cell shows: a stream for each call."""
         stand_in = functools.partial(RemoteObject, self)
-        printed = io.StringIO()
-        try:
-            with _quiet(printed):
-                failure = self._failure(index, calls, stand_in)
-        except _Again:
-            return self._mark(index, calls)
-        outputs = [new_output("stream", name="stdout", text=printed.getvalue())]
-        if failure:
-            return [*outputs, failure]
+        outputs = []
+        for number, call in enumerate(calls):
+            printed = io.StringIO()
+            try:
+                with _quiet(printed):
+                    failure = self._failure(index, number, call, stand_in)
+            except _Again:
+                return self._mark(index, calls)
+            outputs.append(new_output("stream", name="stdout", text=printed.getvalue()))
+            if failure:
+                return [*outputs, failure]
         self._try_fresh_inputs(index, calls[0], stand_in)
         return outputs
 
-    def _failure(self, index: int, calls: tuple[Call, ...], stand_in) -> NotebookNode | None:
+    def _failure(self, index: int, number: int, call: Call, stand_in) -> NotebookNode | None:
         try:
-            for call in calls:
-                call.make(stand_in)
+            call.make(stand_in)
         except CheckFailed as failure:
+            self._keep_mistake(index, number, str(failure), failure.mistake)
             return _error("CheckFailed", str(failure), failure.student_lines)
         except (NameError, RemoteError) as error:
+            self._keep_mistake(index, number, str(error))
             return _error(getattr(error, "remote_name", type(error).__name__), str(error))
         except (CannotStart, ReferenceInReach, _Again):
             raise
         except Exception as error:  # what the student gave made the check itself stumble
+            self._keep_mistake(index, number, str(error))
             self.notes.append(
                 f"{self.name}, cell {index + 1}: the check stopped with {type(error).__name__}: "
                 f"{error}"
             )
             return _error(type(error).__name__, str(error))
         return None
+
+    def _keep_mistake(self, index: int, call: int, text: str, known: Known | None = None) -> None:
+        problem = text.partition("\n")[0]
+        named = (known.name, known.why, known.section) if known else ()
+        self.mistakes.append(Mistake(self.name, index, call, problem, *named))
 
     def _try_fresh_inputs(self, index: int, call: Call, stand_in) -> None:
         """Note if what passed fails with inputs that nobody could foresee.

@@ -44,9 +44,37 @@ class Job:
         return int.from_bytes(hashlib.sha256(repr(self.notebooks).encode()).digest()[:4])
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """A test that failed, as data.
+
+    Attributes:
+        cell: the index of the test cell in the notebook of `lesson`.
+        call: which of the cell's calls failed, from 0; the hidden ones come last.
+        problem: what was expected and what was found, in one sentence.
+        name, why, section: of the mistake that explains it; empty where none is known.
+    """
+
+    lesson: str
+    cell: int
+    call: int
+    problem: str
+    name: str = ""
+    why: str = ""
+    section: str = ""
+
+
 @dataclass
 class Result:
-    """The outputs of each cell (None: it was not run), and what a person should look at."""
+    """What came of executing a submission.
+
+    Attributes:
+        outputs: of each cell; None: it was not run. Those of a test are one stream for each
+            call that was made, and then the error, if it failed.
+        notes: what a person should look at.
+        mistakes: the tests that failed, each once.
+    """
 
     outputs: dict[str, list[list[dict] | None]]
     notes: list[str]
+    mistakes: list[Mistake] = field(default_factory=list)

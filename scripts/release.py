@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import addresses
+import contents
 import jupytext
 import nbformat
 from nbclient import NotebookClient
@@ -204,6 +205,10 @@ def release(execute_all: bool = False) -> None:
     for released in NOTEBOOKS.glob("*.ipynb"):
         refuse_students_work(released)
     addresses.renew()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    renewed = contents.in_readme(readme, [(text, read_lesson(text)) for text in texts])
+    if renewed != readme:
+        (ROOT / "README.md").write_text(renewed, "utf-8")
     for text in texts:
         if is_made(text) and not execute_all:
             continue
@@ -231,7 +236,7 @@ if __name__ == "__main__":
     parser.add_argument("--all", action="store_true", help="execute every lesson")
     try:
         release(parser.parse_args().all)
-    except (WorkWouldBeLost, UngradableTest, addresses.NotAnAddress) as error:
+    except (WorkWouldBeLost, UngradableTest, addresses.NotAnAddress, contents.NotALesson) as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(f"nbgrader generate_assignment failed:\n{error.stderr}")

@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 
+import contents
 import pytest
 import release
 
@@ -46,15 +47,21 @@ def test_the_points_that_are_typed_are_those_that_are_given(text):
         assert below in (0, given), f"{name}: the texts above its tests add up to {below}"
 
 
-@every_lesson
-def test_the_readme_names_the_exercises_and_the_points_of_a_lesson(text):
-    lesson = release.read_lesson(text)
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{text.stem}` |"))
-    named = re.findall(r"`(\w+)`", row.split("|")[3])
-    assert named == [name for name, *_ in exercises(lesson)]
-    assert f"({sum(map(points, lesson.cells))} points)" in row
-    minutes = re.search(r"\*\*About (\d+) minutes", lesson.cells[0].source)[1]
-    assert row.split("|")[2].strip() == f"{minutes} min"
+def test_the_table_in_the_readme_is_made_from_the_lessons():
+    lessons = [(text, release.read_lesson(text)) for text in TEXTS]
+    assert contents.in_readme(README, lessons) == README, "call make release"
+    for text, lesson in lessons:
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{text.stem}` |"))
+        for name, *_ in exercises(lesson):
+            assert f"`{name}`" in row
+        assert f"({sum(map(points, lesson.cells))} points)" in row
+
+
+def test_a_lesson_without_a_time_or_exercises_has_no_row():
+    lesson = release.read_lesson(TEXTS[0])
+    lesson.cells[0].source = "# A lesson"
+    with pytest.raises(contents.NotALesson, match="08-new needs"):
+        contents.row("08-new", lesson)
 
 
 @every_lesson

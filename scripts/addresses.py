@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
 
 # What is replaced: in the README what stands between two comments, in a lesson the line of
-# buttons below the title (there may be none), and the first code cell.
+# buttons below the title (there may be none), and the beginning of its set-up.
 BUTTONS = re.compile(r"(?<=<!-- buttons -->\n).*?(?=<!-- end of buttons -->)", re.DOTALL)
 HEAD = re.compile(r"(?<=^# %% \[markdown\]\n)(# # .*\n)(?:#\n# \[Open in .*\n)?", re.MULTILINE)
-FIRST_CELL = re.compile(
-    r"(?<=^# %%\n)(?:import subprocess\nimport sys\n)?from importlib.util .*?(?=\n\n# %%)",
-    re.M | re.S,
+SET_UP = re.compile(
+    r"^(?:import subprocess\nimport sys\n)?from importlib.util import find_spec\n\n"
+    r"if find_spec.*\n(?:    .*\n)+",
+    re.MULTILINE,
 )
 CHECK = """\
 from importlib.util import find_spec
@@ -95,7 +96,7 @@ def in_lesson(text: str, lesson: str, repository: str | None) -> str:
         handler = INSTALL.format(otherwise=otherwise, repository=repository, branch=BRANCH)
     text = _replace(HEAD, text, rf"\g<1>{line}")
     cell = imports + CHECK + textwrap.indent(handler, "    ")
-    return _replace(FIRST_CELL, text, cell.rstrip())
+    return _replace(SET_UP, text, cell)
 
 
 def _replace(place: re.Pattern, text: str, new: str) -> str:

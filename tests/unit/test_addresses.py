@@ -85,7 +85,7 @@ def test_the_first_cell_installs_the_lab_in_colab_and_nowhere_else(published, in
     for lesson in sorted(published.glob("solutions/dora/*.py")):
         cells = jupytext.read(lesson).cells
         first = next(cell.source for cell in cells if cell.cell_type == "code")
-        called = run_without_lab_utils(first, in_colab)
+        called = run_without_lab_utils(addresses.SET_UP.search(first)[0], in_colab)
         if in_colab:
             (command,) = called
             assert command[1:4] == ["-m", "pip", "install"]

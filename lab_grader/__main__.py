@@ -11,6 +11,7 @@ from lab_grader.grade import Outcome, describe, grade, make_pages
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.intake.vet import vet
 from lab_grader.marks.export import export
+from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError
 from lab_grader.sandbox.provisioner import NoSandbox, check_available
 
@@ -94,16 +95,13 @@ def run(arguments: list[str]) -> int:
     if chosen.command == "vet":
         for student in students:
             submission = vet(course, student)
-            for text in submission.problems:
-                print(f"{student}: needs attention: {text}")
-            for text in submission.mended:
-                print(f"{student}: will be mended: {text}")
+            say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
+            say(f"{student}: will be mended: {plain(text)}" for text in submission.mended)
     elif chosen.command == "feedback":
         make_pages(course, students, chosen.jobs, outcome)
-        for student, why in outcome.failed.items():
-            print(f"{student}: {why}", file=sys.stderr)
+        say((f"{student}: {plain(why)}" for student, why in outcome.failed.items()), sys.stderr)
     elif chosen.command == "export":
-        print(*export(course), sep="\n")
+        say(map(str, export(course)))
     else:
         if not chosen.no_sandbox:
             check_available()
@@ -117,8 +115,8 @@ def run(arguments: list[str]) -> int:
                 again=chosen.again,
                 feedback=not chosen.no_feedback,
             )
-        print(describe(course, outcome))
-        print("\nTables:", *outcome.tables)
+        say(describe(course, outcome))
+        say(["", f"Tables: {' '.join(map(str, outcome.tables))}"])
     return 1 if outcome.failed else 0
 
 
@@ -127,7 +125,7 @@ def main() -> None:
     try:
         sys.exit(run(sys.argv[1:]))
     except (CourseError, ClusterError, NoSandbox) as error:
-        sys.exit(f"lab_grader: {error}")
+        sys.exit(f"lab_grader: {plain(error, most=5000)}")
     except Timeout as error:
         sys.exit(f"lab_grader: this course is being graded by another process ({error}).")
 

@@ -12,6 +12,7 @@ from lab_grader.intake.vet import Submission, vet
 from lab_grader.marks.export import by_exercise, exercise_columns, export
 from lab_grader.marks.feedback import make_feedback
 from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
+from lab_grader.plain import plain
 from lab_grader.running import workers
 from lab_grader.running.cache import Cache, key_of
 from lab_grader.running.job import Cell, Job, Result
@@ -166,8 +167,8 @@ def _course(root: str, assignment: str) -> Course:
     return Course(Path(root), assignment)
 
 
-def describe(course: Course, outcome: Outcome) -> str:
-    """Return a table of points and a list of what an instructor should look at, as text."""
+def describe(course: Course, outcome: Outcome) -> list[str]:
+    """Return a table of points and a list of what an instructor should look at, as lines."""
     columns = exercise_columns(course)
     lines = ["Exercises"]
     for number, ((lesson, exercise), points) in enumerate(columns.items(), 1):
@@ -180,8 +181,7 @@ def describe(course: Course, outcome: Outcome) -> str:
         points = by_exercise(course, marks[student])
         cells = "".join(f"{value:>6g}" for value in points.values())
         lines.append(f"{student:{width}}{cells}   {sum(points.values()):g}")
-    lines += ["", *_to_look_at(outcome, marks)]
-    return "\n".join(lines)
+    return [*lines, "", *_to_look_at(outcome, marks)]
 
 
 def _to_look_at(outcome: Outcome, marks: dict[str, Marks]) -> list[str]:
@@ -202,5 +202,5 @@ def _to_look_at(outcome: Outcome, marks: dict[str, Marks]) -> list[str]:
         entries = {student: found for student, found in sorted(entries.items()) if found}
         if entries:
             lines.append(title)
-            lines += [f"  {s}: {text}" for s, texts in entries.items() for text in texts]
+            lines += [f"  {s}: {plain(text)}" for s, texts in entries.items() for text in texts]
     return lines or ["Nothing to look at."]

@@ -97,7 +97,7 @@ def attention_layers(model: TinyLanguageModel) -> list[str]:
 
 
 def load_pretrained(checkpoint: Path = CHECKPOINT) -> TinyLanguageModel:
-    """Return the tiny language model that `scripts/pretrain.py` trained, in evaluation mode."""
+    """Return the tiny language model that `pretrained/pretrain.py` trained, in evaluation mode."""
     model = TinyLanguageModel()
     model.load_state_dict(load_file(checkpoint))
     return model.eval()

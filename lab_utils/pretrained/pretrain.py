@@ -1,7 +1,7 @@
 """Pretrain the tiny language model on Python's language reference.
 
-    python scripts/pretrain.py                  # on a GPU if there is one; minutes on 2 CPU cores
-    python scripts/pretrain.py --steps 20 --folder /tmp/trial
+    python lab_utils/pretrained/pretrain.py    # on a GPU if there is one; minutes on 2 CPU cores
+    python lab_utils/pretrained/pretrain.py --steps 20 --folder /tmp/trial
 
 Writes the checkpoint and, beside it, a JSON file with the command, the versions and the losses.
 """

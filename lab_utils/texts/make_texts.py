@@ -1,4 +1,4 @@
-"""Write the texts of the language task to lab_utils/texts, from the CPython that runs this script.
+"""Write the texts of the language task beside this script, from the CPython that runs it.
 
     language-reference.txt    what the base model was pretrained on: Python's language reference,
                               as `help("topics")` shows it
@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from pydoc_data.topics import topics
 
-TEXTS = Path(__file__).resolve().parents[1] / "lab_utils" / "texts"
+TEXTS = Path(__file__).resolve().parent
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 MODULES = ["calendar", "shutil", "tempfile", "textwrap", "tokenize"]
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}

@@ -1,6 +1,7 @@
 """The command line: `python -m lab_grader --help`."""
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -128,6 +129,14 @@ def main() -> None:
         sys.exit(f"lab_grader: {plain(error, most=5000)}")
     except Timeout as error:
         sys.exit(f"lab_grader: this course is being graded by another process ({error}).")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(
+            f"lab_grader: the disk is full{where}. Free some of it and call this again: "
+            "what was graded is kept."
+        )
 
 
 if __name__ == "__main__":

@@ -106,7 +106,9 @@ def grade(
             submission, key = waiting[student]
             _record(recorder, submission, key, cache.load(key), outcome, recorded)
             progress.update()
-        for student, answer in workers.run(EXECUTE, calls, jobs, dask):
+        for student, answer in workers.run(
+            EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds
+        ):
             submission, key = waiting[student]
             if isinstance(answer, workers.WorkerError):
                 outcome.failed[student] = str(answer)

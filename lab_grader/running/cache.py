@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
@@ -53,6 +54,25 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def _written(result: Result) -> str:
+    """Return what a file holds: the hash of the result's text, and on the next line that text."""
+    text = json.dumps(asdict(result))
+    return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def _read(written: bytes) -> Result:
+    """Return the result that a file holds.
+
+    Raises:
+        ValueError, TypeError, KeyError: it holds none, or not all of it.
+    """
+    digest, _, text = written.partition(b"\n")
+    if hashlib.sha256(text).hexdigest().encode() != digest:
+        raise ValueError("it is damaged, or of another version")
+    found = json.loads(text)
+    return Result(**found | {"mistakes": [Mistake(**one) for one in found["mistakes"]]})
+
+
 class Cache:
     """A folder with a file for each result."""
 
@@ -60,13 +80,23 @@ class Cache:
         self.folder = folder
 
     def load(self, key: str) -> Result | None:
-        """Return the result of a key, or None."""
+        """Return the result of a key, or None if there is none that can be used.
+
+        Of a file that was cut short, or that another version wrote, a line on stderr tells; what
+        it was kept for is then executed anew.
+        """
         path = self.folder / f"{key}.json"
-        if not path.exists():
+        try:
+            return _read(path.read_bytes())
+        except FileNotFoundError:
             return None
-        found = json.loads(path.read_text())
-        return Result(**found | {"mistakes": [Mistake(**one) for one in found["mistakes"]]})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            print(
+                f"lab_grader: {path} cannot be used ({error}); the submission is executed anew.",
+                file=sys.stderr,
+            )
+            return None
 
     def store(self, key: str, result: Result) -> None:
         """Keep a result."""
-        write_atomically(self.folder / f"{key}.json", json.dumps(asdict(result)))
+        write_atomically(self.folder / f"{key}.json", _written(result))

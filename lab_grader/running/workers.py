@@ -1,15 +1,36 @@
-"""Many calls of one function, on the cores of this machine or on those of many."""
+"""Many calls of one function, on the cores of this machine or on those of many.
 
+A call on this machine may be given a bound on its time and on its memory. One that goes beyond
+them, or ends its process, is reported; another process takes its place and the others go on.
+"""
+
+import contextlib
+import errno
+import faulthandler
+import functools
+import itertools
+import multiprocessing
+import os
 import pkgutil
+import resource
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 from typing import Any
 
-from joblib.externals.loky import as_completed, get_reusable_executor
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+import psutil
+from pebble import ProcessExpired, ProcessPool
+
+PATIENCE_SECONDS = 5  # for a process to end in an orderly way
 
 
 class WorkerError(Exception):
-    """A call failed; its text says how."""
+    """A call failed; its text says how, in one sentence."""
 
 
 class ClusterError(Exception):
@@ -17,58 +38,153 @@ class ClusterError(Exception):
 
 
 def run(
-    function: str | Callable, calls: dict[str, Any], jobs: int, dask: str | None = None
+    function: str | Callable,
+    calls: dict[str, Any],
+    jobs: int,
+    dask: str | None = None,
+    *,
+    seconds: float | None = None,
+    memory_bytes: int | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Call `function` with each value; yield the key and the answer as soon as each is there.
 
-    A call that fails yields a `WorkerError` in place of its answer, and stops no other.
+    A call that fails yields a `WorkerError` in place of its answer, and stops no other. The
+    processes that make the calls end with this one, however it ends.
 
     Args:
         function: itself, or `"module:name"`, which the worker imports and the caller need not.
         jobs: how many calls run at a time on this machine.
         dask: the address of a Dask scheduler, whose workers run them instead.
+        seconds: how long a call may take, from when it begins; the process of one that takes
+            longer is ended.
+        memory_bytes: how much address space a process may take beyond what it had before its
+            first call, imports included. On Linux; Dask's workers get theirs when they start.
 
     Raises:
         ClusterError: the cluster has no workers, or some with several threads.
     """
     if dask is not None:
-        yield from _run_on_cluster(function, calls, dask)
-        return
-    done = set()
-    try:
-        for key, answer in _run_here(function, calls, jobs):
-            done.add(key)
-            yield key, answer
-    except TerminatedWorkerError:  # one was killed, and those beside it with it
-        for key in calls.keys() - done:
-            try:
-                yield from _run_here(function, {key: calls[key]}, jobs)
-            except TerminatedWorkerError as error:
-                yield key, WorkerError(f"its worker process was killed: {error}")
+        yield from _run_on_cluster(function, calls, dask, seconds)
+    elif calls:
+        yield from _run_here(function, calls, jobs, seconds, memory_bytes)
 
 
 def _run_here(
-    function: str | Callable, calls: dict[str, Any], jobs: int
+    function: str | Callable,
+    calls: dict[str, Any],
+    jobs: int,
+    seconds: float | None,
+    memory_bytes: int | None,
 ) -> Iterator[tuple[str, Any]]:
-    # joblib's own executor, and not joblib.Parallel, which for one job at a time has no worker:
-    # a worker may be killed, this process may not.
-    executor = get_reusable_executor(max_workers=jobs, env={"OMP_NUM_THREADS": "1"})
-    futures = [executor.submit(_attempt, function, key, value) for key, value in calls.items()]
-    for future in as_completed(futures):
-        yield future.result()
+    waiting = iter(calls.items())
+    while True:
+        # A process of its own even for one job at a time: that one may be killed, this one may not.
+        pool = ProcessPool(
+            max_workers=min(jobs, len(calls)),
+            initializer=_begin,
+            context=multiprocessing.get_context("spawn"),
+        )
+        running: dict[Any, str] = {}
+        unanswered: set[str] = set()
+        try:
+            while True:
+                for key, value in itertools.islice(waiting, jobs + 1 - len(running)):
+                    unanswered.add(key)
+                    arguments = (function, key, value, seconds, memory_bytes)
+                    running[pool.schedule(_attempt, arguments, timeout=seconds)] = key
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    key, error = running.pop(future), future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        raise error
+                    unanswered.remove(key)
+                    yield (key, _described(error, seconds)) if error else future.result()
+        except RuntimeError as error:  # the pool is broken; what waits goes on in another
+            for key in unanswered:
+                yield key, WorkerError(f"its worker process was killed: {error}")
+        finally:
+            pool.stop()
+            pool.join()
 
 
-def _attempt(function: str | Callable, key: str, value: Any) -> tuple[str, Any]:
+def _described(error: BaseException, seconds: float | None) -> WorkerError:
+    match error:
+        case TimeoutError():
+            return WorkerError(f"it took more than {seconds:g} s, and was stopped")
+        case ProcessExpired(exitcode=code) if code and code < 0:
+            return WorkerError(f"its worker process was killed by {signal.Signals(-code).name}")
+        case ProcessExpired(exitcode=code):
+            return WorkerError(f"its worker process ended with the exit code {code}")
+        case _:
+            return WorkerError(f"{type(error).__name__}: {error}")
+
+
+def _begin() -> None:
+    """Prepare a worker process."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)  # so that it leaves no files
+    time.sleep(PATIENCE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _bounded(seconds: float | None, memory_bytes: int | None) -> Iterator[None]:
+    """Bound the memory of what is done here; end this process if it takes far too long.
+
+    The end on time is for a worker whose parent is gone or far away, and cannot end it.
+    """
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if memory_bytes is not None and sys.platform == "linux":  # others have no such limit
+        most = _mapped_at_start() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    if seconds is not None:
+        faulthandler.dump_traceback_later(seconds + PATIENCE_SECONDS, exit=True)
+    try:
+        yield
+    finally:
+        if seconds is not None:
+            faulthandler.cancel_dump_traceback_later()
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@functools.cache
+def _mapped_at_start() -> int:
+    """Return how many bytes of addresses this process had when this was first asked."""
+    return psutil.Process().memory_info().vms
+
+
+def _attempt(
+    function: str | Callable,
+    key: str,
+    value: Any,
+    seconds: float | None = None,
+    memory_bytes: int | None = None,
+) -> tuple[str, Any]:
     try:
         if isinstance(function, str):
             function = pkgutil.resolve_name(function)
-        return key, function(value)
+        with _bounded(seconds, memory_bytes):
+            return key, function(value)
+    except MemoryError:
+        more = f"more than {memory_bytes >> 20:,} MB of" if memory_bytes else "all"
+        return key, WorkerError(f"it took {more} memory, and was stopped")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return key, WorkerError(f"the disk is full ({error.filename}); free some of it")
+        return key, WorkerError(f"{type(error).__name__}: {error}")
     except Exception as error:
         return key, WorkerError(f"{type(error).__name__}: {error}")
 
 
 def _run_on_cluster(
-    function: str | Callable, calls: dict[str, Any], address: str
+    function: str | Callable, calls: dict[str, Any], address: str, seconds: float | None
 ) -> Iterator[tuple[str, Any]]:
     from dask import distributed  # an extra: needed for --dask only
 
@@ -83,7 +199,7 @@ def _run_on_cluster(
                 "--nworkers N --nthreads 1."
             )
         futures = {
-            client.submit(_attempt, function, key, value, pure=False, retries=1): key
+            client.submit(_attempt, function, key, value, seconds, pure=False, retries=1): key
             for key, value in calls.items()
         }
         for future in distributed.as_completed(futures, loop=client.loop):

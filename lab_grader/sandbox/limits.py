@@ -18,6 +18,11 @@ class Limits:
     output_bytes: int = 256 << 10  # of a cell; what is beyond is dropped
     message_bytes: int = 16 << 20  # of one message; a larger one is never received
 
+    @property
+    def worker_seconds(self) -> float:
+        """How long a worker may take for a submission, which should end by itself long before."""
+        return 1.5 * self.submission_seconds + 300
+
     def describe(self) -> dict[str, float]:
         """Return the limits as plain values, for a cache key."""
         return asdict(self)

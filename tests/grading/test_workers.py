@@ -1,9 +1,22 @@
-"""One call that fails, or kills its worker, stops no other."""
+"""One call that fails, takes too much or kills its worker stops no other; no worker is left."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import psutil
+import pytest
+from joblib import Parallel, delayed
+from pebble import ProcessPool
 
 from lab_grader.running.workers import WorkerError, run
+
+CALLS = {str(n): n for n in range(6)}
 
 
 def half(number):
@@ -18,6 +31,37 @@ def survive(number):
     return number
 
 
+def end(number):
+    if number == 3:
+        os._exit(0)
+    return number
+
+
+def loop(number):
+    while number == 3:
+        pass
+    return number
+
+
+def loop_deaf(number):
+    """Hold the interpreter's lock in C, where no handler of a signal in Python runs."""
+    if number == 3:
+        re.compile(r"(a|aa)+$").match("a" * 200 + "b")
+    return number
+
+
+def fill_memory(number):
+    kept = []
+    while number == 3:
+        kept.append(bytearray(1 << 24))
+    return number, os.getpid()
+
+
+def fill_disk(number):
+    with open("/dev/full", "w") as file:
+        file.write(str(number))
+
+
 def test_a_call_that_fails_is_reported():
     found = dict(run(half, {str(n): n for n in range(4)}, jobs=2))
     assert (found["0"], found["2"]) == (0, 1)
@@ -25,10 +69,96 @@ def test_a_call_that_fails_is_reported():
     assert str(found["3"]) == "ValueError: 3 is odd"
 
 
-def test_a_worker_that_is_killed_is_reported_and_the_others_finish():
-    answers = list(run(survive, {str(n): n for n in range(6)}, jobs=1))
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (survive, "its worker process was killed by SIGKILL"),
+        (end, "it took more than 3 s, and was stopped"),
+        (loop, "it took more than 3 s, and was stopped"),
+        (loop_deaf, "it took more than 3 s, and was stopped"),
+    ],
+)
+def test_a_call_that_does_not_come_back_is_reported_and_the_others_finish(function, why):
+    start = time.monotonic()
+    answers = list(run(function, CALLS, jobs=2, seconds=3))
+    assert time.monotonic() - start < 40
     found = dict(answers)
-    assert found.keys() == {str(n) for n in range(6)}
-    assert len(answers) == len(found)
+    assert len(answers) == len(CALLS)
     assert isinstance(found["3"], WorkerError)
-    assert "killed" in str(found["3"])
+    assert str(found.pop("3")) == why
+    assert found == {key: n for key, n in CALLS.items() if n != 3}
+
+
+def test_a_call_that_takes_too_much_memory_is_reported_and_its_process_goes_on():
+    found = dict(run(fill_memory, CALLS, jobs=1, memory_bytes=256 << 20))
+    assert str(found.pop("3")) == "it took more than 256 MB of memory, and was stopped"
+    assert {number for number, _ in found.values()} == {0, 1, 2, 4, 5}
+    assert len({process for _, process in found.values()}) == 1
+
+
+def test_a_pool_that_breaks_is_replaced(monkeypatch):
+    """As when a worker is killed while no call is under way."""
+    real, calls = ProcessPool.schedule, []
+
+    def schedule(pool, *arguments, **named):
+        calls.append(1)
+        if len(calls) == 4:
+            pool._pool_manager.handle_broken_pool(BrokenProcessPool("All workers expired"))
+        return real(pool, *arguments, **named)
+
+    monkeypatch.setattr(ProcessPool, "schedule", schedule)
+    answers = list(run(survive, {str(n): 10 * n for n in range(20)}, jobs=2))
+    assert len(answers) == len(dict(answers)) == 20
+    failed = [answer for _, answer in answers if isinstance(answer, WorkerError)]
+    assert 1 <= len(failed) <= 3
+    assert all("was killed" in str(error) for error in failed)
+
+
+def test_a_full_disk_is_said_in_a_sentence():
+    found = dict(run(fill_disk, {"0": 0}, jobs=1))
+    assert str(found["0"]).startswith("the disk is full")
+
+
+def test_it_shares_a_process_with_joblib():
+    for _ in range(2):
+        dict(run(half, CALLS, jobs=2))
+        assert Parallel(n_jobs=2)(delayed(half)(n) for n in (0, 2, 4)) == [0, 1, 2]
+
+
+def test_no_process_is_left_after_a_run_that_is_given_up():
+    def workers():
+        lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+        return [line for line in lines if "multiprocessing.spawn" in line]
+
+    before = len(workers())
+    answers = run(loop, {"0": 0} | CALLS, jobs=1, seconds=60)
+    next(answers)
+    assert len(workers()) == before + 1
+    answers.close()
+    assert len(workers()) == before
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_workers
+if __name__ == "__main__":
+    print(dict(test_workers.run(getattr(test_workers, sys.argv[2]), {"3": 3}, jobs=1, seconds=4)))
+"""
+
+
+@pytest.mark.parametrize("function", [loop, loop_deaf])
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path, function):
+    program = tmp_path / "program.py"
+    program.write_text(KILLED)
+    command = [sys.executable, str(program), str(Path(__file__).parent), function.__name__]
+    main = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(children := psutil.Process(main.pid).children(recursive=True)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2)  # so that the call is under way
+    main.kill()
+    main.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive

@@ -57,7 +57,7 @@ release: for-grading
 	$(BIN)/python scripts/release.py $(ARGS)
 
 book: for-book
-	$(BIN)/python scripts/book.py $(ARGS)
+	$(BIN)/python scripts/build_book.py $(ARGS)
 
 pictures: for-test
 	$(BIN)/python scripts/pictures.py

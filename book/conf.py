@@ -1,4 +1,4 @@
-"""Sphinx's settings for the reading version, which scripts/book.py builds."""
+"""Sphinx's settings for the reading version, which scripts/build_book.py builds."""
 
 import sys
 from pathlib import Path

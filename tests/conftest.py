@@ -2,10 +2,9 @@
 
 from contextlib import ExitStack
 
+import build_book
 import in_browser
 import pytest
-
-import book
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +26,5 @@ def start_lab():
 def site(tmp_path_factory):
     """The folder of the book, built from the lessons as they are."""
     folder = tmp_path_factory.mktemp("book") / "site"
-    book.build(folder)
+    build_book.build(folder)
     return folder

@@ -4,11 +4,10 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import build_book
 import nbformat
 import pytest
 import release
-
-import book
 
 LESSONS = sorted(path.stem for path in release.SOLUTIONS.glob("*.ipynb"))
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -172,12 +171,12 @@ def test_a_warning_leaves_the_old_site_alone(tmp_path, monkeypatch):
     def with_a_dead_link(folder):
         (folder / "index.md").write_text("# A page\n\n[nowhere](gone.md)\n")
 
-    monkeypatch.setattr(book, "write_sources", with_a_dead_link)
+    monkeypatch.setattr(build_book, "write_sources", with_a_dead_link)
     site = tmp_path / "site"
     site.mkdir()
     (site / "index.html").write_text("the old one")
-    with pytest.raises(book.BookNotMade):
-        book.build(site)
+    with pytest.raises(build_book.BookNotMade):
+        build_book.build(site)
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
     assert (site / "index.html").read_text() == "the old one"
 
@@ -185,7 +184,7 @@ def test_a_warning_leaves_the_old_site_alone(tmp_path, monkeypatch):
 def test_reports_that_fit_no_number_of_calls_are_refused():
     cell = nbformat.v4.new_code_cell("checks.check_it(it)")
     cell.outputs = [nbformat.v4.new_output("stream", text="one\n  ok\ntwo\n  ok\nthree\n  ok\n")]
-    with pytest.raises(book.BookNotMade, match="3 reports of 2 checks"):
-        book.keep_visible_reports(cell, calls=2)
-    book.keep_visible_reports(cell, calls=3)
+    with pytest.raises(build_book.BookNotMade, match="3 reports of 2 checks"):
+        build_book.keep_visible_reports(cell, calls=2)
+    build_book.keep_visible_reports(cell, calls=3)
     assert cell.outputs[0].text == "one\n  ok\n"

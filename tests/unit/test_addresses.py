@@ -4,10 +4,9 @@ import re
 import shutil
 
 import addresses
+import build_book
 import jupytext
 import pytest
-
-import book
 
 MADE_UP = "https://github.com/a-school/dora-lab"
 URLS = f'\n[project.urls]\nRepository = "{MADE_UP}"\n'
@@ -152,7 +151,7 @@ def test_a_lesson_without_a_place_is_refused():
 
 def test_the_pages_of_the_book_have_them_too(monkeypatch, tmp_path):
     monkeypatch.setattr(addresses, "read_repository", lambda: MADE_UP)
-    book.build(tmp_path / "site")
+    build_book.build(tmp_path / "site")
     lessons = sorted(addresses.ROOT.glob("solutions/dora/*.py"))
     assert lessons
     for lesson in lessons:

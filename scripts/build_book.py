@@ -1,7 +1,7 @@
 """Make the reading version: the solved lessons as a static site that needs no network.
 
-    python scripts/book.py            build/book/index.html
-    python scripts/book.py --links    ask every other site that the pages link to, instead
+    python scripts/build_book.py            build/book/index.html
+    python scripts/build_book.py --links    ask every other site that the pages link to, instead
 
 It shows what the stored solutions hold and executes nothing. Solutions are folded, hidden tests
 and what they printed are left out, and an explorer is a picture.

@@ -5,8 +5,10 @@
 Every method trains at the learning rate that benchmarks/head_to_head.py chose for it. Results:
 
     lab_utils/results/decomposition.jsonl         delta M and delta D of every attention layer at
-                                                  four checkpoints, and how much of the change is
-                                                  magnitude; five seeds of each method at rank 8
+                                                  four checkpoints, how much of the change is
+                                                  magnitude, and how many rows became longer; the
+                                                  same for random updates of that size; five seeds
+                                                  of each method at rank 8
     lab_utils/results/one-layer.safetensors       one layer's adapters at ranks 4 to 32 and nine
                                                   steps of the training, for the explorer
 """
@@ -21,7 +23,14 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from lab_utils import decomposition
-from lab_utils.comparison import RESULTS, as_record, at_chosen_rate, read_results, select
+from lab_utils.comparison import (
+    RESULTS,
+    as_record,
+    choose_learning_rate,
+    of_the_search,
+    read_results,
+    select,
+)
 from lab_utils.data import language_task
 from lab_utils.models import attention_layers
 from lab_utils.training import Settings, WeightRecorder, batch_order, train_and_evaluate
@@ -35,7 +44,8 @@ LAYER = "blocks.1.q_proj"
 def chosen_rate(method: str, rank: int | None) -> float:
     """Return the learning rate that was best on validation data."""
     records = read_results(RESULTS / "head-to-head.jsonl")
-    return at_chosen_rate(select(records, adapter_type=method, rank=rank))[0]["learning_rate"]
+    found = select(records, adapter_type=method, rank=rank, targets=None)
+    return choose_learning_rate(of_the_search(found))
 
 
 def checkpoints(run: Settings, count: int) -> list[int]:
@@ -56,18 +66,31 @@ def changes(method: str, seed: int) -> dict:
     recorder = WeightRecorder(names, [0, *checkpoints(run, 4)])
     record = as_record(train(run, recorder))
     before = recorder.weights.pop(0)
+    generator = torch.Generator().manual_seed(seed)
     record["changes"] = [
         {
             "layer": name,
             "step": step,
-            "delta_m": decomposition.magnitude_change(before[name], after[name]),
-            "delta_d": decomposition.direction_change(before[name], after[name]),
-            "magnitude_share": decomposition.magnitude_share(before[name], after[name]),
+            **measures(before[name], after[name]),
+            "random": measures(
+                before[name],
+                decomposition.random_update(before[name], after[name], generator),
+            ),
         }
         for step, after in recorder.weights.items()
         for name in names
     ]
     return record
+
+
+def measures(before: torch.Tensor, after: torch.Tensor) -> dict[str, float]:
+    """Return what is kept of the change of one weight."""
+    return {
+        "delta_m": decomposition.magnitude_change(before, after),
+        "delta_d": decomposition.direction_change(before, after),
+        "magnitude_share": decomposition.magnitude_share(before, after),
+        "longer": (after.norm(dim=1) > before.norm(dim=1)).float().mean().item(),
+    }
 
 
 def one_layer(method: str, rank: int) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from lab_utils import ablations
 from lab_utils.layers import DoRALayer, LoRALayer
 
 
@@ -37,6 +38,9 @@ METHODS = {
     "lora": Method("LoRA", "#0072B2", LoRALayer),
     "dora": Method("DoRA", "#D55E00", partial(DoRALayer, norm_dim=1)),
     "dora-input": Method("DoRA, norm_dim=0", "#CC79A7", partial(DoRALayer, norm_dim=0)),
+    "dora-fixed": Method("DoRA, m fixed", "#E69F00", ablations.fixed_magnitude),
+    "lora-scaled": Method("LoRA and m, no norm", "#56B4E9", ablations.ScaledLoRALayer),
+    "dora-full": Method("DoRA, full gradient", "#8C510A", ablations.full_gradient),
     "full": Method("full fine-tuning", "#009E73"),
     "frozen": Method("frozen base", "#666666"),
 }
@@ -44,6 +48,8 @@ NAMES = {key: method.name for key, method in METHODS.items()}
 COLOURS = {key: method.colour for key, method in METHODS.items()}
 ADAPTERS = {key: method.maker for key, method in METHODS.items() if method.maker}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+# What a run may adapt or, in full fine-tuning, train; a name, unlike a tuple, is one setting.
+TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, "mlp_up", "mlp_down")}
 
 
 def add_adapters_to_model(
@@ -61,8 +67,8 @@ def add_adapters_to_model(
 
     Args:
         model: the pretrained model. It stays as it is.
-        adapter_type: `"lora"`, `"dora"` (one magnitude per output neuron) or `"dora-input"`
-            (one per input feature).
+        adapter_type: `"lora"`, `"dora"` (one magnitude per output neuron), `"dora-input"` (one
+            per input feature), or one of `lab_utils.ablations`, see `METHODS`.
         rank, alpha, dropout, rank_stabilized: as in `LoRALayer`.
         target_modules: the last part of the names of the layers to adapt; the default is the
             four projections of an attention block.

@@ -218,9 +218,44 @@ def choose_learning_rate(records: Sequence[dict], metric: str = "validation_loss
     return best
 
 
+def of_the_search(records: Sequence[dict]) -> list[dict]:
+    """Return the runs of those seeds that every learning rate was tried with: they may choose.
+
+    Raises:
+        ValueError: no seed was tried with every rate.
+    """
+    seeds = {
+        rate: {record["seed"] for record in select(records, learning_rate=rate)}
+        for rate in {record["learning_rate"] for record in records}
+    }
+    common = set.intersection(*seeds.values()) if seeds else set()
+    if not common:
+        raise ValueError(f"the seeds by learning rate are {seeds}; none of them chose among all")
+    return [record for record in records if record["seed"] in common]
+
+
 def at_chosen_rate(records: Sequence[dict]) -> list[dict]:
     """Return the runs at the rate that `choose_learning_rate` picks, ordered by seed."""
     return select(records, learning_rate=choose_learning_rate(records))
+
+
+def reported(records: Sequence[dict]) -> list[dict]:
+    """Return the runs to report, ordered by seed: at the chosen rate, with seeds that had no say.
+
+    Args:
+        records: runs of one method at one rank. The seeds that every rate was tried with choose
+            the rate; those that only that rate was trained with are reported.
+
+    Raises:
+        ValueError: as in `choose_learning_rate`, or every seed had a say.
+    """
+    search = of_the_search(records)
+    chose = {record["seed"] for record in search}
+    found = select(records, learning_rate=choose_learning_rate(search))
+    reported = [record for record in found if record["seed"] not in chose]
+    if not reported:
+        raise ValueError(f"the seeds {sorted(chose)} chose the rate; train others to report")
+    return reported
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,12 @@ class Task:
 
 @cache
 def language_task() -> Task:
-    """Return the lab's task: a language model that has read English is to predict Python code.
+    """Return the lab's task: a model that has read Python's manual is to predict Python code.
 
     The base was pretrained on the text of Python's language reference. The parts are source code
-    of other standard modules each, in windows of 128 bytes; input and targets are
-    `(windows, 128)`, shifted by one byte. The loss is the cross-entropy in nats a byte.
+    of the same five standard modules, dealt out function by function, in windows of 128 bytes;
+    inputs and targets are `(windows, 128)`, shifted by one byte. The loss is the cross-entropy in
+    nats a byte.
 
     While nbgrader validates or grades a notebook (it sets NBGRADER_EXECUTION), each part is cut to
     its first 24 windows: no exercise is marked on this task, and nobody should wait for
@@ -65,6 +66,15 @@ def language_task() -> Task:
         for part in ("train", "validation", "test")
     }
     return Task("language", base, next_byte_loss, **parts)
+
+
+def reference_split() -> Split:
+    """Return the part of the language reference that the base was not trained on, in windows.
+
+    `scripts/pretrain.py` held out the last twentieth. It shows what a model forgets.
+    """
+    text = (TEXTS / "language-reference.txt").read_bytes()
+    return windows(text[-(len(text) // 20) :], load_pretrained().context)
 
 
 def windows(text: bytes, length: int) -> Split:

@@ -133,6 +133,51 @@ def magnitude_share(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
     return ((length_after - length_before).square().sum() / moved).item()
 
 
+def random_update(
+    before: Tensor, after: Tensor, generator: torch.Generator, norm_dim: int = 1
+) -> Tensor:
+    """Return what a weight would be if its vectors had moved as far, in random directions.
+
+    The null model of `magnitude_change` and the other measures: what they say of it, they say of
+    any change of that size, whatever made it.
+
+    Args:
+        before, after, norm_dim: as in `magnitude_change`.
+        generator: source of the directions, uniform on the sphere.
+
+    Returns:
+        A weight of the same shape, of which each vector is as far from `before` as in `after`.
+
+    Raises:
+        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+    """
+    _check_same_shape(before, after)
+    moved, _ = decompose(after - before, norm_dim)
+    _, direction = decompose(torch.randn(before.shape, generator=generator), norm_dim)
+    return before + moved * direction.to(before)
+
+
+def intruders(before: Tensor, after: Tensor, top: int = 10, cosine: float = 0.6) -> int:
+    """Return how many of the strongest directions of a trained weight its base did not have.
+
+    A direction is a left singular vector. An intruder is one of the `top` ones of `after` whose
+    cosine with every one of `before` is below a threshold. Source: Shuttleworth et al., 2024,
+    arXiv 2410.21228, section 3.
+
+    Args:
+        before, after: as in `magnitude_change`.
+        top: how many of the strongest directions to look at.
+        cosine: the threshold, between 0 and 1.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check_same_shape(before, after)
+    base, trained = (torch.linalg.svd(w, full_matrices=False).U for w in (before, after))
+    closest = (base.T @ trained[:, :top]).abs().amax(dim=0)
+    return int((closest < cosine).sum())
+
+
 def coupling(delta_m: Sequence[float], delta_d: Sequence[float]) -> float:
     """Return Pearson's correlation of magnitude changes and direction changes (figure 2).
 

@@ -15,8 +15,10 @@ from tqdm.auto import tqdm
 
 from lab_utils.adapters import (
     ADAPTERS,
+    ATTENTION,
     METHODS,
     NAMES,
+    TARGETS,
     adapter_layers,
     add_adapters_to_model,
     trainable_parameters,
@@ -45,6 +47,7 @@ class Settings:
     max_norm: float = 1.0
     weight_decay: float = 0.01
     rank_stabilized: bool = False
+    targets: str | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("adapter_type", METHODS), ("task", TASKS)):
@@ -53,6 +56,11 @@ class Settings:
                     f"{name} is {getattr(self, name)!r}; it must be one of "
                     f"{', '.join(map(repr, allowed))}"
                 )
+        if self.targets not in (None, *TARGETS):
+            raise ValueError(
+                f"targets is {self.targets!r}; it must be one of {', '.join(map(repr, TARGETS))}, "
+                "or None"
+            )
         for name in ("n_epochs", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -66,6 +74,9 @@ class Settings:
             object.__setattr__(self, "alpha", None)
         elif self.alpha is None:
             object.__setattr__(self, "alpha", 2.0 * self.rank)
+        usual = "attention" if self.adapter_type in ADAPTERS else "all"
+        if self.targets == usual:  # one run has one name
+            object.__setattr__(self, "targets", None)
 
 
 def train_and_evaluate(
@@ -101,7 +112,10 @@ def train_and_evaluate(
             - `max_norm`, 1.0: the gradient of all trained parameters is clipped to this length;
             - `weight_decay` of `lora_A` and `lora_B`, or of all matrices for `"full"`, 0.01. A
               magnitude gets none: decay would pull it to zero, whatever the data say;
-            - `rank_stabilized`: as in `LoRALayer`, False.
+            - `rank_stabilized`: as in `LoRALayer`, False;
+            - `targets`: `"attention"`, the four projections of a block, or `"all"`: for an
+              adapter its MLP besides, for `"full"` every parameter of the model. None is
+              `"attention"` for adapters and `"all"` for `"full"`.
 
     Returns:
         The settings by their names, and
@@ -195,10 +209,16 @@ def model_to_train(task: Task, run: Settings) -> nn.Module:
             run.adapter_type,
             run.rank,
             run.alpha,
+            target_modules=TARGETS[run.targets or "attention"],
             rank_stabilized=run.rank_stabilized,
             generator=torch.Generator().manual_seed(run.seed),
         )
-    return copy.deepcopy(task.base).requires_grad_(run.adapter_type == "full")
+    model = copy.deepcopy(task.base).requires_grad_(False)
+    if run.adapter_type == "full":
+        for name, module in model.named_modules():
+            if run.targets is None or name.split(".")[-1] in ATTENTION:
+                module.requires_grad_()
+    return model
 
 
 def batch_order(examples: int, batch_size: int, n_epochs: int, seed: int) -> Tensor:

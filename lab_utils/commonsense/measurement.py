@@ -121,7 +121,7 @@ def measure(run: Run, machine: Machine) -> dict:
         - `accuracy`, `validation_accuracy`: of each task, a share of its rows;
         - `average_accuracy`: over tasks, which all count the same;
         - `validation_error`: one minus the average over tasks of the validation accuracy;
-        - `test_rows`: how many rows of each task were tested;
+        - `validation_rows`, `test_rows`: how many rows of each task were held out and tested;
         - `losses` of training, means over stretches; `trainable_params`;
         - `seconds` of training, `setup_seconds`, `scoring_seconds`; `peak_memory` in bytes of
           training, on a GPU;
@@ -172,6 +172,7 @@ def measure(run: Run, machine: Machine) -> dict:
         "average_accuracy": statistics.fmean(accuracy.values()),
         "validation_accuracy": validation,
         "validation_error": 1 - statistics.fmean(validation.values()),
+        "validation_rows": {task: len(held_out) for task, (held_out, _) in rows.validation.items()},
         "test_rows": {task: len(tested) for task, (tested, _) in rows.test.items()},
         "train_rows": len(rows.train),
         **result,

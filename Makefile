@@ -37,7 +37,7 @@ lab: for-lab
 check: export OMP_NUM_THREADS = 1
 check: for-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q tests/unit tests/checks $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/checks $(ARGS)
 
 # The fast lane under each supported Python that is installed, each in an environment of its own.
 check-every-python:

@@ -290,6 +290,7 @@ def test_wrong_answers_are_named(check, answer, capsys):
     assert_named(check, answer, capsys)
 
 
+@pytest.mark.slow
 def test_marks_do_not_depend_on_luck():
     """Whatever the seed of lora_A, a right answer gets all marks."""
     for seed in range(20):

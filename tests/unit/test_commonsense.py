@@ -367,6 +367,7 @@ def test_training_changes_the_adapters_alone_and_learns(method, model):
         assert torch.equal(parameter, before[name]) is not parameter.requires_grad, name
 
 
+@pytest.mark.slow
 def test_compiling_changes_nothing_but_the_time(model, monkeypatch):
     """The warm-up before it must leave no trace in the parameters or the optimiser."""
     real = torch.nn.Module.compile

@@ -13,6 +13,7 @@ import torch
 from lab_utils import commonsense
 from lab_utils.commonsense import language_model
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -211,6 +211,7 @@ def test_a_run_that_fails_costs_no_other(tmp_path):
     assert len(comparison.read_results(path)) == 2
 
 
+@pytest.mark.slow
 def test_kill_and_call_again(tmp_path):
     """A sweep that is killed keeps what it finished, and the next call trains only the rest."""
     path = tmp_path / "results.jsonl"
@@ -242,6 +243,7 @@ def test_kill_and_call_again(tmp_path):
     assert path.read_bytes().count(b"\n") == count + 1
 
 
+@pytest.mark.slow
 def test_the_same_sweep_on_a_dask_cluster(tmp_path):
     """A real scheduler and two worker processes give the numbers that this process gives."""
     from distributed import Client, LocalCluster

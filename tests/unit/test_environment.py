@@ -108,6 +108,7 @@ def test_full_disk(checkout, tmp_path):
     assert not (tmp_path / ".venv" / "lab.stamp").exists()
 
 
+@pytest.mark.slow
 def test_no_network_and_the_next_call_works(checkout, tmp_path):
     """With a real venv and a real pip, and an index where nobody listens."""
     done = checkout(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL="http://127.0.0.1:9/simple")

@@ -67,6 +67,7 @@ def test_the_checkpoint_is_small_and_its_record_says_what_made_it():
     assert loss == pytest.approx(record["losses"]["rows"][-1][2], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pretraining_runs_on_a_cpu_and_writes_what_can_be_loaded(tmp_path):
     script = models.CHECKPOINT.parent / "pretrain.py"
     options = ["--steps", "2", "--batch-size", "2", "--device", "cpu", "--folder", str(tmp_path)]

@@ -126,7 +126,8 @@ class DoRALayer(LoRALayer):
         magnitude: the trained `m`, `(out_features, 1)` or `(1, in_features)`; starts as `||W0||`.
         base_norm: `||W0||`, in the shape of `magnitude`. W0 is frozen, so it is computed once.
 
-    A vector of zeros in W0 (real checkpoints have some) has magnitude 0, and stays zero.
+    A vector of zeros in W0 has magnitude 0, and stays zero. Some checkpoints have such rows: issue
+    2049 of huggingface/peft counts 434 in one.
 
     Raises:
         TypeError, ValueError: as `LoRALayer`; ValueError also for an unknown `norm_dim`.

@@ -29,6 +29,18 @@ def reruns() -> list[dict]:
     return _read("reruns.csv", numbers=("published", "rerun"))
 
 
+def pairs(table: list[dict]) -> dict[str, tuple[dict, dict]]:
+    """Return every DoRA row of a table with every LoRA row of its model, by a name for the pair."""
+    return {
+        f"{dora['model']}, DoRA rank {dora['rank']}"
+        + (", LoRA own run" if "own" in lora["method"] else ""): (dora, lora)
+        for dora in table
+        if dora["method"] == "DoRA"
+        for lora in table
+        if lora["model"] == dora["model"] and lora["method"] != "DoRA"
+    }
+
+
 def average(row: dict) -> float:
     """Return the mean accuracy over `TASKS` of a row of the table."""
     return sum(row[task] for task in TASKS) / len(TASKS)

@@ -22,7 +22,7 @@ from lab_utils import plots
 from lab_utils.adapters import ADAPTERS
 from lab_utils.comparison import RESULTS, at_chosen_rate, select
 from lab_utils.models import load_pretrained
-from lab_utils.published import TASKS, commonsense_table, find
+from lab_utils.published import TASKS, commonsense_table, pairs
 
 # See benchmarks/decomposition.py, which recorded it.
 RECORDED_LAYER = "blocks.1.q_proj"
@@ -255,30 +255,17 @@ def scaling_explorer() -> Explorer:
 
 def published_explorer() -> Explorer:
     """Return controls over the published table: the pair to compare, and a task to leave out."""
-    table = commonsense_table()
-    pairs = {
-        f"{model}, DoRA rank {rank} against {method}": (model, rank, method)
-        for model, rank, method in (
-            ("LLaMA-7B", 32, "LoRA"),
-            ("LLaMA-7B", 32, "LoRA (own run)"),
-            ("LLaMA-7B", 16, "LoRA (own run)"),
-            ("LLaMA-13B", 32, "LoRA"),
-            ("LLaMA2-7B", 32, "LoRA"),
-            ("LLaMA2-7B", 16, "LoRA"),
-            ("LLaMA3-8B", 32, "LoRA"),
-        )
-    }
+    known = pairs(commonsense_table())
     wide = {"layout": {"width": "36em"}, "style": {"description_width": "9em"}}
     controls = {
-        "pair": Dropdown(options=list(pairs), description="compare", **wide),
+        "pair": Dropdown(options=list(known), description="compare", **wide),
         "left_out": SelectionSlider(
             options=["nothing", *TASKS], description="leave out", continuous_update=False, **wide
         ),
     }
 
     def draw(pair: str, left_out: str) -> Drawing:
-        model, rank, method = pairs[pair]
-        dora, lora = find(table, model, "DoRA", rank), find(table, model, method, 32)
+        dora, lora = known[pair]
         figure = plots.published_gains(dora, lora, None if left_out == "nothing" else left_out)
         alt = f"Bars of DoRA's gain on eight tasks: {figure.axes[0].get_title()}."
         return figure, alt

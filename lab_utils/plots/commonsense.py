@@ -42,7 +42,7 @@ def published_and_rerun(gains: dict[str, float], reruns: list[dict], lora: float
         lora: average of the authors' own LoRA run, for a line to compare with.
     """
     with plt.rc_context(STYLE):
-        size = {"figsize": (11, 3.9), "width_ratios": (1.1, 1)}
+        size = {"figsize": (11, 4.4), "width_ratios": (1.1, 1)}
         figure, (left, right) = plt.subplots(1, 2, **size)
         bars = left.barh(list(gains), list(gains.values()), color=COLOURS["dora"])
         left.bar_label(bars, fmt="%+.1f", padding=3)

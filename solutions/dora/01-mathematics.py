@@ -127,8 +127,10 @@ plots.show(
 # %% [markdown]
 # ### Exercise 1: `decompose` (5 points)
 #
-# A row of zeros has length 0 and no direction. Real checkpoints have some, so never divide by
-# zero: such a row keeps magnitude 0 and direction 0. Do not change the tensor that you are given.
+# A row of zeros has length 0 and no direction. Some checkpoints have them ([PEFT's issue
+# 2049](https://github.com/huggingface/peft/issues/2049) counts 434 in one, and DoRA gave NaN), so
+# never divide by zero: such a row keeps magnitude 0 and direction 0. Do not change the tensor that
+# you are given.
 #
 # <details><summary>Hint 1: shapes</summary>
 #

@@ -257,16 +257,21 @@ for in_features, out_features in ((6, 6), (6, 4)):
 #
 # $$\nabla_v L = \frac{m}{\lVert v \rVert} \Bigl(I - \frac{v v^\top}{\lVert v \rVert^2}\Bigr) \nabla_{w'} L$$
 #
-# is the gradient of the merged row, scaled, and without its part along $v$: a small step turns $v$
-# and leaves its length. To get it, autograd has to keep what it needs to differentiate the norm. The
-# paper's section 4.3 therefore treats the norm as a constant $C$ in the backward pass (eq. 11):
+# is the gradient of the merged row, scaled, and without its part along $v$. This is *weight
+# normalisation* ([Salimans and Kingma, 2016](https://arxiv.org/abs/1602.07868)) on a row that
+# starts at $w_0$, and from there comes the claim of **better gradient flow**: a step lies across
+# $v$, so it turns $v$ and can only lengthen it; noisy gradients lengthen it more, and the factor
+# $m / \lVert v \rVert$ then makes later steps smaller by itself. The paper's section 4.2 argues
+# from this gradient. But to get it, autograd has to keep what it needs to differentiate the norm, so
+# section 4.3 treats the norm as a constant $C$ in the backward pass (eq. 11), in all later runs:
 #
 # $$\nabla_v L = \frac{m}{C} \nabla_{w'} L$$
 #
-# The output is the same, the gradient of $m$ is the same, and that of $v$ keeps its part along
-# $v$. The paper reports 24.4 % less memory on LLaMA-7B and accuracies of 78.3 and 78.1 (table 7).
-# In code it is one word: `norm.detach()`. Detach the norm alone: if you detach $V$, `lora_A` and
-# `lora_B` learn nothing.
+# Output and gradient of $m$ are the same, and that of $v$ keeps its part along $v$: of "better
+# gradient flow" only the factor is left, and section 4.2's argument is about a gradient that is not
+# used. The paper reports 24.4 % less memory on LLaMA-7B and accuracies of 78.3 and 78.1 (table 7);
+# lesson 05 measures what it does to our loss. In code it is one word: `norm.detach()`. Detach the
+# norm alone: if you detach $V$, `lora_A` and `lora_B` learn nothing.
 #
 # With `lora_A` the identity, the gradient of `lora_B` is that of $V$, and the difference shows:
 
@@ -304,7 +309,7 @@ for name, output in (
 
 # %% [markdown]
 # The lab applies $W'$ as $\frac{m}{\lVert V \rVert} \odot \bigl(W_0 x + s\,B A\,\mathrm{drop}(x)\bigr)$.
-# PEFT writes $W_0 x + \bigl(\frac{m}{\lVert V \rVert} - 1\bigr) \odot W_0\,\mathrm{drop}(x) +
+# The authors' code and PEFT write $W_0 x + \bigl(\frac{m}{\lVert V \rVert} - 1\bigr) \odot W_0\,\mathrm{drop}(x) +
 # \frac{m}{\lVert V \rVert} \odot s\,BA\,\mathrm{drop}(x)$: the part that the magnitude adds to
 # $W_0 x$ is dropped too. Both start as the frozen layer, without dropout they are equal, and the
 # check accepts both.
@@ -563,13 +568,15 @@ plots.show(
 #    trained layer, a gradient, or a look at `requires_grad`.
 # 2. Both axes have as many magnitudes and the same first output. Move `lora_B` and compare with the
 #    formula, or look at a non-square layer.
-# 3. Less memory; the gradient of $V$ keeps its part along $V$, which cannot change the output.
+# 3. Less memory. The gradient of $V$ keeps its part along $V$, which cannot change the output, and
+#    weight normalisation's property that steps lie across $V$ is gone.
 # 4. It would be noise on what the pretrained layer knows, from the first step.
 # </details>
 #
 # ## Further reading
 #
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 4.2 (gradients), 4.3 (memory)
+# - Salimans and Kingma, [Weight Normalization](https://arxiv.org/abs/1602.07868), 2016
 # - [PEFT's DoRA layer](https://github.com/huggingface/peft/blob/main/src/peft/tuners/lora/dora.py)
 # - `lab_utils/layers.py`: the reference, with half precision, rows of zeros and rsLoRA
 #

@@ -69,7 +69,11 @@ from lab_utils.training import Settings
 
 # %% tags=["nbval-check-output"]
 task = data.language_task()
-print("base:", sum(p.numel() for p in task.base.parameters()), "parameters, pretrained on English")
+print(
+    "base:",
+    sum(p.numel() for p in task.base.parameters()),
+    "parameters, pretrained on Python's manual",
+)
 print("task: predict the next byte of Python source code, in windows of", task.base.context)
 print("an example:", repr(bytes(task.train.inputs[3].tolist()).decode()[:60]))
 

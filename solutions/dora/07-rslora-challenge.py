@@ -523,7 +523,8 @@ quiz.which_mistake("rslora")
 #   2026: with each method's own learning rate the variants of LoRA end close together
 # - Zelenin and Zhuravlyova, [Scaling DoRA](https://arxiv.org/abs/2603.22276), 2026: the norm from
 #   thin matrices
-# - [PEFT's guide to LoRA, rsLoRA and DoRA](https://huggingface.co/docs/peft/developer_guides/lora)
+# - PEFT's pages on [LoRA and rsLoRA](https://huggingface.co/docs/peft/developer_guides/lora) and on
+#   [DoRA](https://huggingface.co/docs/peft/package_reference/lora_variant_dora)
 #
 # ## What comes next
 #

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab_utils.published import TASKS, average, commonsense_table, find, reruns
+from lab_utils.published import TASKS, average, commonsense_table, find, pairs, reruns
 
 TABLE = commonsense_table()
 
@@ -27,6 +27,19 @@ def test_gains_as_the_lesson_quotes_them():
     assert gain("LLaMA3-8B") == 4.4
 
 
+def test_every_pair_gains_and_how_much():
+    gains = [dora["average"] - lora["average"] for dora, lora in pairs(TABLE).values()]
+    assert len(gains) == 10
+    assert (round(min(gains), 1), round(max(gains), 1)) == (0.3, 4.4)
+    thirteen = [
+        round(a["average"] - b["average"], 1)
+        for a, b in pairs(TABLE).values()
+        if "13B" in a["model"]
+    ]
+    others = [g for name, g in zip(pairs(TABLE), gains, strict=True) if "13B" not in name]
+    assert thirteen == [0.3, 1.0] and max(thirteen) < min(others)
+
+
 def test_the_share_of_hellaswag_in_the_gain():
     dora, lora = find(TABLE, "LLaMA-7B", "DoRA", 32), find(TABLE, "LLaMA-7B", "LoRA", 32)
     assert round((dora["HellaSwag"] - lora["HellaSwag"]) / len(TASKS), 1) == 1.1
@@ -35,6 +48,7 @@ def test_the_share_of_hellaswag_in_the_gain():
 def test_reruns():
     drops = {(r["rank"], r["rerun"]): round(r["rerun"] - r["published"], 1) for r in reruns()}
     assert drops[32, 78.2] == -0.2
+    assert (drops[4, 65.2], drops[8, 72.5]) == (3.3, -5.4)
     assert (drops[16, 62.7], drops[16, 60.1], drops[16, 53.6]) == (-14.8, -17.4, -23.9)
     for row in reruns():
         if row["rank"] in (16, 32):  # what is called published is what the table holds

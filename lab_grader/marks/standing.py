@@ -1,0 +1,171 @@
+"""Where each student stands: the marks, and whether they are final. All that goes out asks here."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from nbgrader.api import (
+    BaseCell,
+    Comment,
+    Notebook,
+    Student,
+    SubmittedAssignment,
+    SubmittedNotebook,
+)
+
+from lab_grader.intake.course import Course
+from lab_grader.marks.record import Marks, read_marks
+
+Exercise = tuple[str, str]  # lesson and name
+
+
+class State(enum.StrEnum):
+    """What is known of a student's marks. Only final ones are marks; the text says what to do."""
+
+    FINAL = "final"
+    WAITING = "waits for a mark by hand"
+    FAILED = "could not be graded"
+    ABSENT = "handed in nothing"
+
+
+def exercise_columns(course: Course) -> dict[Exercise, float]:
+    """Return the exercises of an assignment, by lesson and name, with the points of each."""
+    columns: dict[Exercise, float] = {}
+    for lesson in course.lessons.values():
+        for grade_id, exercise in lesson.exercises.items():
+            column = lesson.name, exercise
+            columns[column] = columns.get(column, 0) + lesson.points(grade_id)
+    return columns
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One student's marks.
+
+    Attributes:
+        why: what kept the submission from being graded; empty if nothing did.
+        penalty: points taken for lateness.
+        handed_in: when, in UTC, where the LMS or the student's folder says so.
+        late_seconds: after the due date.
+    """
+
+    course: Course
+    student: str
+    last_name: str
+    first_name: str
+    email: str
+    lms_user_id: str
+    state: State
+    why: str
+    marks: Marks
+    penalty: float
+    handed_in: datetime | None
+    late_seconds: float
+
+    @cached_property
+    def points(self) -> dict[Exercise, float | None]:
+        """The points of each exercise; None for one that waits, or that was not graded."""
+        if self.state in (State.ABSENT, State.FAILED):
+            return dict.fromkeys(exercise_columns(self.course))
+        found: dict[Exercise, float | None] = dict.fromkeys(exercise_columns(self.course), 0.0)
+        for (lesson, grade_id), mark in self.marks.items():
+            exercise = lesson, self.course.lessons[lesson].exercises[grade_id]
+            if mark.needs_manual_grade:
+                found[exercise] = None
+            elif found[exercise] is not None:
+                found[exercise] += mark.score
+        return found
+
+    @cached_property
+    def waiting(self) -> list[tuple[str, str]]:
+        """The lesson and `grade_id` of each answer that waits for a person."""
+        return sorted(key for key, mark in self.marks.items() if mark.needs_manual_grade)
+
+    @property
+    def points_waiting(self) -> float:
+        """The most that a person may still give."""
+        return sum(self.course.lessons[lesson].points(cell) for lesson, cell in self.waiting)
+
+    @property
+    def score(self) -> float | None:
+        """All points less the penalty, so far; None for those whose work was not graded."""
+        if self.state in (State.ABSENT, State.FAILED):
+            return None
+        return max(0.0, sum(mark.score for mark in self.marks.values()) - self.penalty)
+
+    @property
+    def name(self) -> str:
+        """First and last name, where they are known, else the id."""
+        return " ".join(part for part in (self.first_name, self.last_name) if part) or self.student
+
+
+def read_standings(course: Course, failed: Mapping[str, str] | None = None) -> list[Standing]:
+    """Return everybody who is registered or handed something in, sorted by id.
+
+    Args:
+        failed: why a student's present submission could not be graded. The gradebook may still
+            hold what an earlier one earned, which is not the mark of this one.
+    """
+    failed = failed or {}
+    marks, handed_in = read_marks(course), set(course.students())
+    with course.gradebook() as gradebook:
+        known = {student.id: student for student in gradebook.students}
+        submissions = {
+            submission.student_id: submission
+            for submission in gradebook.db.query(SubmittedAssignment).filter(
+                SubmittedAssignment.assignment.has(name=course.assignment)
+            )
+        }
+        found = []
+        for student in sorted(known.keys() | handed_in):
+            person = known.get(student) or Student(id=student)
+            submission, own = submissions.get(student), marks.get(student, {})
+            why = failed.get(student, "")
+            if student in handed_in and not own:
+                why = why or "not graded yet"
+            if why:
+                state = State.FAILED
+            elif not own:
+                state = State.ABSENT
+            elif any(mark.needs_manual_grade for mark in own.values()):
+                state = State.WAITING
+            else:
+                state = State.FINAL
+            found.append(
+                Standing(
+                    course,
+                    student,
+                    person.last_name or "",
+                    person.first_name or "",
+                    person.email or "",
+                    person.lms_user_id or "",
+                    state,
+                    why,
+                    own,
+                    float(submission.late_submission_penalty or 0) if submission else 0.0,
+                    submission.timestamp if submission else None,
+                    submission.total_seconds_late if submission else 0.0,
+                )
+            )
+        return found
+
+
+def read_comments(course: Course) -> dict[str, dict[tuple[str, str], str]]:
+    """Return what was said to each student about each answer, by notebook and `grade_id`."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    with course.gradebook() as gradebook:
+        rows = (
+            gradebook.db.query(Student.id, Notebook.name, BaseCell.name, Comment.manual_comment)
+            .join(SubmittedNotebook, Comment.notebook_id == SubmittedNotebook.id)
+            .join(SubmittedAssignment, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
+            .join(Student, SubmittedAssignment.student_id == Student.id)
+            .join(BaseCell, Comment.cell_id == BaseCell.id)
+            .join(Notebook, SubmittedNotebook.notebook_id == Notebook.id)
+            .filter(SubmittedAssignment.assignment.has(name=course.assignment))
+        )
+        for student, notebook, cell, comment in rows:
+            if comment:
+                found.setdefault(student, {})[notebook, cell] = comment
+    return found

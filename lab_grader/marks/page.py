@@ -1,0 +1,310 @@
+"""One page for each student: points, what was missing, the answers and what the checks said.
+
+Of a lesson's own cells a page shows what was released, never what the gradebook or a solution
+holds; so mark schemes, hidden tests and solutions have no way into it. Of the student's cells it
+shows the text and what they printed, as text.
+"""
+
+import ast
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from markupsafe import Markup
+from nbformat import NotebookNode
+
+from lab_grader.intake.course import Course, role_of
+from lab_grader.marks.rendering import code, lesson_text, preformatted, student_text, templates
+from lab_grader.marks.standing import Standing, State
+from lab_grader.running.cache import Cache, write_atomically
+from lab_grader.running.job import Mistake, Result
+
+PAGE = "index.html"
+# What a hidden call of a check does otherwise than a visible one, by the name of its argument.
+KINDS = {
+    "out_features": "other sizes",
+    "in_features": "other sizes",
+    "bias": "a layer without bias",
+    "dtype": "another precision",
+    "seed": "other random numbers",
+    "rank": "another rank",
+    "ranks": "other ranks",
+    "alpha": "another alpha",
+    "n_blocks": "a model of another depth",
+    "max_norm": "another limit on the gradient",
+    "steps": "another number of steps",
+    "n_epochs": "another number of epochs",
+    "seeds": "another number of seeds",
+    "confidence": "another confidence",
+    "points": "another number of points",
+    "questions": "another number of questions",
+    "prefix": "another prefix",
+}
+
+
+@dataclass
+class Test:
+    """What a page says of one test, or of one answer that a person marks.
+
+    Attributes:
+        released: the calls that the student can see.
+        said: what they printed, and the error if one failed.
+        hidden: the kind of each hidden call, and whether it held; None: it was not reached.
+        mistake: the one that explains the failure.
+    """
+
+    grade_id: str
+    points: float | None
+    most: float
+    released: Markup = Markup()
+    said: Markup = Markup()
+    hidden: list[tuple[str, bool | None]] = field(default_factory=list)
+    mistake: Mistake | None = None
+    missing: str = ""
+
+
+@dataclass
+class Exercise:
+    """An exercise on a page, with its tests.
+
+    Attributes:
+        answer: the student's cell.
+        said: what it printed when it ran.
+    """
+
+    name: str
+    answer: Markup = Markup()
+    said: Markup = Markup()
+    tests: list[Test] = field(default_factory=list)
+    comment: str = ""
+
+    @property
+    def most(self) -> float:
+        return sum(test.most for test in self.tests)
+
+    @property
+    def points(self) -> float | None:
+        """The points; None if some wait for a person."""
+        points = [test.points for test in self.tests]
+        return None if None in points else sum(points)
+
+    @property
+    def state(self) -> str:
+        """Return `"waits"`, `"passed"`, `"partly"` or `"failed"`."""
+        if self.points is None:
+            return "waits"
+        if self.points >= self.most:
+            return "passed"
+        return "partly" if self.points > 0 else "failed"
+
+    @property
+    def missing(self) -> list[str]:
+        """What each failed test missed, each text once."""
+        return list(dict.fromkeys(test.missing for test in self.tests if test.missing))
+
+
+@dataclass
+class Lesson:
+    """A lesson on a page: exercises, and between them what is folded away."""
+
+    name: str
+    title: str
+    parts: list[Exercise | list[Markup]]
+    handed_in: bool
+
+    @property
+    def exercises(self) -> list[Exercise]:
+        return [part for part in self.parts if isinstance(part, Exercise)]
+
+
+def make_page(
+    course: Course,
+    standing: Standing,
+    comments: dict[tuple[str, str], str],
+    as_typed: bool = False,
+) -> Path:
+    """Write the page of a student who was graded; return its path.
+
+    Args:
+        comments: those of the marker, by lesson and `grade_id`.
+        as_typed: show the student's text cells as they were typed, for one whose text takes
+            forever to be set.
+    """
+    result = _result(course, standing.student)
+    lessons = [
+        _lesson(course, name, standing, comments, result, as_typed) for name in course.lessons
+    ]
+    text = templates().get_template("student.html").render(
+        assignment=course.assignment,
+        standing=standing,
+        most=sum(exercise.most for lesson in lessons for exercise in lesson.exercises),
+        lessons=lessons,
+        waits=standing.state == State.WAITING,
+    )
+    folder = course.folder("feedback", standing.student)
+    write_atomically(folder / PAGE, text)
+    for other in folder.glob("*.html"):  # of nbgrader, and of older versions of this
+        if other.name != PAGE:
+            other.unlink()
+    return folder / PAGE
+
+
+def _result(course: Course, student: str) -> Result | None:
+    """Return what came of executing what was recorded; None if there was nothing to execute."""
+    note = course.work / "recorded" / course.assignment / f"{student}.json"
+    if not note.exists():
+        return None
+    return Cache(course.work / "cache").load(json.loads(note.read_text())["key"])
+
+
+def _lesson(
+    course: Course,
+    name: str,
+    standing: Standing,
+    comments: dict[tuple[str, str], str],
+    result: Result | None,
+    as_typed: bool,
+) -> Lesson:
+    released = nbformat.read(course.folder("release") / f"{name}.ipynb", as_version=4)
+    path = course.work / "vetted" / standing.student / course.assignment / f"{name}.ipynb"
+    handed_in = path.exists()
+    cells = nbformat.read(path, as_version=4).cells if handed_in else released.cells
+    outputs = result.outputs.get(name, []) if result else []
+    mistakes = {m.cell: m for m in result.mistakes if m.lesson == name} if result else {}
+    maker = _LessonMaker(course, name, standing, comments, released, as_typed)
+    for index, cell in enumerate(cells):
+        found = outputs[index] if index < len(outputs) else None
+        maker.add(cell, found, mistakes.get(index))
+    title = next(
+        (line.lstrip("# ") for c in released.cells for line in c.source.splitlines()[:1]), name
+    )
+    return Lesson(name, title, maker.parts, handed_in)
+
+
+class _LessonMaker:
+    """Goes through a notebook and sorts its cells into exercises and the lesson's text."""
+
+    def __init__(
+        self,
+        course: Course,
+        name: str,
+        standing: Standing,
+        comments: dict[tuple[str, str], str],
+        released: NotebookNode,
+        as_typed: bool,
+    ) -> None:
+        self.lesson, self.name = course.lessons[name], name
+        self.standing, self.comments, self.as_typed = standing, comments, as_typed
+        graded = [cell for cell in released.cells if "nbgrader" in cell.metadata]
+        self.released = {cell.metadata.nbgrader.grade_id: cell.source for cell in graded}
+        self.own_texts = {cell.source.strip() for cell in released.cells}
+        self.parts: list[Exercise | list[Markup]] = []
+        self.by_name: dict[str, Exercise] = {}
+
+    def add(self, cell: NotebookNode, outputs: list | None, mistake: Mistake | None) -> None:
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+        role = role_of(cell)
+        if role == "exercise":
+            exercise = self._exercise(grade_id)
+            exercise.answer, exercise.said = code(cell.source), _said(outputs)
+            exercise.comment = self.comments.get((self.name, grade_id), "")
+        elif role == "manual":
+            exercise = self._exercise(self.lesson.exercises[grade_id])
+            exercise.answer, exercise.said = self._theirs(cell), _said(outputs)
+            exercise.comment = self.comments.get((self.name, grade_id), "")
+            exercise.tests.append(self._test(grade_id))
+        elif role == "test":
+            exercise = self._exercise(self.lesson.exercises[grade_id])
+            exercise.tests.append(self._test(grade_id, outputs, mistake))
+        elif grade_id is not None:
+            self._fold(self._ours(cell, self.released[grade_id]))
+        elif cell.source.strip() in self.own_texts:
+            self._fold(self._ours(cell, cell.source))
+        elif cell.source.strip():
+            own = Markup('<p class="note">A cell of your own:</p>{}{}')
+            self._fold(own.format(self._theirs(cell), _said(outputs)))
+
+    def _exercise(self, name: str) -> Exercise:
+        if name not in self.by_name:
+            self.by_name[name] = Exercise(name)
+            self.parts.append(self.by_name[name])
+        return self.by_name[name]
+
+    def _fold(self, html: Markup) -> None:
+        if not self.parts or isinstance(self.parts[-1], Exercise):
+            self.parts.append([])
+        self.parts[-1].append(html)
+
+    def _ours(self, cell: NotebookNode, source: str) -> Markup:
+        return lesson_text(source) if cell.cell_type == "markdown" else code(source)
+
+    def _theirs(self, cell: NotebookNode) -> Markup:
+        if cell.cell_type == "code":
+            return code(cell.source)
+        return preformatted(cell.source) if self.as_typed else student_text(cell.source)
+
+    def _test(
+        self, grade_id: str, outputs: list | None = None, mistake: Mistake | None = None
+    ) -> Test:
+        mark = self.standing.marks.get((self.name, grade_id))
+        waits = mark is not None and mark.needs_manual_grade
+        points = None if waits else mark.score if mark else 0.0
+        test = Test(grade_id, points, self.lesson.points(grade_id))
+        if role_of(self.lesson.graded[grade_id]) == "manual":
+            return test
+        visible = _calls(self.released[grade_id])
+        hidden = _calls(self.lesson.graded[grade_id].source)[len(visible) :]
+        test.released = code(self.released[grade_id])
+        failed = mistake.call if mistake else None
+        reached = -1 if outputs is None else len(outputs) if failed is None else failed
+        for number, call in enumerate(hidden, len(visible)):
+            held = None if number > reached else number != failed
+            test.hidden.append((_kind(call, visible), held))
+        if outputs is None:
+            test.missing = "not handed in" if mark is None else "was not run"
+            return test
+        shown = outputs[: len(visible)]
+        if failed is not None and failed < len(visible):
+            shown = [*shown, *outputs[failed + 1 :]]
+        test.said, test.mistake = _said(shown), mistake
+        if mistake and mistake.name:
+            test.missing = mistake.name
+        elif mistake and failed < len(visible):
+            test.missing = mistake.problem
+        elif mistake:
+            test.missing = f"fails with {test.hidden[failed - len(visible)][0]}"
+        return test
+
+
+def _calls(source: str) -> list[dict[str, str]]:
+    """Return the named arguments of each call in a test cell, as text."""
+    calls = [line.value for line in ast.parse(source).body if isinstance(line, ast.Expr)]
+    return [
+        {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg}
+        for call in calls
+        if isinstance(call, ast.Call)
+    ]
+
+
+def _kind(call: dict[str, str], visible: list[dict[str, str]]) -> str:
+    """Say what a hidden call tries that the visible ones do not, and nothing of how."""
+    names = [name for name in call if all(call[name] != seen.get(name) for seen in visible)]
+    if len(names) > 1:
+        names = [name for name in names if name != "seed"]
+    kinds = [KINDS.get(name, f"another {name.replace('_', ' ')}") for name in names]
+    return ", ".join(dict.fromkeys(kinds)) or "other inputs"
+
+
+def _said(outputs: list | None) -> Markup:
+    """Return what a cell printed, and its errors, as text; of pictures only that there is one."""
+    texts = []
+    for output in outputs or []:
+        if output["output_type"] == "stream":
+            texts.append(output["text"])
+        elif output["output_type"] == "error":
+            texts.append("\n".join(output["traceback"]) + "\n")
+        else:
+            texts.append(f"{output.get('data', {}).get('text/plain', '')}\n")
+    text = "".join("".join(part) for part in texts)
+    return preformatted(text) if text.strip() else Markup()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.converters import GenerateAssignment, GenerateFeedback
-from nbgrader.preprocessors import ClearHiddenTests
+from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme
 
 COURSE = Path(__file__).resolve().parent
 GRADING = COURSE / "grading"  # students' work and marks, in one folder that git ignores
@@ -44,8 +44,13 @@ c.ClearMarkScheme.enforce_metadata = False
 # A cell of a lesson takes a few seconds; an endless loop is cut here.
 c.ExecutePreprocessor.timeout = 30
 
-# A page that a student gets back shows no hidden test.
-c.GenerateFeedback.preprocessors = [ClearHiddenTests, *GenerateFeedback.preprocessors.default()]
+# Students' pages are made by lab_grader. Those of Formgrader's button show no hidden test and no
+# mark scheme either: whatever a release strips.
+c.GenerateFeedback.preprocessors = [
+    ClearHiddenTests,
+    ClearMarkScheme,
+    *GenerateFeedback.preprocessors.default(),
+]
 
 # Outputs of widgets are kept in a notebook's metadata, where nbgrader leaves them.
 c.GenerateAssignment.preprocessors = [

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-import ziamath
 from docutils import nodes
+
+from lab_grader.marks.formulas import draw
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -55,23 +56,6 @@ if repository := addresses.read_repository():
 # Formulas become drawings when the site is built. MathJax and KaTeX would need Node.js to be
 # installed, or a network to read; native MathML depends on the reader's fonts.
 html_math_renderer = "drawing"
-ziamath.config.svg2 = False  # no <symbol> with an id that other formulas repeat
-ziamath.config.precision = 2
-EM = 18  # units of a drawing in one em of the page's text
-SIZE = 20  # the formulas' letters are smaller than others of the same size
-
-
-def draw(formula: str, inline: bool) -> str:
-    """Return a TeX formula as an SVG in the colour and size of the text around it."""
-    drawn = ziamath.Latex(
-        formula, size=1.1 * EM, inline=inline, color="currentColor", title=formula
-    )
-    svg = drawn.svgxml()
-    for side in ("width", "height"):
-        svg.set(side, f"{float(svg.get(side)) / EM:.3f}em")
-    svg.set("style", f"vertical-align: {(drawn.getyofst() - drawn.margin) / EM:.3f}em")
-    svg.set("role", "img")
-    return ziamath.zmath.ET.tostring(svg, encoding="unicode")
 
 
 def visit_inline(translator, node):

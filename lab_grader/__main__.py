@@ -11,7 +11,8 @@ from filelock import Timeout
 from lab_grader.grade import Outcome, describe, grade, make_pages
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.intake.vet import vet
-from lab_grader.marks.export import export
+from lab_grader.marks.export import Policy, export, left_blank
+from lab_grader.marks.standing import read_standings
 from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError
 from lab_grader.sandbox.provisioner import NoSandbox, check_available
@@ -75,7 +76,15 @@ def parser() -> argparse.ArgumentParser:
     made = command("feedback", "make students' pages anew, after marks by hand and comments")
     students(made)
     jobs(made)
-    command("export", "write the tables of marks anew")
+    made = command("export", "write the tables of marks anew")
+    made.add_argument(
+        "--allow-unmarked",
+        action="store_true",
+        help="give the LMS what there is so far where answers wait for a person; else it is blank",
+    )
+    made.add_argument(
+        "--absent-zero", action="store_true", help="give those who handed in nothing 0, not blank"
+    )
     students(command("vet", "say what is wrong with submissions, and grade nothing"))
     return main
 
@@ -99,10 +108,16 @@ def run(arguments: list[str]) -> int:
             say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
             say(f"{student}: will be mended: {plain(text)}" for text in submission.mended)
     elif chosen.command == "feedback":
-        make_pages(course, students, chosen.jobs, outcome)
+        graded = {it.student for it in read_standings(course) if it.score is not None}
+        make_pages(course, [s for s in students if s in graded], chosen.jobs, outcome)
+        for student in sorted(set(students) - graded):
+            outcome.failed[student] = "no page: this was not graded yet, call make grade"
         say((f"{student}: {plain(why)}" for student, why in outcome.failed.items()), sys.stderr)
     elif chosen.command == "export":
-        say(map(str, export(course)))
+        policy = Policy(chosen.allow_unmarked, chosen.absent_zero)
+        standings = read_standings(course)
+        say(map(str, export(course, standings, policy)))
+        say(left_blank(standings, policy))
     else:
         if not chosen.no_sandbox:
             check_available()

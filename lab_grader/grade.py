@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from lab_grader.intake.course import Course, Lesson, role_of
 from lab_grader.intake.vet import Submission, vet
-from lab_grader.marks.export import by_exercise, exercise_columns, export
-from lab_grader.marks.feedback import make_feedback
+from lab_grader.marks.export import export, left_blank
+from lab_grader.marks.page import PAGE, make_page
 from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
+from lab_grader.marks.standing import exercise_columns, read_comments, read_standings
 from lab_grader.plain import plain
 from lab_grader.running import workers
 from lab_grader.running.cache import Cache, key_of
@@ -19,6 +20,7 @@ from lab_grader.running.job import Cell, Job, Result
 from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
+PAGE_SECONDS, PAGE_BYTES = 60, 2 << 30  # for a student's page
 NOT_IN_A_NAME = set("*?[]")  # nbgrader takes a student's id for a pattern of file names
 
 
@@ -119,10 +121,10 @@ def grade(
             progress.update()
 
     if feedback:
-        pages = [s for s in outcome.graded if s in recorded or not _has_pages(course, s)]
+        pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]
         make_pages(course, pages, jobs, outcome)
     outcome.graded.sort()
-    outcome.tables = export(course)
+    outcome.tables = export(course, read_standings(course, outcome.failed))
     return outcome
 
 
@@ -144,24 +146,34 @@ def _record(
         recorded.append(student)
 
 
-def _has_pages(course: Course, student: str) -> bool:
-    """Whether there is a page for each notebook that was graded."""
-    made = {path.stem for path in course.folder("feedback", student).glob("*.html")}
-    return {path.stem for path in course.folder("autograded", student).glob("*.ipynb")} <= made
+def _has_page(course: Course, student: str) -> bool:
+    return (course.folder("feedback", student) / PAGE).exists()
 
 
 def make_pages(course: Course, students: list[str], jobs: int, outcome: Outcome) -> None:
-    """Make the feedback of some students, several at a time."""
-    with_notebooks = [s for s in students if any(course.folder("autograded", s).glob("*.ipynb"))]
-    calls = {student: student for student in with_notebooks}
-    function = functools.partial(_make_pages, str(course.root), course.assignment)
-    for student, answer in workers.run(function, calls, jobs):
-        if isinstance(answer, workers.WorkerError):
-            outcome.failed[student] = f"no feedback: {answer}"
+    """Make the pages of students who were graded, several at a time.
+
+    Texts of students take as long to set as they please, so each page has a bound; where it is
+    not enough, their texts are shown as they were typed.
+    """
+    pending = dict.fromkeys(students, "")
+    for as_typed in (False, True):
+        function = functools.partial(_make_page, str(course.root), course.assignment, as_typed)
+        calls = {student: student for student in pending}
+        pending = {
+            student: str(answer)
+            for student, answer in workers.run(
+                function, calls, jobs, seconds=PAGE_SECONDS, memory_bytes=PAGE_BYTES
+            )
+            if isinstance(answer, workers.WorkerError)
+        }
+    outcome.failed |= {student: f"no page: {why}" for student, why in pending.items()}
 
 
-def _make_pages(root: str, assignment: str, student: str) -> None:
-    make_feedback(_course(root, assignment), student)
+def _make_page(root: str, assignment: str, as_typed: bool, student: str) -> None:
+    course = _course(root, assignment)
+    (standing,) = read_standings(course, student=student)
+    make_page(course, standing, read_comments(course, student), as_typed)
 
 
 @functools.cache
@@ -175,15 +187,19 @@ def describe(course: Course, outcome: Outcome) -> list[str]:
     lines = ["Exercises"]
     for number, ((lesson, exercise), points) in enumerate(columns.items(), 1):
         lines.append(f"  {number:2}  {lesson}/{exercise} ({points:g})")
-    marks = read_marks(course)
-    width = max([len(student) for student in outcome.graded], default=7)
+    standings = read_standings(course, outcome.failed)
+    shown = [standing for standing in standings if standing.student in outcome.graded]
+    width = max([len(standing.student) for standing in shown], default=7)
     header = "".join(f"{number:>6}" for number in range(1, len(columns) + 1))
     lines += ["", f"{'':{width}}{header}   total of {sum(columns.values()):g}"]
-    for student in outcome.graded:
-        points = by_exercise(course, marks[student])
-        cells = "".join(f"{value:>6g}" for value in points.values())
-        lines.append(f"{student:{width}}{cells}   {sum(points.values()):g}")
-    return [*lines, "", *_to_look_at(outcome, marks)]
+    for it in shown:
+        cells = "".join(f"{'–' if p is None else f'{p:g}':>6}" for p in it.points.values())
+        lines.append(f"{it.student:{width}}{cells}   {it.score:g}")
+    marks = {standing.student: standing.marks for standing in standings}
+    lines += ["", *_to_look_at(outcome, marks)]
+    if blank := left_blank(standings):
+        lines += ["Tables", *(f"  {line}" for line in blank)]
+    return lines
 
 
 def _to_look_at(outcome: Outcome, marks: dict[str, Marks]) -> list[str]:

@@ -1,65 +1,85 @@
-"""Marks as tables: one for people, and the two that Canvas and Moodle import."""
+"""Marks as tables: one for people, and the two that Canvas and Moodle import.
+
+What is not final leaves a blank cell in what an LMS imports: a mark that waits for a person, work
+that could not be graded, and nothing handed in are no zeros.
+"""
 
 import csv
 import io
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from nbgrader.api import Student, SubmittedAssignment
-
 from lab_grader.intake.course import Course
-from lab_grader.marks.record import Marks, read_marks
+from lab_grader.marks.standing import Standing, State, exercise_columns
+from lab_grader.plain import csv_cell
 from lab_grader.running.cache import write_atomically
 
 
-def exercise_columns(course: Course) -> dict[tuple[str, str], float]:
-    """Return the exercises of an assignment, by lesson and name, with the points of each."""
-    columns: dict[tuple[str, str], float] = {}
-    for lesson in course.lessons.values():
-        for grade_id, exercise in lesson.exercises.items():
-            column = lesson.name, exercise
-            columns[column] = columns.get(column, 0) + lesson.points(grade_id)
-    return columns
+@dataclass(frozen=True)
+class Policy:
+    """What an LMS is told of marks that are not final.
+
+    Attributes:
+        allow_unmarked: give it what there is so far where answers wait for a person.
+        absent_zero: give it 0 for those who handed in nothing.
+    """
+
+    allow_unmarked: bool = False
+    absent_zero: bool = False
+
+    def score(self, standing: Standing) -> float | None:
+        """Return what an LMS is told of a student's marks; None for a blank cell."""
+        if standing.state == State.ABSENT and self.absent_zero:
+            return 0.0
+        if standing.state == State.WAITING and not self.allow_unmarked:
+            return None
+        return standing.score
 
 
-def by_exercise(course: Course, marks: Marks) -> dict[tuple[str, str], float]:
-    """Return a student's points of each exercise."""
-    found = dict.fromkeys(exercise_columns(course), 0.0)
-    for (notebook, grade_id), mark in marks.items():
-        found[notebook, course.lessons[notebook].exercises[grade_id]] += mark.score
-    return found
+def write_table(path: Path, rows: Iterable[Iterable[object]]) -> Path:
+    """Write a table whose texts no spreadsheet takes for formulas; return its path."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
+    write_atomically(path, text.getvalue())
+    return path
 
 
-def export(course: Course) -> list[Path]:
+def export(course: Course, standings: list[Standing], policy: Policy | None = None) -> list[Path]:
     """Write the tables into the folder `marks`; return their paths.
 
     `<assignment>.csv` has a row for each student: `student_id`, names, `email`, a column
-    `lesson/exercise` for each exercise, `penalty` (for lateness), `score`, `max_score`, and
-    `to_mark`, the number of answers that wait for a person.
+    `lesson/exercise` for each exercise (blank: not marked), `penalty` (for lateness), `score` so
+    far, `max_score`, `to_mark`, the number of answers that wait for a person, and `state`.
 
     `<assignment>-canvas.csv` is Canvas' gradebook: `Student`, `ID` (the LMS's own number, as
     entered in nbgrader's `lms_user_id`), `SIS User ID`, `SIS Login ID`, `Section` and the score;
     its second row holds the points possible.
 
-    `<assignment>-moodle.csv` is for Moodle's grade import: `ID number`, `Email address` and the
-    score. Map the first or the second to the user, and the last to the assignment.
+    `<assignment>-moodle.csv` is for Moodle's grade import: `ID number` (`lms_user_id` again),
+    `Email address` and the score. It has those of whom one of the two is known.
     """
+    policy = policy or Policy()
     columns = exercise_columns(course)
     most = sum(columns.values())
     rows, canvas, moodle = [], [], []
-    for student, penalty, marks in _students(course):
-        points = by_exercise(course, marks)
-        score = max(0.0, sum(points.values()) - penalty)
-        waiting = sum(mark.needs_manual_grade for mark in marks.values())
-        name = [student.last_name or "", student.first_name or ""]
-        person = [student.id, *name, student.email or ""]
-        rows.append([*person, *points.values(), penalty, score, most, waiting])
-        shown = ", ".join(part for part in name if part) or student.id
-        canvas.append([shown, student.lms_user_id or "", student.id, student.id, "", score])
-        moodle.append([student.id, student.email or "", score])
+    for it in standings:
+        score = policy.score(it)
+        person = [it.student, it.last_name, it.first_name, it.email]
+        state = f"{it.state}: {it.why}" if it.why else it.state.value
+        rows.append(
+            [*person, *it.points.values(), it.penalty, it.score, most, len(it.waiting), state]
+        )
+        shown = ", ".join(part for part in (it.last_name, it.first_name) if part) or it.student
+        canvas.append([shown, it.lms_user_id, it.student, it.student, "", score])
+        if it.lms_user_id or it.email:
+            moodle.append([it.lms_user_id, it.email, score])
     person = ["student_id", "last_name", "first_name", "email"]
     exercises = [f"{lesson}/{exercise}" for lesson, exercise in columns]
+    rest = ["penalty", "score", "max_score", "to_mark", "state"]
     tables = {
-        "": [[*person, *exercises, "penalty", "score", "max_score", "to_mark"], *rows],
+        "": [[*person, *exercises, *rest], *rows],
         "-canvas": [
             ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", course.assignment],
             ["    Points Possible", "", "", "", "", most],
@@ -68,28 +88,28 @@ def export(course: Course) -> list[Path]:
         "-moodle": [["ID number", "Email address", course.assignment], *moodle],
     }
     folder = course.work / "marks"
-    paths = []
-    for suffix, table in tables.items():
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(table)
-        paths.append(folder / f"{course.assignment}{suffix}.csv")
-        write_atomically(paths[-1], text.getvalue())
-    return paths
+    return [
+        write_table(folder / f"{course.assignment}{suffix}.csv", table)
+        for suffix, table in tables.items()
+    ]
 
 
-def _students(course: Course) -> list[tuple[Student, float, Marks]]:
-    """Return everybody in the gradebook, with the penalty for lateness and the marks."""
-    marks = read_marks(course)
-    with course.gradebook() as gradebook:
-        found = []
-        for student in sorted(gradebook.students, key=lambda student: student.id):
-            submission = (
-                gradebook.db.query(SubmittedAssignment)
-                .filter(SubmittedAssignment.student_id == student.id)
-                .filter(SubmittedAssignment.assignment.has(name=course.assignment))
-                .one_or_none()
-            )
-            penalty = submission.late_submission_penalty if submission else 0.0
-            found.append((student, penalty or 0.0, marks.get(student.id, {})))
-        gradebook.db.expunge_all()
-    return found
+def left_blank(standings: list[Standing], policy: Policy | None = None) -> list[str]:
+    """Say, a line each, whose marks an LMS is not told, and how to change that."""
+    policy = policy or Policy()
+    advice = {
+        State.WAITING: "mark them in Formgrader, or export with --allow-unmarked",
+        State.FAILED: "see above",
+        State.ABSENT: "export with --absent-zero to give them 0",
+    }
+    lines = []
+    for state, what_to_do in advice.items():
+        names = [it.student for it in standings if it.state == state and policy.score(it) is None]
+        if names:
+            lines.append(f"blank for the LMS, {state}: {', '.join(names)} ({what_to_do})")
+    nobody = [it.student for it in standings if not (it.lms_user_id or it.email)]
+    if nobody:
+        lines.append(
+            f"not in Moodle's table, for want of an ID number and an address: {', '.join(nobody)}"
+        )
+    return lines

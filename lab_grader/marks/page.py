@@ -21,6 +21,7 @@ from lab_grader.running.cache import Cache, write_atomically
 from lab_grader.running.job import Mistake, Result
 
 PAGE = "index.html"
+EMPTY = Markup()
 # What a hidden call of a check does otherwise than a visible one, by the name of its argument.
 KINDS = {
     "out_features": "other sizes",
@@ -57,8 +58,8 @@ class Test:
     grade_id: str
     points: float | None
     most: float
-    released: Markup = Markup()
-    said: Markup = Markup()
+    released: Markup = EMPTY
+    said: Markup = EMPTY
     hidden: list[tuple[str, bool | None]] = field(default_factory=list)
     mistake: Mistake | None = None
     missing: str = ""
@@ -74,8 +75,8 @@ class Exercise:
     """
 
     name: str
-    answer: Markup = Markup()
-    said: Markup = Markup()
+    answer: Markup = EMPTY
+    said: Markup = EMPTY
     tests: list[Test] = field(default_factory=list)
     comment: str = ""
 
@@ -118,6 +119,10 @@ class Lesson:
         return [part for part in self.parts if isinstance(part, Exercise)]
 
 
+class PageError(Exception):
+    """A page cannot be made; the text says what to do."""
+
+
 def make_page(
     course: Course,
     standing: Standing,
@@ -130,17 +135,24 @@ def make_page(
         comments: those of the marker, by lesson and `grade_id`.
         as_typed: show the student's text cells as they were typed, for one whose text takes
             forever to be set.
+
+    Raises:
+        PageError: what the checks said is not kept any more.
     """
     result = _result(course, standing.student)
     lessons = [
         _lesson(course, name, standing, comments, result, as_typed) for name in course.lessons
     ]
-    text = templates().get_template("student.html").render(
-        assignment=course.assignment,
-        standing=standing,
-        most=sum(exercise.most for lesson in lessons for exercise in lesson.exercises),
-        lessons=lessons,
-        waits=standing.state == State.WAITING,
+    text = (
+        templates()
+        .get_template("student.html")
+        .render(
+            assignment=course.assignment,
+            standing=standing,
+            most=sum(exercise.most for lesson in lessons for exercise in lesson.exercises),
+            lessons=lessons,
+            waits=standing.state == State.WAITING,
+        )
     )
     folder = course.folder("feedback", standing.student)
     write_atomically(folder / PAGE, text)
@@ -150,12 +162,14 @@ def make_page(
     return folder / PAGE
 
 
-def _result(course: Course, student: str) -> Result | None:
-    """Return what came of executing what was recorded; None if there was nothing to execute."""
+def _result(course: Course, student: str) -> Result:
+    """Return what came of executing what was recorded."""
     note = course.work / "recorded" / course.assignment / f"{student}.json"
-    if not note.exists():
-        return None
-    return Cache(course.work / "cache").load(json.loads(note.read_text())["key"])
+    key = json.loads(note.read_text())["key"] if note.exists() else ""
+    result = Cache(course.work / "cache").load(key)
+    if result is None:
+        raise PageError("what its checks said is not kept any more: call make grade")
+    return result
 
 
 def _lesson(
@@ -163,15 +177,15 @@ def _lesson(
     name: str,
     standing: Standing,
     comments: dict[tuple[str, str], str],
-    result: Result | None,
+    result: Result,
     as_typed: bool,
 ) -> Lesson:
     released = nbformat.read(course.folder("release") / f"{name}.ipynb", as_version=4)
     path = course.work / "vetted" / standing.student / course.assignment / f"{name}.ipynb"
     handed_in = path.exists()
     cells = nbformat.read(path, as_version=4).cells if handed_in else released.cells
-    outputs = result.outputs.get(name, []) if result else []
-    mistakes = {m.cell: m for m in result.mistakes if m.lesson == name} if result else {}
+    outputs = result.outputs.get(name, [])
+    mistakes = {m.cell: m for m in result.mistakes if m.lesson == name}
     maker = _LessonMaker(course, name, standing, comments, released, as_typed)
     for index, cell in enumerate(cells):
         found = outputs[index] if index < len(outputs) else None
@@ -266,7 +280,7 @@ class _LessonMaker:
             return test
         shown = outputs[: len(visible)]
         if failed is not None and failed < len(visible):
-            shown = [*shown, *outputs[failed + 1 :]]
+            shown = [*shown, *(_without_mistake(error) for error in outputs[failed + 1 :])]
         test.said, test.mistake = _said(shown), mistake
         if mistake and mistake.name:
             test.missing = mistake.name
@@ -296,6 +310,13 @@ def _kind(call: dict[str, str], visible: list[dict[str, str]]) -> str:
     return ", ".join(dict.fromkeys(kinds)) or "other inputs"
 
 
+def _without_mistake(error: dict) -> dict:
+    """Return an error without its lines on the known mistake, which the page shows below it."""
+    lines = error.get("traceback", [])
+    start = next((i for i, line in enumerate(lines) if line.startswith("Known mistake: ")), None)
+    return error | {"traceback": lines[:start]}
+
+
 def _said(outputs: list | None) -> Markup:
     """Return what a cell printed, and its errors, as text; of pictures only that there is one."""
     texts = []
@@ -307,4 +328,4 @@ def _said(outputs: list | None) -> Markup:
         else:
             texts.append(f"{output.get('data', {}).get('text/plain', '')}\n")
     text = "".join("".join(part) for part in texts)
-    return preformatted(text) if text.strip() else Markup()
+    return preformatted(text) if text.strip() else EMPTY

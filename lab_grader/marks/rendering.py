@@ -1,4 +1,4 @@
-"""Texts as HTML. What a student wrote is data: no tag, script, picture or address of it gets through.
+"""Texts as HTML. What a student wrote is data: no tag, script or picture of it gets through.
 
 Every function returns `Markup`, which templates do not escape again; all else they escape.
 """
@@ -20,7 +20,9 @@ from lab_grader.marks.formulas import draw
 MOST_TEXT = 100_000  # characters of one text on a page
 MOST_FORMULA = 500  # characters; a longer one is shown as TeX
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 STYLES = {"light": "a11y-high-contrast-light", "dark": "a11y-high-contrast-dark"}
 
 

@@ -101,15 +101,18 @@ class Standing:
         return " ".join(part for part in (self.first_name, self.last_name) if part) or self.student
 
 
-def read_standings(course: Course, failed: Mapping[str, str] | None = None) -> list[Standing]:
+def read_standings(
+    course: Course, failed: Mapping[str, str] | None = None, student: str | None = None
+) -> list[Standing]:
     """Return everybody who is registered or handed something in, sorted by id.
 
     Args:
+        student: only this one.
         failed: why a student's present submission could not be graded. The gradebook may still
             hold what an earlier one earned, which is not the mark of this one.
     """
     failed = failed or {}
-    marks, handed_in = read_marks(course), set(course.students())
+    marks, handed_in = read_marks(course, student), set(course.students())
     with course.gradebook() as gradebook:
         known = {student.id: student for student in gradebook.students}
         submissions = {
@@ -119,11 +122,11 @@ def read_standings(course: Course, failed: Mapping[str, str] | None = None) -> l
             )
         }
         found = []
-        for student in sorted(known.keys() | handed_in):
-            person = known.get(student) or Student(id=student)
-            submission, own = submissions.get(student), marks.get(student, {})
-            why = failed.get(student, "")
-            if student in handed_in and not own:
+        for name in [student] if student is not None else sorted(known.keys() | handed_in):
+            person = known.get(name) or Student(id=name)
+            submission, own = submissions.get(name), marks.get(name, {})
+            why = failed.get(name, "")
+            if name in handed_in and not own:
                 why = why or "not graded yet"
             if why:
                 state = State.FAILED
@@ -136,7 +139,7 @@ def read_standings(course: Course, failed: Mapping[str, str] | None = None) -> l
             found.append(
                 Standing(
                     course,
-                    student,
+                    name,
                     person.last_name or "",
                     person.first_name or "",
                     person.email or "",
@@ -152,20 +155,16 @@ def read_standings(course: Course, failed: Mapping[str, str] | None = None) -> l
         return found
 
 
-def read_comments(course: Course) -> dict[str, dict[tuple[str, str], str]]:
-    """Return what was said to each student about each answer, by notebook and `grade_id`."""
-    found: dict[str, dict[tuple[str, str], str]] = {}
+def read_comments(course: Course, student: str) -> dict[tuple[str, str], str]:
+    """Return what a person said to a student about each answer, by notebook and `grade_id`."""
     with course.gradebook() as gradebook:
         rows = (
-            gradebook.db.query(Student.id, Notebook.name, BaseCell.name, Comment.manual_comment)
+            gradebook.db.query(Notebook.name, BaseCell.name, Comment.manual_comment)
             .join(SubmittedNotebook, Comment.notebook_id == SubmittedNotebook.id)
             .join(SubmittedAssignment, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
-            .join(Student, SubmittedAssignment.student_id == Student.id)
             .join(BaseCell, Comment.cell_id == BaseCell.id)
             .join(Notebook, SubmittedNotebook.notebook_id == Notebook.id)
             .filter(SubmittedAssignment.assignment.has(name=course.assignment))
+            .filter(SubmittedAssignment.student_id == student)
         )
-        for student, notebook, cell, comment in rows:
-            if comment:
-                found.setdefault(student, {})[notebook, cell] = comment
-    return found
+        return {(notebook, cell): comment for notebook, cell, comment in rows if comment}

@@ -537,7 +537,7 @@ def test_no_hidden_test_is_on_any_page(graded):
         assert "HIDDEN TESTS" not in text
         for line in hidden:
             assert line not in text, (page, line)
-    wrong = course / "grading" / "feedback" / "wrong" / "dora" / f"{LESSON}.html"
+    wrong = course / "grading" / "feedback" / "wrong" / "dora" / "index.html"
     assert "Known mistake: no normalisation." in wrong.read_text()
 
 

@@ -6,6 +6,8 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.converters import GenerateAssignment, GenerateFeedback
 from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme
 
+from lab_grader.marks import safe_html
+
 COURSE = Path(__file__).resolve().parent
 GRADING = COURSE / "grading"  # students' work and marks, in one folder that git ignores
 GRADING.mkdir(exist_ok=True)  # for the gradebook, which SQLite makes, but not its folder
@@ -51,6 +53,18 @@ c.GenerateFeedback.preprocessors = [
     ClearMarkScheme,
     *GenerateFeedback.preprocessors.default(),
 ]
+
+# What a student wrote runs in no page, neither in a student's feedback nor in Formgrader.
+c.HTMLExporter.sanitize_html = True
+c.HTMLExporter.filters = safe_html.FILTERS
+c.HTMLExporter.preprocessors = [safe_html.PlainNames]
+c.NbConvertBase.display_data_priority = safe_html.SHOWN
+
+# Nor does it reach a terminal as it is.
+c.Application.logging_config = {
+    "filters": {"plain": {"()": "lab_grader.plain.PlainLog"}},
+    "handlers": {"console": {"filters": ["plain"]}},
+}
 
 # Outputs of widgets are kept in a notebook's metadata, where nbgrader leaves them.
 c.GenerateAssignment.preprocessors = [

@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import nbformat
 from nbformat import NotebookNode
@@ -33,6 +33,8 @@ from lab_grader.intake.course import Course
 from lab_grader.intake.vet import Submission
 from lab_grader.running.cache import write_atomically
 from lab_grader.running.job import Result
+
+PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
 class RecordError(Exception):
@@ -78,6 +80,19 @@ def read_marks(course: Course, student: str | None = None) -> dict[str, Marks]:
         for student, notebook, cell, auto, manual, score, needs in rows:
             found[student][notebook, cell] = Mark(auto, manual, score, needs)
     return found
+
+
+def _goes_with_pages(name: str) -> bool:
+    """Whether a file goes into the folders that Formgrader serves and that students get back.
+
+    Pictures do, which texts may show. A page or a drawing of a student's would run its scripts
+    there with the rights of who opens it; whatever the code needs was there while it ran.
+    """
+    path = PurePosixPath(name)
+    folders = [folder.name for folder in path.parents]
+    return name == "timestamp.txt" or (
+        path.suffix.lower() in PICTURES and not any(f.endswith(".ipynb") for f in folders)
+    )
 
 
 class Recorder:
@@ -127,8 +142,9 @@ class Recorder:
         for name, notebook in submission.notebooks.items():
             nbformat.write(notebook, folder / f"{name}.ipynb")
         for name, content in submission.files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+            if _goes_with_pages(name):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
 
     def _autograde(self, student: str, result: Result) -> None:
         config = self.course.config.copy()

@@ -67,7 +67,7 @@ def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
             if cell and cell.role == "test":
                 try:
                     calls = read_test_cell(cell.source)
-                    hidden = frozenset().union(*(call.reference for call in calls))
+                    hidden = frozenset().union(*(call.forbids for call in calls))
                 except NotATestCell as error:
                     raise NotATestCell(f"{name}, cell {index + 1}: {error}") from error
                 groups[hidden][name].add(index)
@@ -231,7 +231,7 @@ class _NotebookRun:
 
         It costs no marks: a lesson's seeds are chosen, these are not.
         """
-        if not call.takes_seed:
+        if not call.seeded:
             return
         with _quiet(io.StringIO()):
             try:

@@ -3,12 +3,36 @@
 `from lab_utils import layers` still works, as lessons have it at their top. A function of a
 hollow module raises, under its own name, so that a check finds and names the call as it does in
 a notebook. Of a package (PEFT) only an empty folder is left.
+
+The checks know what is expected, so they are hidden from every kernel, and so are the common
+mistakes that lessons show. In the place of the checks are some that say nothing, for the cell in
+which a student called one to see how far it is.
 """
 
 import ast
 import contextlib
 import hashlib
 from pathlib import Path
+
+from lab_utils import checks
+
+CHECKS = str(Path(checks.__file__).parent)
+# Answers but for a word each.
+MISTAKES = frozenset(map(str, (Path(CHECKS).parent / "mistakes").glob("*.py")))
+SILENT = '''"""The checks, as a student's code sees them while it is graded: they say nothing."""
+
+
+class CheckFailed(AssertionError):
+    mistake = None
+
+
+def _say_nothing(*_, **__):
+    pass
+
+
+for _name in {names}:
+    globals()[_name] = _say_nothing
+'''
 
 RAISE = ast.parse(
     'raise NotImplementedError("the reference is not here while its exercise is graded")'
@@ -25,13 +49,21 @@ def hollow(source: str) -> str:
 
 
 def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
-    """Write what stands in for some files and folders; return it by what it stands for."""
+    """Write what stands in for the checks and for some files and folders.
+
+    Returns:
+        The stand-ins, by what they stand for.
+    """
     masks = {}
-    for original in sorted(with_compiled(hidden)):
+    for original in sorted({CHECKS} | with_compiled(hidden | MISTAKES)):
         number = hashlib.sha256(original.encode()).hexdigest()[:16]
         mask = folder / f"{number}-{Path(original).name}"
         if mask.exists():
             pass  # an earlier call wrote it
+        elif original == CHECKS:
+            mask.mkdir()
+            names = [name for name in checks.__all__ if name.startswith("check_")]
+            (mask / "__init__.py").write_text(SILENT.format(names=names))
         elif Path(original).is_dir():
             mask.mkdir()
         else:

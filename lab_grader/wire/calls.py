@@ -8,14 +8,12 @@ is a literal, a dtype of torch, or the name of something that the student wrote.
 import ast
 import contextlib
 import functools
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from lab_grader.wire.remote import Revealed, Revealer
 from lab_utils import checks
 
 
@@ -47,31 +45,15 @@ class Call:
         named = {key: filled(value) for key, value in self.named.items()}
         return self.check(*map(filled, self.arguments), **named | more)
 
-    @functools.cached_property
-    def reference(self) -> frozenset[str]:
-        """The files that this check forbids the student's code to call.
+    @property
+    def forbids(self) -> frozenset[str]:
+        """The files that this check forbids the student's code to call."""
+        return self.check.forbids
 
-        Raises:
-            NotATestCell: the check asks nothing.
-        """
-        with contextlib.redirect_stdout(io.StringIO()):
-            try:
-                self.make(lambda _: Revealer())
-            except Revealed as revealed:
-                return revealed.reference
-        raise NotATestCell(f"{self.check.__name__} asks nothing about the student's object.")
-
-    @functools.cached_property
-    def takes_seed(self) -> bool:
+    @property
+    def seeded(self) -> bool:
         """Whether the check draws its inputs from a seed that may be given."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            try:
-                self.make(lambda _: Revealer(), seed=0)
-            except Revealed:
-                return True
-            except TypeError:
-                return False
-        return False
+        return self.check.seeded
 
     def names(self) -> set[str]:
         """Return the names of the student's objects."""

@@ -1,14 +1,16 @@
 """The end of the wire in the student's process: answer one question about one of its objects.
 
 This runs in the interpreter that runs the student's code, which may have changed any of it. So
-nothing is decided here: what leaves is only read by `remote`, as arrays and plain values.
+nothing is decided here: what leaves is only read by `remote`, as arrays and plain values. The
+question itself came as text and is run in a namespace of its own.
 """
 
 import builtins
+import functools
 import importlib.util
 import os
 import sys
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import torch
@@ -17,8 +19,7 @@ from IPython import get_ipython
 from torch import Tensor, nn
 
 from lab_grader.wire.values import pack, unpack
-from lab_utils.checks import subject
-from lab_utils.checks.report import CheckFailed
+from lab_utils.questions.student_code import StudentCodeFailed, student_code
 
 
 def load_when_used(name: str) -> None:
@@ -37,23 +38,33 @@ for drawing in ("lab_utils.plots", "lab_utils.widgets"):
         load_when_used(drawing)
 
 
+# What lessons import, so that `fresh_start` sees what a notebook changed in it.
+importlib.import_module("lab_utils.comparison")
+
+
 def answer(namespace: dict[str, Any], question: str) -> str:
-    """Call a function of the checks with the student's object; return its packed answer.
+    """Ask about one of the student's objects; return the packed reply.
 
     Args:
         namespace: the notebook's variables.
-        question: packed `(name of the object, way, arguments, named arguments)`; with None for
-            the way it asks whether there is an object of this name.
+        question: what `remote.RemoteObject` packed; of no text it asks whether the object is there.
     """
-    name, way, arguments, named = unpack(question, functions=True)
-    if way is None:
+    name, text, file, function, arguments, step, reference = unpack(question)
+    if text is None:
         return pack(name in namespace)
     try:
-        reply = {"result": way(namespace[name], *arguments, **named)}
-    except CheckFailed as failure:
-        reply = {"failed": str(failure), "lines": failure.student_lines}
-    # A function's arguments go back: the check may look whether they stayed as they were.
-    return pack(reply | ({"after": arguments} if way is subject.call_function else {}))
+        with student_code(step, reference):
+            asked = {"__name__": "question", "__builtins__": builtins}
+            exec(_compiled(text, file), asked)
+            reply = {"result": asked[function](namespace[name], *arguments)}
+    except StudentCodeFailed as failure:
+        reply = {"failed": str(failure), "lines": failure.lines}
+    return pack(reply)
+
+
+@functools.lru_cache
+def _compiled(text: str, file: str) -> CodeType:
+    return compile(text, file, "exec")
 
 
 def fresh_start() -> bool:
@@ -62,7 +73,6 @@ def fresh_start() -> bool:
     Then the next notebook finds what it would find in a process of its own.
     """
     get_ipython().reset(new_session=False)
-    subject._layers.clear()
     now = _state()
     if not _at_start:
         _at_start.update(now)

@@ -1,11 +1,17 @@
 """The grader's end of the wire: what a check holds in place of a student's object."""
 
-from collections.abc import Callable
+import functools
+import importlib
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, Protocol
 
-from lab_grader.wire.values import LONGEST_DESCRIPTION, give_back, pack, unpack
+from lab_grader.wire.values import LONGEST_DESCRIPTION, pack, unpack
+from lab_utils import questions
 from lab_utils.checks.report import CheckFailed
-from lab_utils.checks.subject import Remote, call_function
+from lab_utils.checks.subject import Remote
+
+MOST_LINES, LONGEST_LINE = 50, 500  # of the student's own code, in a message
 
 
 class Kernel(Protocol):
@@ -30,13 +36,13 @@ class RemoteObject(Remote):
 
     def __init__(self, kernel: Kernel, name: str) -> None:
         self._kernel, self._name = kernel, name
-        if self._ask(None) is False:
+        self.__name__ = name  # as a function or class has it
+        if self._send(None, None, None, [], "", []) is False:
             raise NameError(f"name '{name}' is not defined")
 
-    def _ask(self, way: Callable | None, *arguments: Any, **named: Any) -> Any:
-        question = pack((self._name, way, list(arguments), named))
+    def _send(self, *question: Any) -> Any:
         try:
-            return unpack(self._kernel.ask(self._name, question))
+            return unpack(self._kernel.ask(self._name, pack([self._name, *question])))
         except ValueError as error:  # only a process that was tampered with answers so
             raise self._unreadable(error) from error
 
@@ -44,46 +50,31 @@ class RemoteObject(Remote):
         return CheckFailed(f"{self._name} gave an answer that cannot be read: {error}")
 
     def ask(
-        self, reference: tuple[str, ...], way: Callable, /, *arguments: Any, **named: Any
+        self, question: Callable, *arguments: Any, step: str, reference: Collection[str]
     ) -> Any:
         """See `Remote.ask`."""
         if not self._kernel.hidden.issuperset(reference):
             seen = sorted(set(reference) - self._kernel.hidden)
             raise ReferenceInReach(
-                f"the check of {self._name} asks with another reference than at first: "
-                f"{', '.join(seen)}. All questions of one test cell must name the same files."
+                f"the check of {self._name} does not declare that it forbids {', '.join(seen)}, "
+                "so the student's process can see them. Name them in @check(forbids=...)."
             )
-        answer = self._ask(way, *arguments, **named)
-        try:
-            return self._read(answer, way, arguments)
-        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-            raise self._unreadable(error) from error
-
-    def _read(self, answer: dict[str, Any], way: Callable, arguments: tuple) -> Any:
-        if way is call_function:
-            # The student's function was given these very arguments, and the check may look
-            # whether they stayed as they were. Elsewhere they are the check's own business,
-            # and a process that was tampered with must not change what it will compare with.
-            give_back(list(arguments), answer["after"])
-        if "failed" in answer:
-            lines = [str(line)[:500] for line in answer["lines"][:50]]
-            raise CheckFailed(str(answer["failed"])[:LONGEST_DESCRIPTION], lines)
-        return answer["result"]
+        text, file = _text_of(question.__module__)
+        reply = self._send(text, file, question.__name__, list(arguments), step, sorted(reference))
+        match reply:
+            case {"result": result}:
+                return result
+            case {"failed": str(why), "lines": list(lines)}:
+                lines = [str(line)[:LONGEST_LINE] for line in lines[:MOST_LINES]]
+                raise CheckFailed(why[:LONGEST_DESCRIPTION], lines)
+            case _:
+                raise self._unreadable(ValueError("it is no reply to a question"))
 
 
-class Revealed(Exception):
-    """Carries the reference of the first question of a check."""
-
-    def __init__(self, reference: tuple[str, ...]) -> None:
-        super().__init__()
-        self.reference = frozenset(reference)
-
-
-class Revealer(Remote):
-    """Finds out which reference a check forbids: by its first question, asked of nobody."""
-
-    def ask(
-        self, reference: tuple[str, ...], way: Callable, /, *arguments: Any, **named: Any
-    ) -> Any:
-        """Raise `Revealed`."""
-        raise Revealed(reference)
+@functools.cache
+def _text_of(module: str) -> tuple[str, str]:
+    """Return the text and the file of a module of questions."""
+    if not module.startswith(f"{questions.__name__}."):
+        raise TypeError(f"{module} is no module of {questions.__name__}: its text may not travel")
+    file = importlib.import_module(module).__file__
+    return Path(file).read_text(), file

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lab_utils import decomposition
 from lab_utils.checks.report import Mistake, Report, chosen
-from lab_utils.checks.subject import call_function
+from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call_function, check
 
 DELTA_M = "2. How far did the lengths move?"
 DELTA_D = "3. How far did the vectors turn?"
@@ -69,6 +69,7 @@ MIXED = Mistake(
 SIGN_LOST = Mistake("sign lost", "A falling line has a negative correlation.", COUPLING)
 
 
+@check(forbids=REFERENCE_MATHEMATICS, seeded=True)
 def check_magnitude_change(magnitude_change: Callable, aspect: str | None = None, **sizes) -> None:
     """Check a `magnitude_change(before, after, norm_dim=1) -> float` (the paper's eq. 3).
 
@@ -100,6 +101,7 @@ def check_magnitude_change(magnitude_change: Callable, aspect: str | None = None
         _check(magnitude_change, "magnitude_change", name, before, after, mistakes)
 
 
+@check(forbids=REFERENCE_MATHEMATICS, seeded=True)
 def check_direction_change(direction_change: Callable, aspect: str | None = None, **sizes) -> None:
     """Check a `direction_change(before, after, norm_dim=1) -> float` (the paper's eq. 4).
 
@@ -134,6 +136,7 @@ def check_direction_change(direction_change: Callable, aspect: str | None = None
         _check(direction_change, "direction_change", name, before, after, mistakes)
 
 
+@check(forbids=REFERENCE_MATHEMATICS, seeded=True)
 def check_coupling(
     coupling: Callable, aspect: str | None = None, *, points: int = 12, seed: int = 0
 ) -> None:

@@ -1,14 +1,25 @@
 """Checks of lesson 02: the student's `LoRALayer` and `DoRALayer`."""
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen, close
-from lab_utils.checks.subject import LayerSubject
+from lab_utils.checks.report import (
+    CheckFailed,
+    Comparison,
+    Mistake,
+    Report,
+    chosen,
+    close,
+    kind_of,
+)
+from lab_utils.checks.subject import REFERENCE_LAYERS, check, name_of, probe
+from lab_utils.questions.layers import ask_layer
 
 LORA = "1. A LoRA layer"
 HOLDS = "2. What a DoRA layer holds"
@@ -26,9 +37,27 @@ A_ZERO = Mistake(
     "With lora_A and lora_B both zero their gradients are zero, and nothing is ever learned.",
     LORA,
 )
+A_NOT_RANDOM = Mistake(
+    "lora_A is not random",
+    "Rows that are alike get gradients that are alike: fill it with nn.init.kaiming_uniform_.",
+    LORA,
+)
+FACTOR_TRANSPOSED = Mistake(
+    "factor transposed", "lora_A is (rank, in_features), lora_B is (out_features, rank).", LORA
+)
+INNER_MODULE = Mistake(
+    "parameter of an inner module",
+    "Keep lora_A and lora_B as nn.Parameter on the layer itself, not in an nn.Linear.",
+    LORA,
+)
 BASE_TRAINABLE = Mistake(
     "base weight trainable",
-    "Freeze the original layer: original_layer.requires_grad_(False).",
+    "Freeze the original layer, bias included: original_layer.requires_grad_(False).",
+    LORA,
+)
+COPIED = Mistake(
+    "original layer not kept",
+    "Keep the layer itself, self.original_layer = original_layer: a copy takes its memory again.",
     LORA,
 )
 IN_PLACE = Mistake(
@@ -36,20 +65,55 @@ IN_PLACE = Mistake(
     "The adapter and the merged layer are new; the pretrained weight stays as it was.",
     LORA,
 )
+X_CHANGED = Mistake(
+    "in-place change of the input",
+    "Operators such as *=, and methods that end in _, write into the caller's x.",
+    LORA,
+)
+NO_RETURN = Mistake("nothing returned", "A method without return gives back None.", LORA)
 BIAS_LOST = Mistake("bias lost", "The output and the merged layer need the base's bias.", LORA)
-BIAS_CHANGED = Mistake(
-    "bias changed", "The bias is added once, and neither the scaling nor m acts on it.", LORA
+BIAS_TWICE = Mistake(
+    "bias added twice", "original_layer(x) has added the bias already: add it once.", LORA
+)
+BIAS_SCALED = Mistake(
+    "bias scaled", "The bias is added last: neither m nor the norm acts on it.", LORA
+)
+BIAS_MADE_UP = Mistake(
+    "another bias", "A new nn.Linear has a random bias: copy the base's, or pass bias=False.", MERGE
 )
 SCALING_LEFT_OUT = Mistake("scaling left out", "Multiply B A by scaling = alpha / rank.", LORA)
 SCALING_TWICE = Mistake("scaling applied twice", "Multiply B A by alpha / rank once.", LORA)
 SCALING_OTHER = Mistake(
     "another scaling", "scaling is alpha / rank: not alpha, not alpha / sqrt(rank).", LORA
 )
+SCALING_MULTIPLIED = Mistake(
+    "alpha times rank", "scaling is alpha / rank: a larger rank makes it smaller.", LORA
+)
+SCALING_UPSIDE_DOWN = Mistake("scaling upside down", "scaling is alpha / rank.", LORA)
+ALPHA_LEFT_OUT = Mistake("alpha left out", "scaling is alpha / rank, not 1 / rank.", LORA)
+SCALING_WHOLE = Mistake(
+    "whole-number division", "Use / and not //: a scaling may be a fraction.", LORA
+)
 UPDATE_LEFT_OUT = Mistake("update left out", "Add scaling * B A to the frozen weight.", LORA)
+UPDATE_SUBTRACTED = Mistake("update subtracted", "Add scaling * B A, do not subtract it.", LORA)
+FROZEN_LEFT_OUT = Mistake("frozen weight left out", "The update is added to W0 x.", LORA)
+GRADIENT_CUT = Mistake(
+    "gradient cut off",
+    "Leave .data, .detach() and no_grad out of forward; DoRA's norm alone is detached.",
+    LORA,
+)
 RANDOM_MAGNITUDE = Mistake(
     "random magnitude",
     "The magnitude starts as ||W0||, so that the first output is that of the frozen layer.",
     HOLDS,
+)
+MAGNITUDE_OF_ONES = Mistake(
+    "magnitude of ones or zeros",
+    "The magnitude starts as ||W0||, so that the first output is that of the frozen layer.",
+    HOLDS,
+)
+MAGNITUDE_SCALED = Mistake(
+    "magnitude scaled", "The scaling belongs to B A alone: m starts as ||W0||.", HOLDS
 )
 MAGNITUDE_FROZEN = Mistake(
     "magnitude frozen", "Make it an nn.Parameter and let gradients reach it.", HOLDS
@@ -57,12 +121,46 @@ MAGNITUDE_FROZEN = Mistake(
 MAGNITUDE_UNUSED = Mistake(
     "magnitude unused", "The trained magnitude is what multiplies each direction.", HOLDS
 )
+MAGNITUDE_ADDED = Mistake(
+    "magnitude as a change", "m is the whole length: it is not added to another one.", HOLDS
+)
+POSITIVE_MAGNITUDE = Mistake(
+    "magnitude made positive",
+    "Multiply by m as it is: training may take it to zero or below.",
+    HOLDS,
+)
+LOST_DIMENSION = Mistake(
+    "summed dimension dropped",
+    "Pass keepdim=True, so that the magnitude keeps two dimensions.",
+    HOLDS,
+)
 NO_NORMALISATION = Mistake(
     "no normalisation", "Divide W0 + scaling * B A by its norm before m multiplies it.", NORM
 )
 NORM_OF_BASE = Mistake(
     "norm of W0 instead of V",
     "Divide by the norm of the updated weight, which changes as B A is trained.",
+    NORM,
+)
+NORM_UNSCALED = Mistake(
+    "scaling left out of the norm", "The norm is that of V = W0 + scaling * B A.", NORM
+)
+NOT_A_LENGTH = Mistake(
+    "not the Euclidean length",
+    "The norm is the square root of the sum of squares of each vector, taken once.",
+    NORM,
+)
+WHOLE_NORM = Mistake(
+    "one norm for the whole matrix", "Each row (norm_dim=0: each column) has a length.", NORM
+)
+DIM_AS_P = Mistake(
+    "norm_dim taken as p",
+    "The first argument of norm is its order: write norm(dim=norm_dim, keepdim=True).",
+    NORM,
+)
+ZERO_DIVISION = Mistake(
+    "division by a zero norm",
+    "A row of zeros has norm 0, and 0/0 is NaN: divide by norm.clamp_min(1e-8).",
     NORM,
 )
 UPDATE_ON_DIRECTION = Mistake(
@@ -81,9 +179,6 @@ WRONG_AXIS = Mistake(
 NOT_DETACHED = Mistake(
     "norm not detached", "Treat the norm as a constant: norm.detach() (paper, eq. 11).", DETACH
 )
-DETACHED_TOO_MUCH = Mistake(
-    "gradient cut off", "Detach the norm alone, not the weight that it divides.", DETACH
-)
 DROPOUT_ON_FROZEN = Mistake(
     "dropout on the frozen path", "Drop inputs of B A only: W0 must see every input.", DROPOUT
 )
@@ -95,8 +190,32 @@ DROPOUT_IN_EVAL = Mistake(
     "nn.Dropout rests after layer.eval(); F.dropout needs training=.",
     DROPOUT,
 )
+DROPPED_ELSEWHERE = Mistake(
+    "not the input dropped",
+    "Drop inputs of A: not what A or B gives, not entries of a weight.",
+    DROPOUT,
+)
+NOT_RESCALED = Mistake(
+    "kept inputs not rescaled",
+    "What is kept is divided by 1 - dropout, as nn.Dropout does.",
+    DROPOUT,
+)
+P_MIRRORED = Mistake(
+    "dropout mirrored",
+    "dropout is the probability of dropping an input, not of keeping it.",
+    DROPOUT,
+)
+P_FIXED = Mistake(
+    "another dropout probability", "Pass the argument on: nn.Dropout(dropout).", DROPOUT
+)
 NORM_MISSING_IN_MERGE = Mistake(
     "norm missing from the merged weight", "The merged weight is m * V / ||V||.", MERGE
+)
+ADAPTER_CHANGED = Mistake(
+    "adapter changed by merge()", "merge() makes a new layer; the adapter can be trained on.", MERGE
+)
+MODE_CHANGED = Mistake(
+    "mode changed by merge()", "merge() needs neither eval() nor train(): leave the mode.", MERGE
 )
 
 
@@ -104,7 +223,8 @@ class Case:
     """One layer to check: its sizes, and every array that the check works with, from one seed.
 
     The layer is not square, because a square one hides a wrong axis; and the arrays are those
-    of a trained adapter, because DoRA starts as LoRA and LoRA starts as the frozen layer.
+    of a trained adapter, because DoRA starts as LoRA and LoRA starts as the frozen layer. One
+    magnitude is negative and one is zero: nothing keeps training from either.
     """
 
     def __init__(
@@ -119,6 +239,7 @@ class Case:
         seed: int = 0,
     ) -> None:
         self.rank, self.alpha, self.norm_dim, self.dtype = rank, alpha, norm_dim, dtype
+        self.seed = seed
         self.scaling = alpha / rank
         generator = torch.Generator().manual_seed(seed)
 
@@ -129,10 +250,14 @@ class Case:
         self.bias = draw(out_features) if bias else None
         self.lora_A = draw(rank, in_features)
         self.lora_B = draw(out_features, rank)
-        self.base_norm = self.length(self.weight)
-        self.magnitude = self.base_norm * (1.5 + draw(*self.base_norm.shape).abs())
+        self.magnitude = self.start_magnitude() * (1.5 + draw(*self.start_magnitude().shape).abs())
+        flat = self.magnitude.view(-1)
+        flat[0], flat[1] = -flat[0], 0.0
         self.x = draw(2, 3, in_features)
         self.output_weights = draw(2, 3, out_features)
+        self.given = {"rank": rank, "alpha": alpha}  # None of it where the defaults are looked at
+        if norm_dim != 1:
+            self.given["norm_dim"] = norm_dim
 
     def __str__(self) -> str:
         out_features, in_features = self.weight.shape
@@ -141,67 +266,219 @@ class Case:
             f"{'bias' if self.bias is not None else 'no bias'}, {self.dtype}"
         )
 
-    def updated(self, scaling: float | None = None) -> Tensor:
-        """Return `V = W0 + scaling * B A`."""
-        return self.weight + (self.scaling if scaling is None else scaling) * (
-            self.lora_B @ self.lora_A
+    def other(self) -> "Case":
+        """Return a case of other sizes, rank and alpha, with a bias where this one has none.
+
+        What explains the outputs of both is no coincidence of one case's numbers.
+        """
+        out_features, in_features = self.weight.shape
+        in_features, out_features = in_features + 3, out_features + 1
+        return Case(
+            in_features + (in_features == out_features),
+            out_features,
+            self.rank + 1 if self.rank < out_features - 1 else self.rank - 1,
+            self.alpha + 4.0 + (self.alpha + 4.0 == 7.5),
+            self.bias is None,
+            self.norm_dim,
+            self.dtype,
+            self.seed + 1000,
         )
+
+    def by_default(self) -> "Case":
+        """Return a case that is given no rank, no alpha, no dropout and no norm_dim."""
+        case = Case(11, 9, 8, 16.0, dtype=self.dtype, seed=self.seed + 2000)
+        case.given = {}
+        return case
+
+    def at_start(self) -> "Case":
+        """Return this case before training."""
+        start = copy.copy(self)
+        start.lora_B = torch.zeros_like(self.lora_B)
+        start.magnitude = self.start_magnitude()
+        return start
+
+    def with_zero_vector(self) -> "Case":
+        """Return this case with a row of zeros (norm_dim=1) or a column of zeros in the weight."""
+        changed = copy.copy(self)
+        changed.weight = self.weight.clone()
+        changed.weight.select(1 - self.norm_dim, 2).zero_()
+        return changed
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return inputs of every shape that a layer takes."""
+        flat = self.x.flatten(0, 1)
+        return {
+            "of shape (2, 3, in)": self.x,
+            "that is a batch of vectors": flat,
+            "that is one vector": flat[0],
+            "that is a batch of one": flat[:1],
+            "that is an empty batch": flat[:0],
+            "with four dimensions": self.x[:, None],
+        }
+
+    def update(self, scaling: float | None = None) -> Tensor:
+        """Return `scaling * B A`."""
+        return (self.scaling if scaling is None else scaling) * (self.lora_B @ self.lora_A)
+
+    def start_magnitude(self) -> Tensor:
+        return self.length(self.weight)
 
     def length(self, matrix: Tensor) -> Tensor:
         return matrix.norm(dim=self.norm_dim, keepdim=True)
 
+    def factor(self) -> Tensor:
+        """Return `m / ||V||`."""
+        return self.magnitude / self.length(self.weight + self.update()).clamp_min(1e-8)
+
     def merged(self, method: str, scaling: float | None = None) -> Tensor:
         """Return `W'` of a right layer; with another scaling, that of a wrong one."""
-        updated = self.updated(scaling)
-        return updated if method == "lora" else self.magnitude * updated / self.length(updated)
-
-    def apply(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(self.x, weight, bias)
+        updated = self.weight + self.update(scaling)
+        if method == "lora":
+            return updated
+        return self.magnitude * updated / self.length(updated).clamp_min(1e-8)
 
     def wrong_weights(self, method: str) -> Iterator[tuple[Tensor, Mistake]]:
-        """Yield `W'` as each known mistake would make it, likeliest first."""
-        updated, m = self.updated(), self.magnitude
+        """Yield `W'` as each known mistake would make it; as many for every case."""
         if method == "dora":
-            start = self.base_norm
-            normed = updated / self.length(updated)
-            across = updated.norm(dim=1 - self.norm_dim, keepdim=True)
-            update = self.scaling * self.lora_B @ self.lora_A
+            update, m, start = self.update(), self.magnitude, self.start_magnitude()
+            updated = self.weight + update
+            length, start = (n.clamp_min(1e-8) for n in (self.length(updated), start))
+            across = updated.norm(dim=1 - self.norm_dim, keepdim=True).clamp_min(1e-8)
             on_direction = self.weight / start + update
             yield m * updated, NO_NORMALISATION
             yield m * updated / across, WRONG_AXIS
             yield m * updated / start, NORM_OF_BASE
-            yield from ((w, MAGNITUDE_UNUSED) for w in (start * normed, normed, updated))
+            unscaled = self.length(self.weight + update / self.scaling).clamp_min(1e-8)
+            yield m * updated / unscaled, NORM_UNSCALED
+            yield m * updated / length**2, NOT_A_LENGTH
+            yield (
+                m * updated / updated.abs().sum(self.norm_dim, keepdim=True).clamp_min(1e-8),
+                NOT_A_LENGTH,
+            )
+            yield (
+                m * updated / updated.abs().amax(self.norm_dim, keepdim=True).clamp_min(1e-8),
+                NOT_A_LENGTH,
+            )
+            yield m * updated / updated.norm(), WHOLE_NORM
+            yield m * updated / updated.norm(p=self.norm_dim), DIM_AS_P
+            yield m.abs() * updated / length, POSITIVE_MAGNITUDE
+            yield m.clamp_min(0) * updated / length, POSITIVE_MAGNITUDE
+            yield from ((w, MAGNITUDE_UNUSED) for w in (start * updated / length, updated))
+            yield updated / length, MAGNITUDE_UNUSED
+            yield (start + m) * updated / length, MAGNITUDE_ADDED
+            yield (1 + m) * updated / length, MAGNITUDE_ADDED
             yield m * self.weight / start, UPDATE_LEFT_OUT
             yield m * on_direction, UPDATE_ON_DIRECTION
-            yield m * on_direction / self.length(on_direction), UPDATE_ON_DIRECTION
+            yield m * on_direction / self.length(on_direction).clamp_min(1e-8), UPDATE_ON_DIRECTION
             yield self.weight + m * update / self.length(update), NORMALISED_UPDATE
-        yield self.merged(method, scaling=1.0), SCALING_LEFT_OUT
-        yield self.merged(method, scaling=self.scaling**2), SCALING_TWICE
-        yield self.merged(method, scaling=self.alpha), SCALING_OTHER
-        yield self.merged(method, scaling=self.alpha / math.sqrt(self.rank)), SCALING_OTHER
+            yield m * update / self.length(update), FROZEN_LEFT_OUT
+        else:
+            yield self.update(), FROZEN_LEFT_OUT
+        for scaling, mistake in (
+            (1.0, SCALING_LEFT_OUT),
+            (self.scaling**2, SCALING_TWICE),
+            (self.alpha, SCALING_OTHER),
+            (self.alpha / math.sqrt(self.rank), SCALING_OTHER),
+            (self.alpha * self.rank, SCALING_MULTIPLIED),
+            (self.rank / self.alpha, SCALING_UPSIDE_DOWN),
+            (1 / self.rank, ALPHA_LEFT_OUT),
+            (float(self.alpha // self.rank), SCALING_WHOLE),
+            (-self.scaling, UPDATE_SUBTRACTED),
+        ):
+            yield self.merged(method, scaling), mistake
         yield self.weight, UPDATE_LEFT_OUT
 
-    def wrong_outputs(self, method: str) -> Iterator[tuple[Tensor, Mistake]]:
-        """Yield the output as each known mistake would make it, likeliest first."""
-        right = self.merged(method)
+    def wrong_layers(self, method: str) -> Iterator[tuple[Tensor, Tensor | None, Mistake]]:
+        """Yield weight and bias as each known mistake would make them; as many for every case."""
+        right, bias = self.merged(method), self.bias
         for weight, mistake in self.wrong_weights(method):
-            yield self.apply(weight, self.bias), mistake
-        if self.bias is not None:
-            yield self.apply(right, None), BIAS_LOST
-            yield self.apply(right, 2 * self.bias), BIAS_CHANGED
-            if method == "dora" and self.norm_dim == 1:
-                scale = (self.magnitude / self.length(self.updated())).flatten()
-                yield self.apply(right, scale * self.bias), BIAS_CHANGED
-            for weight, mistake in self.wrong_weights(method):
-                yield self.apply(weight, None), mistake
+            yield weight, bias, mistake
+            yield weight, None, mistake
+        yield right, None, BIAS_LOST
+        yield right, None if bias is None else 2 * bias, BIAS_TWICE
+        if method == "dora" and self.norm_dim == 1:
+            scaled = None if bias is None else self.factor().flatten() * bias
+            yield right, scaled, BIAS_SCALED
 
 
+def apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+MODES = ("evaluation", "training")
+
+
+class Answers:
+    """What came of each step that a layer was taken through, by the names of the steps."""
+
+    def __init__(self, name: str, replies: dict[str, dict[str, Any]]) -> None:
+        self.name = name  # of the student's class
+        self._replies = replies
+
+    def __getitem__(self, step: str) -> Any:
+        """Return what came of a step.
+
+        Raises:
+            CheckFailed: the student's code failed in it.
+        """
+        reply = self._replies[step]
+        if "failed" in reply:
+            raise CheckFailed(str(reply["failed"]), [str(line) for line in reply["lines"]])
+        return reply["result"]
+
+    def output(self, step: str) -> Tensor:
+        """Return the output of a step `forward`.
+
+        Raises:
+            CheckFailed: it is no tensor.
+        """
+        return self.tensor(self[step]["output"], "forward")
+
+    def tensor(self, value: Any, method: str) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise CheckFailed(
+                f"{self.name}.{method} must return a tensor; found {kind_of(value)}.",
+                mistake=NO_RETURN if value is None else None,
+            )
+        return value
+
+
+def ask(
+    layer_type: Any,
+    case: Case,
+    steps: dict[str, list[Any]],
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Answers:
+    """Build a layer of the student's on the case's base, and take it through the steps.
+
+    Args:
+        steps: by a name of our own, the name of a step of `lab_utils.questions.layers` and its
+            arguments.
+    """
+    given = case.given | ({"dropout": dropout} if case.given else {})
+    replies = probe(
+        ask_layer,
+        layer_type,
+        {"weight": case.weight, "bias": case.bias},
+        given,
+        case.dtype,
+        seed,
+        list(steps.values()),
+        step=name_of(layer_type),
+        reference=REFERENCE_LAYERS,
+    )
+    return Answers(name_of(layer_type), dict(zip(steps, replies, strict=True)))
+
+
+@check(forbids=REFERENCE_LAYERS, seeded=True)
 def check_lora_layer(layer_type: type, aspect: str | None = None, **sizes) -> None:
     """Check a `LoRALayer(original_layer, rank=8, alpha=16.0, dropout=0.0)`.
 
     Args:
-        aspect: `"start"` (parameters, and the output before training), `"forward"`,
-            `"dropout"` or `"merge"`; all of them if None.
+        aspect: `"start"` (parameters, and the output before training), `"forward"` (output and
+            gradients of a trained layer), `"dropout"` or `"merge"`; all of them if None.
         sizes: arguments of `Case`: `in_features`, `out_features`, `rank`, `alpha`, `bias`,
             `dtype`, `seed`.
 
@@ -213,14 +490,17 @@ def check_lora_layer(layer_type: type, aspect: str | None = None, **sizes) -> No
         case = Case(**sizes)
         with Report(f"LoRALayer · {name} · {case}") as report:
             aspects[name](report, layer_type, "lora", case)
+            if name == "forward":
+                _gradients(report, layer_type, "lora", case)
 
 
+@check(forbids=REFERENCE_LAYERS, seeded=True)
 def check_dora_layer(layer_type: type, aspect: str | None = None, **sizes) -> None:
     """Check a `DoRALayer(original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1)`.
 
     Args:
         aspect: `"start"` (parameters, and the output before training), `"forward"`, `"axis"`
-            (both with `norm_dim=0`), `"gradients"`, `"dropout"` or `"merge"`; all if None.
+            (all of it with `norm_dim=0`), `"gradients"`, `"dropout"` or `"merge"`; all if None.
         sizes: arguments of `Case`, as in `check_lora_layer`.
 
     Raises:
@@ -240,198 +520,649 @@ def check_dora_layer(layer_type: type, aspect: str | None = None, **sizes) -> No
             aspects[name](report, layer_type, "dora", case)
 
 
-def _build(layer_type: type, method: str, case: Case, dropout: float = 0.0) -> LayerSubject:
-    arguments = {"rank": case.rank, "alpha": case.alpha, "dropout": dropout}
-    if method == "dora":
-        arguments["norm_dim"] = case.norm_dim
-    return LayerSubject(layer_type, case.weight, case.bias, arguments, case.dtype)
+# ---- before training
 
 
-def _trained(layer_type: type, method: str, case: Case) -> LayerSubject:
-    """Build the layer and give it the case's arrays: an adapter that was trained."""
-    subject = _build(layer_type, method, case)
-    for name in ("lora_A", "lora_B"):
-        _expect_shape(subject, name, getattr(case, name))
-        subject.set_parameter(name, getattr(case, name))
-    if method == "dora":
-        _expect_magnitude_size(subject, case)
-        subject.set_parameter("magnitude", case.magnitude)
-    return subject
+def _start(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    for each in (case, case.other(), case.by_default()):
+        _expect_parts(report, layer_type, method, each)
+        if report.first_problem is not None:
+            return
+    _expect_start_output(report, layer_type, method, case)
 
 
-def _expect_shape(subject: LayerSubject, name: str, expected: Tensor) -> None:
-    found = tuple(subject.parameter(name).shape)
-    if found != tuple(expected.shape):
-        sizes = {"lora_A": "(rank, in_features)", "lora_B": "(out_features, rank)"}[name]
-        raise CheckFailed(
-            f"{subject.name}.{name} must have the shape {sizes} = {tuple(expected.shape)}; "
-            f"found {found}. See the section “{LORA}”."
-        )
+def _trained_names(method: str) -> tuple[str, ...]:
+    return ("lora_A", "lora_B") + (("magnitude",) if method == "dora" else ())
 
 
-def _expect_magnitude_size(subject: LayerSubject, case: Case) -> None:
-    found = subject.parameter("magnitude")
-    if found.numel() != case.magnitude.numel():
-        across = found.numel() == case.weight.shape[case.norm_dim]
-        raise CheckFailed(
-            f"{subject.name}.magnitude with norm_dim={case.norm_dim} must have the shape "
-            f"{tuple(case.magnitude.shape)}; found {tuple(found.shape)}."
-            + (f"\n{WRONG_AXIS}" if across else ""),
-            mistake=WRONG_AXIS if across else None,
-        )
-
-
-def _start(report: Report, layer_type: type, method: str, case: Case) -> None:
-    subject = _build(layer_type, method, case)
-    for name in ("lora_A", "lora_B"):
-        _expect_shape(subject, name, getattr(case, name))
-    zero = not subject.parameter("lora_B").any()
-    report.expect(zero, "lora_B starts at zero", "lora_B holds other values.", B_NOT_ZERO)
-    nonzero = bool(subject.parameter("lora_A").any())
-    report.expect(nonzero, "lora_A starts at random", "lora_A holds only zeros.", A_ZERO)
-    trained = ["lora_A", "lora_B"]
-    if method == "dora":
-        _expect_start_magnitude(report, subject, case)
-        trained.append("magnitude")
-    _expect_trainable(report, subject, trained)
-    output = subject.forward(case.x)
-    mistakes = [] if case.bias is None else [(case.apply(case.weight, None), BIAS_LOST)]
-    expected = case.apply(case.weight, case.bias)
-    report.expect_close(output, expected, "before training: the frozen layer's output", mistakes)
-    _expect_base_unchanged(report, subject, case)
-
-
-def _expect_start_magnitude(report: Report, subject: LayerSubject, case: Case) -> None:
-    _expect_magnitude_size(subject, case)
-    found = subject.parameter("magnitude").view_as(case.base_norm)
-    whatever_else = [(found, RANDOM_MAGNITUDE)]
-    report.expect_close(found, case.base_norm, "magnitude starts as ||W0||", whatever_else)
-
-
-def _expect_trainable(report: Report, subject: LayerSubject, trained: list[str]) -> None:
-    found = subject.trainable()
-    missing = [name for name in trained if name not in found]
-    extra = [name for name in found if name not in trained]
-    report.expect(
-        not missing,
-        f"{', '.join(trained)} are trainable",
-        f"{', '.join(missing)} is no parameter with requires_grad.",
-        MAGNITUDE_FROZEN if missing == ["magnitude"] else None,
+def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    """Look at what the layer holds before it has computed anything."""
+    names = _trained_names(method)
+    answers = ask(
+        layer_type,
+        case,
+        {"kinds": ["kinds", names], "parameters": ["parameters"], "kept": ["kept"]},
     )
+    found = _expect_parameters(answers, case, names)
+    for name in ("lora_A", "lora_B"):
+        _expect_shape(answers.name, name, found[name], getattr(case, name))
+    zero = not found["lora_B"].any()
+    report.expect(zero, "lora_B starts at zero", "lora_B has other values.", B_NOT_ZERO)
+    lora_A = found["lora_A"]
+    varied = lora_A.unique().numel() > lora_A.numel() / 2
+    report.expect(
+        varied and bool(lora_A.isfinite().all()),
+        "lora_A starts at random",
+        f"expected random values in lora_A, found {lora_A.unique().numel()} different values.",
+        None if varied else A_ZERO if not lora_A.any() else A_NOT_RANDOM,
+    )
+    if method == "dora":
+        _expect_start_magnitude(report, layer_type, case, found["magnitude"])
+    frozen = [name for name in names if not found[name].requires_grad]
+    report.expect(
+        not frozen,
+        f"{', '.join(names)} are trainable",
+        f"expected {', '.join(names)} to require gradients, found requires_grad=False in "
+        f"{', '.join(frozen)}.",
+        MAGNITUDE_FROZEN if frozen == ["magnitude"] else None,
+    )
+    kept = answers["kept"]
+    others = [name for name, p in found.items() if name not in names and p.requires_grad]
+    extra = kept["trainable"] or others
     report.expect(
         not extra,
         "nothing else is trainable",
-        f"expected the trainable parameters {', '.join(trained)}, found also {', '.join(extra)}.",
-        BASE_TRAINABLE,
+        f"expected the trainable parameters {', '.join(names)}, found also {', '.join(extra)}.",
+        BASE_TRAINABLE if kept["trainable"] else None,
     )
+    report.expect(
+        kept["original_layer"],
+        "original_layer is the layer that was passed in",
+        f"expected {answers.name}.original_layer to be the layer that was passed in, found "
+        "something else.",
+        COPIED,
+    )
+    report.expect(
+        not kept["copies"],
+        "no copy of the frozen weight",
+        f"expected no second tensor of the frozen weight's shape, found {kept['copies']}.",
+        COPIED,
+    )
+    _expect_base_unchanged(report, kept, case, "building the layer")
 
 
-def _expect_base_unchanged(report: Report, subject: LayerSubject, case: Case) -> None:
-    now = subject.base_tensors()
+def _expect_parameters(answers: Answers, case: Case, names: Collection[str]) -> dict[str, Tensor]:
+    """Return all parameters of the layer, or fail if one of these names is none of them."""
+    kinds, found = answers["kinds"], answers["parameters"]
+    for name in names:
+        if name in found:
+            continue
+        inner = [other for other in found if name in other.split(".")]
+        what = f"a {kinds[name]}" if kinds[name] else "nothing"
+        if inner:
+            what = f"the parameter {inner[0]} of an inner module"
+        raise CheckFailed(
+            f"{answers.name}.{name} must be an nn.Parameter of the layer itself, so that an "
+            f"optimiser finds it by this name; found {what}."
+            + (f"\n{INNER_MODULE}" if inner else ""),
+            mistake=INNER_MODULE if inner else None,
+        )
+    return found
+
+
+def _expect_shape(layer: str, name: str, found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        sizes = {"lora_A": "(rank, in_features)", "lora_B": "(out_features, rank)"}[name]
+        mistake = FACTOR_TRANSPOSED if found.shape == expected.T.shape else None
+        raise CheckFailed(
+            f"{layer}.{name} must have the shape {sizes} = {tuple(expected.shape)}; "
+            f"found {tuple(found.shape)}." + (f"\n{mistake}" if mistake else ""),
+            mistake=mistake,
+        )
+
+
+def _expect_start_magnitude(report: Report, layer_type: Any, case: Case, found: Tensor) -> None:
+    expected = case.start_magnitude()
+    prop = f"magnitude has the shape {('(1, in_features)', '(out_features, 1)')[case.norm_dim]}"
+    across = found.numel() == case.weight.shape[case.norm_dim] != expected.numel()
+    flat = found.shape == expected.flatten().shape
+    if not report.expect(
+        found.shape == expected.shape,
+        prop,
+        f"expected a magnitude of shape {tuple(expected.shape)} with norm_dim={case.norm_dim}, "
+        f"found {tuple(found.shape)}.",
+        WRONG_AXIS if across else LOST_DIMENSION if flat else None,
+    ):
+        return
+    weight, dim = case.weight, case.norm_dim
+    wrong = [
+        (expected**2, NOT_A_LENGTH),
+        (weight.abs().sum(dim, keepdim=True), NOT_A_LENGTH),
+        (weight.abs().amax(dim, keepdim=True), NOT_A_LENGTH),
+        (weight.mean(dim, keepdim=True), NOT_A_LENGTH),
+        (weight.sum(dim, keepdim=True), NOT_A_LENGTH),
+        (torch.ones_like(expected), MAGNITUDE_OF_ONES),
+        (torch.zeros_like(expected), MAGNITUDE_OF_ONES),
+        (weight.norm().expand_as(expected), WHOLE_NORM),
+        (weight.norm(p=dim).expand_as(expected), DIM_AS_P),
+        (case.scaling * expected, MAGNITUDE_SCALED),
+    ]
+    if not close(found, expected):
+        again = ask(layer_type, case, {"parameters": ["parameters"]}, seed=1)["parameters"]
+        if not torch.equal(again["magnitude"], found):
+            wrong = [(found, RANDOM_MAGNITUDE)]
+    report.expect_close(found, expected, "magnitude starts as ||W0||", wrong)
+
+
+def _compare(
+    report: Report,
+    prop: str,
+    cases: Sequence[Case],
+    look: Callable[[Case], tuple[list[Comparison], list[Mistake]]],
+) -> None:
+    """Expect what `look` compares in every case, and name what explains the differences of all.
+
+    Where the student's code fails in a later case, what the earlier ones show comes first.
+    """
+    comparisons: list[Comparison] = []
+    mistakes: list[Mistake] = []
+    for case in cases:
+        try:
+            found, mistakes = look(case)
+        except CheckFailed:
+            if all(comparison.is_right() for comparison in comparisons):
+                raise
+            break
+        comparisons += found
+    report.expect_cases(prop, comparisons, mistakes)
+
+
+def _expect_start_output(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    """Expect the frozen layer's output before training, also where it has a row of zeros."""
+
+    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+        steps = {mode: ["forward", each.x, mode == "training", 0] for mode in MODES}
+        answers = ask(layer_type, each, steps | {"kept": ["kept"]})
+        _expect_base_unchanged(report, answers["kept"], each, "forward")
+        expected = apply(each.x, each.weight, each.bias)
+        wrong = list(_wrong_starts(method, each))
+        zeros = f", with a {'row' if each.norm_dim else 'column'} of zeros in the weight"
+        of_zeros = zeros if (each.start_magnitude() == 0).any() else ""
+        comparisons = [
+            Comparison(
+                f"output before training, in {mode} mode{of_zeros}",
+                answers.output(mode),
+                expected,
+                [output for output, _ in wrong],
+            )
+            for mode in MODES
+        ]
+        return comparisons, [mistake for _, mistake in wrong]
+
+    prop = "before training: the frozen layer's output"
+    _compare(report, prop, (case, case.other(), case.with_zero_vector()), look)
+
+
+def _wrong_starts(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
+    for weight, bias, mistake in case.at_start().wrong_layers(method):
+        yield apply(case.x, weight, bias), mistake
+    not_a_number = torch.where(case.start_magnitude() == 0, torch.nan, case.weight)
+    yield apply(case.x, not_a_number, case.bias), ZERO_DIVISION
+
+
+def _expect_base_unchanged(report: Report, now: dict, case: Case, after: str) -> None:
     same = torch.equal(now["weight"].float(), case.weight) and (
         case.bias is None or torch.equal(now["bias"].float(), case.bias)
     )
-    problem = "the base layer's weight or bias has other values than before."
-    report.expect(same, "the base layer stays as it was", problem, IN_PLACE)
+    problem = f"the base layer's weight or bias has other values after {after} than before."
+    report.expect(same, f"the base layer stays as it was after {after}", problem, IN_PLACE)
 
 
-def _forward(report: Report, layer_type: type, method: str, case: Case) -> None:
-    subject = _trained(layer_type, method, case)
-    output = subject.forward(case.x)
-    _expect_base_unchanged(report, subject, case)
-    expected = case.apply(case.merged(method), case.bias)
+# ---- the output
+
+
+def _trained_values(method: str, case: Case) -> dict[str, Tensor]:
+    return {name: getattr(case, name) for name in _trained_names(method)}
+
+
+def _ask_trained(
+    layer_type: Any,
+    method: str,
+    case: Case,
+    steps: dict[str, list[Any]],
+    dropout: float = 0.0,
+) -> Answers:
+    """Build the layer, give it the case's arrays as if it was trained, and take the steps."""
+    names = _trained_names(method)
+    steps = {
+        "kinds": ["kinds", names],
+        "parameters": ["parameters"],
+        "change": ["change", _trained_values(method, case)],
+        **steps,
+    }
+    answers = ask(layer_type, case, steps, dropout=dropout)
+    found = _expect_parameters(answers, case, names)
+    for name in ("lora_A", "lora_B"):
+        _expect_shape(answers.name, name, found[name], getattr(case, name))
+    if method == "dora" and found["magnitude"].numel() != case.magnitude.numel():
+        across = found["magnitude"].numel() == case.weight.shape[case.norm_dim]
+        raise CheckFailed(
+            f"{answers.name}.magnitude with norm_dim={case.norm_dim} must have the shape "
+            f"{tuple(case.magnitude.shape)}; found {tuple(found['magnitude'].shape)}."
+            + (f"\n{WRONG_AXIS}" if across else ""),
+            mistake=WRONG_AXIS if across else None,
+        )
+    answers["change"]
+    return answers
+
+
+def _forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+        inputs = each.inputs()
+        steps = {name: ["forward", x, False, 0] for name, x in inputs.items()}
+        answers = _ask_trained(layer_type, method, each, steps | {"base": ["base"]})
+        wrong = list(each.wrong_layers(method))
+        comparisons = [
+            Comparison(
+                f"output for an x {name}, {each}",
+                answers.output(name),
+                apply(x, each.merged(method), each.bias),
+                [apply(x, weight, bias) for weight, bias, _ in wrong],
+            )
+            for name, x in inputs.items()
+        ]
+        changed = [name for name, x in inputs.items() if not _is_as_before(answers[name]["x"], x)]
+        report.expect(
+            not changed,
+            "forward leaves x as it is",
+            f"the x {' and '.join(changed[:1])} has other values after forward than before.",
+            X_CHANGED,
+        )
+        _expect_base_unchanged(report, answers["base"], each, "forward")
+        return comparisons, [mistake for _, _, mistake in wrong]
+
     prop = "output of a trained layer" + ("" if case.norm_dim else " with norm_dim=0")
-    report.expect_close(output, expected, prop, list(case.wrong_outputs(method)))
+    cases = (case, case.other(), *([case.by_default()] if case.norm_dim == 1 else []))
+    _compare(report, prop, cases, look)
 
 
-def _axis(report: Report, layer_type: type, method: str, case: Case) -> None:
-    _expect_start_magnitude(report, _build(layer_type, method, case), case)
-    _forward(report, layer_type, method, case)
+def _is_as_before(now: Tensor, before: Tensor) -> bool:
+    return torch.equal(now.float(), before)
 
 
-def _gradients(report: Report, layer_type: type, method: str, case: Case) -> None:
-    found = _trained(layer_type, method, case).gradients(case.x, case.output_weights)
-    for name, expected in _textbook_gradients(case, detach_norm=True).items():
-        prop = f"gradient of {name}"
-        gradient = found.get(name)
+def _axis(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    for look in (_start_of_axis, _forward, _gradients, _merge, _dropout):
+        look(report, layer_type, method, case)
+        if report.first_problem is not None:
+            return
+
+
+def _start_of_axis(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    names = _trained_names(method)
+    answers = ask(layer_type, case, {"kinds": ["kinds", names], "parameters": ["parameters"]})
+    found = _expect_parameters(answers, case, names)
+    _expect_start_magnitude(report, layer_type, case, found["magnitude"])
+    if report.first_problem is None:
+        _expect_start_output(report, layer_type, method, case)
+
+
+# ---- gradients
+
+
+def _gradients(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    for each in (case, case.other()):
+        given = [each.x, each.output_weights]
+        answers = _ask_trained(
+            layer_type,
+            method,
+            each,
+            {
+                "output": ["forward", each.x, False, 0],
+                "training": ["gradients", *given, True],
+                "evaluation": ["gradients", *given, False],
+                "learned": ["learn", *given, RATE],
+            },
+        )
+        expected = apply(each.x, each.merged(method), each.bias)
+        if not close(answers.output("output"), expected):
+            if report.first_problem is None:
+                raise CheckFailed(
+                    "the output of a trained layer is not right yet; its gradients are looked at "
+                    "once it is. The check of forward says what is wrong."
+                )
+            return
+        for mode in ("training", "evaluation"):
+            _expect_gradients(report, answers[mode], method, each, mode)
+            if report.first_problem is not None:
+                return
+        learned = answers.tensor(answers["learned"], "forward")
+        _expect_learned(report, learned, method, each)
+
+
+RATE = 0.05  # of the step of gradient descent that a check takes
+
+
+def _expect_gradients(
+    report: Report, found: dict | None, method: str, case: Case, mode: str
+) -> None:
+    names = (*_trained_names(method), "x")
+    if found is None:
+        report.expect(
+            False,
+            f"in {mode} mode, gradients of {', '.join(names)}",
+            f"in {mode} mode the output of forward depends on nothing trainable, so nothing could "
+            "be trained.",
+            GRADIENT_CUT,
+        )
+        return
+    right, full = (_textbook_gradients(case, method, detached) for detached in (True, False))
+    if (
+        method == "dora"
+        and mode == "evaluation"
+        and all(found[n] is not None and close(found[n].view_as(full[n]), full[n]) for n in names)
+    ):
+        return  # a norm that is a constant in training mode only is right, too
+    for name in names:
+        prop = f"in {mode} mode, gradient of {name}"
+        gradient = found[name]
         if gradient is None:
-            mistake = MAGNITUDE_FROZEN if name == "magnitude" else DETACHED_TOO_MUCH
+            mistake = MAGNITUDE_FROZEN if name == "magnitude" else GRADIENT_CUT
             report.expect(False, prop, f"{prop}: expected one, found none.", mistake)
             continue
-        full = _textbook_gradients(case, detach_norm=False)[name]
-        nothing = torch.zeros_like(expected)
-        mistakes = [(full, NOT_DETACHED), (nothing, DETACHED_TOO_MUCH)]
-        report.expect_close(gradient.view_as(expected), expected, prop, mistakes)
-    base = [name for name, value in found.items() if value is not None and name not in TRAINED]
-    problem = f"expected gradients of {', '.join(TRAINED)} only, found also {', '.join(base)}."
-    report.expect(not base, "no gradient for the base layer", problem, BASE_TRAINABLE)
+        nothing = torch.zeros_like(right[name])
+        cut = MAGNITUDE_FROZEN if name == "magnitude" else GRADIENT_CUT
+        mistakes = [(full[name], NOT_DETACHED)] if method == "dora" else []
+        gradient = (
+            gradient.view_as(right[name]) if gradient.numel() == nothing.numel() else gradient
+        )
+        report.expect_close(gradient, right[name], prop, [*mistakes, (nothing, cut)])
+    base = [name for name, value in found.items() if value is not None and name not in names]
+    problem = f"expected gradients of {', '.join(names)} only, found also {', '.join(base)}."
+    report.expect(not base, f"in {mode} mode, no others", problem, BASE_TRAINABLE)
 
 
-TRAINED = ("lora_A", "lora_B", "magnitude", "x")
-
-
-def _textbook_gradients(case: Case, detach_norm: bool) -> dict[str, Tensor]:
+def _textbook_gradients(case: Case, method: str, detach_norm: bool) -> dict[str, Tensor]:
     """Return the gradients of the formula itself, with the norm a constant or not."""
-    lora_A, lora_B, magnitude, x = (
-        tensor.clone().requires_grad_()
-        for tensor in (case.lora_A, case.lora_B, case.magnitude, case.x)
+    given = {**_trained_values(method, case), "x": case.x}
+    leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+    weight = case.weight + case.scaling * leaves["lora_B"] @ leaves["lora_A"]
+    if method == "dora":
+        norm = case.length(weight.detach() if detach_norm else weight)
+        weight = leaves["magnitude"] * weight / norm
+    (F.linear(leaves["x"], weight, case.bias) * case.output_weights).sum().backward()
+    return {name: leaf.grad for name, leaf in leaves.items()}
+
+
+def _expect_learned(report: Report, found: Tensor, method: str, case: Case) -> None:
+    """Expect the output after a step with all that is trainable: a base that moves shows here."""
+    stepped = copy.copy(case)
+    for name, gradient in _textbook_gradients(case, method, True).items():
+        if name != "x":
+            setattr(stepped, name, getattr(case, name) - RATE * gradient)
+    expected = apply(case.x, stepped.merged(method), case.bias)
+    report.expect_close(found, expected, "output after a step of gradient descent")
+
+
+# ---- dropout
+
+P = 0.3  # not 0.5, which is its own mirror
+SEEDS = tuple(range(6))
+ROWS = 24  # inputs with one entry, for each feature
+
+
+def _dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    """Look at inputs with one entry: it is dropped, or it is not, and nothing lies between."""
+    rows = torch.eye(case.weight.shape[1]).repeat(ROWS, 1) * 1.5
+    twice = [["forward", case.x, False, seed] for seed in (1, 2)]
+    fresh = ask(
+        layer_type,
+        case,
+        {"evaluation": twice[0], "training": ["outputs", case.x, SEEDS[:2]]},
+        dropout=P,
     )
-    updated = case.weight + case.scaling * lora_B @ lora_A
-    norm = case.length(updated.detach() if detach_norm else updated)
-    output = F.linear(x, magnitude * updated / norm, case.bias)
-    (output * case.output_weights).sum().backward()
-    gradients = (lora_A.grad, lora_B.grad, magnitude.grad, x.grad)
-    return dict(zip(TRAINED, gradients, strict=True))
-
-
-def _dropout(report: Report, layer_type: type, method: str, case: Case) -> None:
-    expected = case.apply(case.weight, case.bias)
-    fresh = _build(layer_type, method, case, dropout=0.5)
+    own = fresh.output("evaluation")
     # lora_B is zero here, so whatever dropout does to B A cannot be seen, and what it does
     # to the frozen path can. (PEFT's form of dropout, which lesson 02 explains, passes too.)
-    outputs = [fresh.forward(case.x, training=True, seed=seed) for seed in (1, 2)]
     report.expect(
-        all(close(output, expected) for output in outputs),
+        all(close(fresh.tensor(output, "forward"), own) for output in fresh["training"]),
         "in training, the frozen path sees every input",
-        "with dropout=0.5 and lora_B = 0, the output in training differs from the base layer's.",
+        f"with dropout={P} and lora_B = 0, the output in training differs from that in evaluation.",
         DROPOUT_ON_FROZEN,
     )
-    for name in ("lora_A", "lora_B"):
-        _expect_shape(fresh, name, getattr(case, name))
-        fresh.set_parameter(name, getattr(case, name))
-    in_evaluation = [fresh.forward(case.x, seed=seed) for seed in (1, 2)]
-    in_training = [fresh.forward(case.x, training=True, seed=seed) for seed in (1, 2)]
-    report.expect(
-        not close(in_training[0], in_training[1]),
-        "in training, inputs of B A are dropped at random",
-        "with dropout=0.5, two passes in training mode gave the same output.",
-        DROPOUT_UNUSED,
+    answers = _ask_trained(
+        layer_type,
+        method,
+        case,
+        {
+            "first": twice[0],
+            "second": twice[1],
+            "rows": ["forward", rows, False, 0],
+            "dropped": ["outputs", rows, SEEDS],
+            "given": ["forward", case.x, True, 3],
+        },
+        dropout=P,
     )
+    first, second = answers.output("first"), answers.output("second")
     report.expect(
-        close(in_evaluation[0], in_evaluation[1]),
+        close(first, second),
         "in evaluation, nothing is dropped",
-        "with dropout=0.5, two passes after layer.eval() gave different outputs.",
+        f"with dropout={P}, two passes after layer.eval() gave different outputs.",
         DROPOUT_IN_EVAL,
     )
+    report.expect(
+        _is_as_before(answers["given"]["x"], case.x),
+        "in training, forward leaves x as it is",
+        "in training, the x that was passed in has other values after forward than before.",
+        X_CHANGED,
+    )
+    without = _ask_trained(layer_type, method, case, {"x": ["forward", case.x, True, 1]})
+    report.expect(
+        close(without.output("x"), first),
+        "with dropout=0.0, training and evaluation give the same",
+        "with dropout=0.0, the output in training differs from that in evaluation.",
+        P_FIXED,
+    )
+    if report.first_problem is None:
+        dropped = [answers.tensor(output, "forward") for output in answers["dropped"]]
+        _expect_dropped(report, method, case, rows, answers.output("rows"), torch.stack(dropped))
 
 
-def _merge(report: Report, layer_type: type, method: str, case: Case) -> None:
-    subject = _trained(layer_type, method, case)
-    output = subject.forward(case.x)
-    weight, bias = subject.merge()
-    mistakes = list(case.wrong_weights(method))
+def _expect_dropped(
+    report: Report, method: str, case: Case, rows: Tensor, whole: Tensor, dropped: Tensor
+) -> None:
+    """Compare each output in training with the two that there may be.
+
+    Args:
+        whole: the layer's own outputs for the rows in evaluation, `(rows, out)`.
+        dropped: those in training, `(seeds, rows, out)`.
+    """
+    factor = case.factor() if method == "dora" else torch.ones(())
+    ways = {
+        "ours": apply(rows, factor * case.weight, case.bias),
+        "PEFT's": apply(rows, case.weight, case.bias),
+    }
+    if dropped.shape[1:] != whole.shape or whole.shape != ways["ours"].shape:
+        raise CheckFailed(f"the output has another shape in training: {tuple(dropped.shape[1:])}.")
+    found = {way: _shares(dropped, frozen, whole) for way, frozen in ways.items()}
+    right = [
+        way
+        for way, (all_or_nothing, share, scale) in found.items()
+        if all_or_nothing and abs(share - P) < 0.1 and abs(scale * (1 - P) - 1) < 1e-3
+    ]
+    all_or_nothing, share, scale = found["ours"]
+    if not all_or_nothing:
+        all_or_nothing, share, scale = found["PEFT's"]
+    what = (
+        f"its part of B A was dropped as a whole in {share:.0%} of the outputs, and else "
+        f"multiplied by {scale:.3g}"
+        if all_or_nothing
+        else "a part of what B A gives is there and a part is not"
+    )
+    if not dropped.isfinite().all():
+        what = "NaN or infinity was found"
+    report.expect(
+        bool(right),
+        f"in training, each input of B A is dropped with probability {P}, else divided by {1 - P}",
+        f"for an x with one entry and dropout={P}, expected its part of B A either dropped "
+        f"({P:.0%} of the time) or divided by {1 - P}; found that {what}.",
+        _wrong_dropout(all_or_nothing, share, scale),
+    )
+
+
+def _shares(dropped: Tensor, frozen: Tensor, whole: Tensor) -> tuple[bool, float, float]:
+    """Return whether every output is the frozen part plus nothing or plus a multiple of the rest,
+    in which share it is nothing, and the multiple."""
+    rest = (whole - frozen).double()
+    extra = (dropped - frozen).double()
+    seen = rest.square().sum(-1) > 1e-8 * (frozen.double().square().sum(-1) + 1)
+    multiple = (extra * rest).sum(-1) / rest.square().sum(-1).clamp_min(1e-30)
+    left = extra - multiple.unsqueeze(-1) * rest
+    size = rest.abs().amax(-1, keepdim=True) + frozen.double().abs().amax(-1, keepdim=True)
+    fits = (left.abs() <= 1e-4 * size).all(-1)
+    multiple = multiple[:, seen]
+    is_dropped = multiple.abs() < 1e-3
+    kept = multiple[~is_dropped]
+    scale = kept.median().item() if kept.numel() else 0.0
+    same = bool(((kept - scale).abs() < 1e-2).all())
+    return bool(fits.all()) and same, is_dropped.double().mean().item(), scale
+
+
+def _wrong_dropout(all_or_nothing: bool, share: float, scale: float) -> Mistake | None:
+    if not all_or_nothing:
+        return DROPPED_ELSEWHERE
+    if share == 0:
+        return DROPOUT_UNUSED
+    if abs(scale - 1) < 1e-3:
+        return NOT_RESCALED
+    if abs(scale * (1 - share) - 1) < 0.2 and abs(share - (1 - P)) < 0.1:
+        return P_MIRRORED
+    if abs(scale * (1 - share) - 1) < 0.2:
+        return P_FIXED
+    return None
+
+
+# ---- merge
+
+
+def _merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+        answers = _ask_trained(
+            layer_type,
+            method,
+            each,
+            {
+                "before": ["forward", each.x, False, 0],
+                "evaluation": ["merge", False],
+                "training": ["merge", True],
+                "after": ["forward", each.x, False, 0],
+                "now": ["parameters"],
+                "kept": ["kept"],
+                "spoil": ["spoil_merged"],
+                "spoiled": ["base"],
+            },
+            dropout=P,
+        )
+        for mode in MODES:
+            _expect_merged(report, answers, answers[mode], mode, method, each)
+        _expect_base_unchanged(report, answers["kept"], each, "merge()")
+        _expect_adapter_kept(report, answers, method, each)
+        _expect_base_unchanged(report, answers["spoiled"], each, "a change of the merged layer")
+        wrong = list(_wrong_merges(method, each))
+        weights = {mode: answers[mode]["weight"] for mode in MODES}
+        agrees = all(
+            weight.shape == each.weight.shape
+            and close(apply(each.x, weight.float(), each.bias), answers.output("before"))
+            for weight in weights.values()
+        )
+        also = ", which agrees with forward," if agrees else ""  # so forward is wrong, too
+        comparisons = [
+            Comparison(
+                f"weight of merge() in {mode} mode{also}",
+                weights[mode],
+                each.merged(method),
+                [weight for weight, _ in wrong],
+            )
+            for mode in MODES
+        ]
+        return comparisons, [mistake for _, mistake in wrong]
+
+    _compare(report, "weight of merge()", (case, case.other()), look)
+
+
+def _expect_merged(
+    report: Report, answers: Answers, merged: dict, mode: str, method: str, case: Case
+) -> None:
+    if merged["type"] != "nn.Linear":
+        mistake = NO_RETURN if merged["type"] == "NoneType" else None
+        raise CheckFailed(
+            f"{answers.name}.merge() must return an nn.Linear; found a {merged['type']}."
+            + (f"\n{mistake}" if mistake else ""),
+            mistake=mistake,
+        )
+    _expect_merged_bias(report, merged["bias"], method, case)
+    report.expect(
+        merged["training"] is (mode == "training"),
+        f"merge() leaves the layer in {mode} mode",
+        f"the layer was in {mode} mode before merge(), and is in the other one after it.",
+        MODE_CHANGED,
+    )
+    report.expect(
+        merged["new"],
+        "merge() returns a new layer",
+        "expected a new nn.Linear, found the layer that was passed in.",
+        IN_PLACE,
+    )
+
+
+def _wrong_merges(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
+    for weight, mistake in case.wrong_weights(method):
+        yield weight, NORM_MISSING_IN_MERGE if mistake is NO_NORMALISATION else mistake
     if method == "dora":
-        wrong = (case.magnitude * case.updated(), case.updated())
-        mistakes = [*((w, NORM_MISSING_IN_MERGE) for w in wrong), *mistakes]
-    report.expect_close(weight, case.merged(method), "weight of merge()", mistakes)
+        yield case.factor() * case.weight, UPDATE_LEFT_OUT
+
+
+def _expect_merged_bias(report: Report, bias: Tensor | None, method: str, case: Case) -> None:
+    prop = "bias of merge()"
     if case.bias is None:
-        problem = "expected no bias, as in the base layer, found one."
-        report.expect(bias is None, "no bias in merge()", problem)
+        zero = bias is not None and not bias.any()
+        report.expect(
+            bias is None,
+            "no bias in merge()",
+            f"expected no bias, as in the base layer, found {'zeros' if zero else 'one'}.",
+            None if zero or bias is None else BIAS_MADE_UP,
+        )
+    elif bias is None:
+        report.expect(False, prop, f"{prop}: expected the base's, found none.", BIAS_LOST)
     else:
-        kept = bias is not None and close(bias, case.bias)
-        problem = "expected the bias of the base layer in merge(), found another or none."
-        report.expect(kept, "bias of merge()", problem, BIAS_LOST)
-    _expect_base_unchanged(report, subject, case)
-    problem = "the adapted layer gives another output after merge() than before."
-    same = close(subject.forward(case.x), output)
-    report.expect(same, "the adapted layer still works", problem, IN_PLACE)
+        mistakes = [(2 * case.bias, BIAS_TWICE), (torch.zeros_like(case.bias), BIAS_LOST)]
+        if method == "dora" and case.norm_dim == 1:
+            mistakes.append((case.factor().flatten() * case.bias, BIAS_SCALED))
+        if not close(bias, case.bias) and not any(close(bias, wrong) for wrong, _ in mistakes):
+            mistakes.append((bias, BIAS_MADE_UP))
+        report.expect_close(bias, case.bias, prop, mistakes)
+
+
+def _expect_adapter_kept(report: Report, answers: Answers, method: str, case: Case) -> None:
+    now, expected = answers["now"], _trained_values(method, case)
+    changed = [
+        name
+        for name, value in expected.items()
+        if name not in now or not torch.equal(now[name].float().flatten(), value.flatten())
+    ]
+    same = close(answers.output("after"), answers.output("before"))
+    report.expect(
+        not changed and same,
+        "merge() leaves the adapter as it was",
+        f"expected the adapter as it was before merge(), found other values in "
+        f"{', '.join(changed) or 'the output'}.",
+        ADAPTER_CHANGED,
+    )
+    trainable = answers["kept"]["trainable"]
+    frozen = [name for name in expected if name in now and not now[name].requires_grad]
+    report.expect(
+        not trainable and not frozen,
+        "merge() leaves frozen what is frozen, and trainable what is trainable",
+        f"after merge(), {', '.join(trainable or frozen)} "
+        f"{'requires gradients' if trainable else 'requires none'}.",
+        BASE_TRAINABLE if trainable else None,
+    )

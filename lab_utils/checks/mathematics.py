@@ -1,13 +1,13 @@
 """Checks of lesson 01: `decompose`, `recompose` and `count_trainable`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from lab_utils import decomposition
 from lab_utils.checks.report import Mistake, Report, chosen
-from lab_utils.checks.subject import call_function
+from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
 
 DECOMPOSE = "3. Decompose a matrix that you can see"
 COUNT = "5. What it costs: count the parameters"
@@ -80,6 +80,7 @@ WRONG_MAGNITUDE = {
 }
 
 
+@check(forbids=REFERENCE_MATHEMATICS, seeded=True)
 def check_decompose(
     decompose: Callable,
     aspect: str | None = None,
@@ -114,6 +115,7 @@ def check_decompose(
                 _check_split(report, decompose, with_zeros, {"norm_dim": 1})
 
 
+@check(forbids=REFERENCE_MATHEMATICS, seeded=True)
 def check_recompose(
     recompose: Callable,
     aspect: str | None = None,
@@ -139,8 +141,8 @@ def check_recompose(
         magnitude, direction = decomposition.decompose(weight, norm_dim)
         direction = 0.9 * direction  # after training a "direction" need not have length 1
         with Report(f"recompose · {name} · magnitude {tuple(magnitude.shape)}, {dtype}") as report:
-            given = magnitude.clone(), direction.clone()
-            found = call_function(recompose, *given)
+            called = call(recompose, magnitude, direction)
+            found = called.result
             if not _is_tensor(report, "the weight", found):
                 continue
             unit = direction / direction.norm(dim=norm_dim, keepdim=True)
@@ -154,9 +156,10 @@ def check_recompose(
                 (expected.T, TRANSPOSED),
             ]
             report.expect_close(found, expected, "weight = magnitude * direction", mistakes)
-            _expect_unchanged(report, given, (magnitude, direction))
+            _expect_unchanged(report, called.after, (magnitude, direction))
 
 
+@check(forbids=REFERENCE_MATHEMATICS)
 def check_count_trainable(
     count_trainable: Callable,
     aspect: str | None = None,
@@ -217,12 +220,12 @@ def check_count_trainable(
 
 def _check_split(report: Report, decompose: Callable, weight: Tensor, named: dict) -> None:
     norm_dim = named.get("norm_dim", 1)
-    given = weight.clone()
-    result = call_function(decompose, given, **named)
-    call = f"decompose(weight, norm_dim={norm_dim})" if named else "decompose(weight)"
+    called = call(decompose, weight, **named)
+    result = called.result
+    what = f"decompose(weight, norm_dim={norm_dim})" if named else "decompose(weight)"
     if not report.expect(
         isinstance(result, tuple) and len(result) == 2,
-        f"{call} returns two things",
+        f"{what} returns two things",
         f"expected a tuple (magnitude, direction), found a {type(result).__name__}.",
     ):
         return
@@ -237,7 +240,7 @@ def _check_split(report: Report, decompose: Callable, weight: Tensor, named: dic
     report.expect_close(
         magnitude,
         length,
-        f"{call}: magnitude",
+        f"{what}: magnitude",
         [
             (across, WRONG_AXIS),
             (across.flatten(), WRONG_AXIS),
@@ -253,7 +256,7 @@ def _check_split(report: Report, decompose: Callable, weight: Tensor, named: dic
     report.expect_close(
         direction,
         unit,
-        f"{call}: direction",
+        f"{what}: direction",
         [
             (torch.where(length == 0, torch.nan, unit), ZERO_DIVISION),
             (weight, NO_NORMALISATION),
@@ -263,7 +266,7 @@ def _check_split(report: Report, decompose: Callable, weight: Tensor, named: dic
             (length, SWAPPED),
         ],
     )
-    _expect_unchanged(report, (given,), (weight,))
+    _expect_unchanged(report, called.after[:1], (weight,))
 
 
 def _is_tensor(report: Report, what: str, value: object) -> bool:
@@ -272,9 +275,7 @@ def _is_tensor(report: Report, what: str, value: object) -> bool:
     )
 
 
-def _expect_unchanged(
-    report: Report, given: tuple[Tensor, ...], before: tuple[Tensor, ...]
-) -> None:
+def _expect_unchanged(report: Report, given: Sequence[Tensor], before: Sequence[Tensor]) -> None:
     same = all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
     problem = "the tensor that was passed in has other values after the call."
     report.expect(same, "the argument stays as it was", problem, IN_PLACE)

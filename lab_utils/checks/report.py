@@ -5,18 +5,13 @@ Nothing is written to stderr, where nbgrader would read any text as a failure.
 
 import contextlib
 import math
-import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
-
-LAB_UTILS = str(Path(__file__).resolve().parents[1])
-SITE_PACKAGES = str(Path(torch.__file__).resolve().parents[1])
-
 
 # What has passed in this process: the exercise and the aspect, as a report's title has them.
 _passed: set[tuple[str, ...]] = set()
@@ -82,13 +77,6 @@ class CheckFailed(AssertionError):
         return [*self.student_lines, *f"{type(self).__name__}: {self}".splitlines()]
 
 
-def student_lines(error: BaseException | None) -> list[str]:
-    """Return the lines that led to an error, without those of the lab and of its packages."""
-    frames = traceback.extract_tb(error.__traceback__) if error else []
-    own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
-    return [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]
-
-
 class Report:
     """Prints a line for each property of an exercise, and fails at the end if one failed.
 
@@ -100,31 +88,54 @@ class Report:
         self.title = title
         self.first_problem: str | None = None
         self.first_mistake: Mistake | None = None
+        self._said: set[tuple[bool, str]] = set()
 
     def __enter__(self) -> "Report":
         print(self.title)
         return self
 
     def expect(self, holds: bool, prop: str, problem: str, mistake: Mistake | None = None) -> bool:
-        """Print whether a property holds; keep the problem if it is the first one."""
-        print(f"  {'ok  ' if holds else 'FAIL'}  {prop}")
+        """Print whether a property holds; keep the problem if it is the first one.
+
+        A property that is looked at again, of another case, is printed again if it fails.
+        """
+        if (holds, prop) not in self._said:
+            self._said.add((holds, prop))
+            print(f"  {'ok  ' if holds else 'FAIL'}  {prop}")
         if not holds and self.first_problem is None:
             self.first_problem = problem if mistake is None else f"{problem}\n{mistake}"
             self.first_mistake = mistake
         return holds
 
     def expect_close(
-        self, found: Tensor, expected: Tensor, prop: str, mistakes: list[tuple[Tensor, Mistake]]
+        self,
+        found: Tensor,
+        expected: Tensor,
+        prop: str,
+        mistakes: Sequence[tuple[Tensor, Mistake]] = (),
     ) -> bool:
         """Compare two tensors; where they differ, look for a mistake that explains `found`.
 
         Args:
-            mistakes: what `found` would be after each known mistake, likeliest first.
+            mistakes: what `found` would be after each known mistake.
         """
-        if close(found, expected):
+        case = Comparison(prop, found, expected, [wrong for wrong, _ in mistakes])
+        return self.expect_cases(prop, [case], [mistake for _, mistake in mistakes])
+
+    def expect_cases(
+        self, prop: str, cases: Sequence["Comparison"], mistakes: Sequence[Mistake] = ()
+    ) -> bool:
+        """Compare tensors of several cases; where some differ, look for what explains them all.
+
+        Args:
+            mistakes: the known ones, in the order of each case's `wrong`; one may stand there
+                more than once, for each way to make it.
+        """
+        different = next((case for case in cases if not case.is_right()), None)
+        if different is None:
             return self.expect(True, prop, "")
-        named = next((mistake for wrong, mistake in mistakes if close(found, wrong)), None)
-        return self.expect(False, prop, f"{prop}: {difference(found, expected)}.", named)
+        problem = f"{different.label}: {different.difference()}."
+        return self.expect(False, prop, problem, the_one_that_explains(cases, mistakes))
 
     def expect_number(self, value: object, what: str) -> bool:
         """Print whether a value is a plain, finite number; a text names what is in its place."""
@@ -147,29 +158,88 @@ class Report:
             _passed.add(tuple(self.title.split(" · ")[:2]))
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
+@dataclass(frozen=True)
+class Comparison:
+    """A tensor of the student's beside what it should be, and what each known mistake gives.
+
+    Attributes:
+        label: what it is, for the message.
+        wrong: for each mistake that may be named, what `found` is after it; None where the mistake
+            changes nothing.
+        scale_dim: the dimension whose entries share a scale; all entries do if None.
+    """
+
+    label: str
+    found: Tensor
+    expected: Tensor
+    wrong: Sequence[Tensor | None] = ()
+    scale_dim: int | None = None
+
+    def is_right(self) -> bool:
+        return self._agrees_with(self.expected)
+
+    def difference(self) -> str:
+        """Say in what it differs from what it should be."""
+        return difference(self.found, self.expected, self.scale_dim)
+
+    def is_explained_by(self, index: int) -> bool:
+        """Return whether the mistake of this index gives what was found."""
+        wrong = self.wrong[index]
+        return self.is_right() if wrong is None else self._agrees_with(wrong)
+
+    def _agrees_with(self, value: Tensor) -> bool:
+        return close(self.found, value, scale_dim=self.scale_dim)
+
+
+def the_one_that_explains(
+    cases: Sequence[Comparison], mistakes: Sequence[Mistake]
+) -> Mistake | None:
+    """Return the mistake that explains all cases, if there is one and no other does so too."""
+    explaining = [
+        mistake
+        for index, mistake in enumerate(mistakes)
+        if all(case.is_explained_by(index) for case in cases)
+    ]
+    return explaining[0] if len(set(explaining)) == 1 else None
+
+
+def close(
+    found: Tensor, expected: Tensor, tolerance: float = 1e-4, scale_dim: int | None = None
+) -> bool:
     """Return whether two tensors of any dtypes agree, relative to the size of `expected`.
 
     The tolerance allows float32 rounding and an epsilon that is added to a norm or clamps it.
+
+    Args:
+        scale_dim: the dimension whose entries share a size; all entries do if None.
     """
     if found.shape != expected.shape:
         return False
-    found, expected = found.double(), expected.double()
-    atol = tolerance * expected.abs().nan_to_num().max().item()
-    return torch.allclose(found, expected, rtol=tolerance, atol=atol, equal_nan=True)
+    found, expected = found.detach().double(), expected.detach().double()
+    if not expected.numel():
+        return True
+    sizes = expected.abs().nan_to_num(posinf=0.0)
+    size = sizes.max() if scale_dim is None else sizes.amax(scale_dim, keepdim=True)
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    return bool((same | ((found - expected).abs() <= tolerance * (size + sizes))).all())
 
 
-def difference(found: Tensor, expected: Tensor) -> str:
+def difference(found: Tensor, expected: Tensor, scale_dim: int | None = None) -> str:
     """Say in what two tensors differ: their shapes, or the value that is furthest off."""
     if found.shape != expected.shape:
         return f"expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
-    if not found.isfinite().all():
+    found, expected = found.detach().double(), expected.detach().double()
+    if expected.isfinite().all() and not found.isfinite().all():
         count = int((~found.isfinite()).sum())
         return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"
-    gap = (found.double() - expected.double()).abs()
+    gap = (found - expected).abs().nan_to_num(nan=math.inf)
+    if scale_dim is not None:
+        gap = gap / expected.abs().amax(scale_dim, keepdim=True).clamp_min(1e-30)
     index = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
     place = f" at index {index}" if index else ""
-    return f"expected {expected[index].item():.4g}{place}, found {found[index].item():.4g}"
+    pair = expected[index].item(), found[index].item()
+    digits = next((n for n in (4, 6, 9) if f"{pair[0]:.{n}g}" != f"{pair[1]:.{n}g}"), 17)
+    return f"expected {pair[0]:.{digits}g}{place}, found {pair[1]:.{digits}g}"
 
 
 def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:
@@ -183,3 +253,27 @@ def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:
     if aspect not in aspects:
         raise ValueError(f"aspect is {aspect!r}; it must be one of {', '.join(aspects)}, or None")
     return [aspect]
+
+
+def kind_of(value: Any) -> str:
+    """Say what kind of value this is: its type, that of its items, the shape of a tensor."""
+    if value is None:
+        return "nothing (None: is there a return?)"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    name = type(value).__name__
+    article = "an" if name[:1].lower() in tuple("aeiou") else "a"
+    items = value.values() if isinstance(value, dict) else value
+    if isinstance(value, list | tuple | dict) and items:
+        kinds = dict.fromkeys(type(item).__name__ for item in items)
+        return f"{article} {name} of {len(value)} ({', '.join(list(kinds)[:4])})"
+    return f"{article} {name}"
+
+
+def shown(value: Any, longest: int = 120) -> str:
+    """Return how a value shows, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,105 +1,156 @@
-"""What a check does with the student's own code: call it, and hand back plain tensors.
+"""How a check asks: it declares what it forbids, and never touches a student's object itself.
 
-A check never touches a student's object itself. It builds a layer from given arrays, runs it,
-asks for gradients, merges it, or calls a function, all through this module. So the object can be
-elsewhere: in a notebook it is here, and when a class is graded it lives in another process and
-the check holds a `Remote` that stands for it. Checks, and what they print, are the same.
+A check decides; what touches the student's object is a question of `lab_utils.questions`. So the
+object can be elsewhere: in a notebook it is here, and when a class is graded it lives in another
+process and the check holds a `Remote` that stands for it. Checks and what they print are the same.
 """
 
 import contextlib
+import contextvars
+import copy
 import functools
 import importlib.util
+import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lab_utils.decomposition
 import lab_utils.layers
-from lab_utils.checks.report import CheckFailed, student_lines
+from lab_utils.checks.report import CheckFailed, kind_of
+from lab_utils.questions.functions import ask_call
+from lab_utils.questions.student_code import StudentCodeFailed, student_code
 
 # Where the code lives that an exercise asks the student to write (PEFT need not be installed).
 PEFT = importlib.util.find_spec("peft")
 LAB = Path(lab_utils.layers.__file__).parent
 REFERENCE_LAYERS = (
     lab_utils.layers.__file__,
+    str(LAB / "ablations.py"),  # DoRA without one of its parts
     *map(str, sorted((LAB / "mistakes").glob("*.py"))),  # answers but for a word
     *(PEFT.submodule_search_locations if PEFT else ()),
 )
 REFERENCE_MATHEMATICS = (lab_utils.decomposition.__file__, *REFERENCE_LAYERS)
 
 
-@contextlib.contextmanager
-def student_code(step: str, reference: tuple[str, ...]) -> Iterator[None]:
-    """Run the student's code: `step` names it in messages, `reference` is what it may not call.
-
-    Raises:
-        CheckFailed: the code is not written yet, raised an error, or called the reference.
-    """
-    called = []
-
-    def watch(frame, event, _):
-        if event == "call" and frame.f_code.co_filename.startswith(reference):
-            called.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}")
-
-    failure = cause = None
-    # Warnings are dropped and stderr is sent to stdout: nbgrader gives a test cell that wrote
-    # to stderr no marks, and a warning is not a wrong answer.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
-        warnings.simplefilter("ignore")
-        before = sys.getprofile()
-        if reference:  # watching every call slows a training many times over
-            sys.setprofile(watch)
-        try:
-            yield
-        except NotImplementedError as error:
-            failure, cause = f"{step} is not written yet (it raised NotImplementedError).", error
-        except (Exception, SystemExit) as error:
-            failure, cause = f"{step} raised {type(error).__name__}: {error}", error
-        finally:
-            sys.setprofile(before)
-    if called:
-        raise CheckFailed(
-            f"{step} calls {called[0]}, which is the reference; this exercise asks for your own "
-            "code, so a layer or function of lab_utils or PEFT, wrapped, subclassed or handed "
-            "back, earns no marks."
-        )
-    if failure:
-        raise CheckFailed(failure, student_lines(cause)) from cause
-
-
 class Remote:
     """Stands for a student's object that lives in another process."""
 
     def ask(
-        self, reference: tuple[str, ...], way: Callable, /, *arguments: Any, **named: Any
+        self, question: Callable, *arguments: Any, step: str, reference: Collection[str]
     ) -> Any:
-        """Return what `way(the object, *arguments, **named)` returns in that process.
-
-        `way` is a function of a module. Arguments and answer are numbers, texts, tensors,
-        dtypes, None, and lists, tuples and dicts of these. What the call changed in a mutable
-        argument is changed in the one that was given, too.
-
-        Args:
-            reference: the files whose code the student may not call; not there to be called.
-
-        Raises:
-            CheckFailed: as `way` does, or the process ended or answered with something else.
-        """
+        """Return what `question(the object, *arguments)` returns in that process; see `probe`."""
         raise NotImplementedError
 
 
-def call_function(
+class Unreadable(CheckFailed):
+    """The student's code returned something that the check could not even look at."""
+
+
+_NOTHING = object()
+_last_answer: contextvars.ContextVar[Any] = contextvars.ContextVar("answer", default=_NOTHING)
+_last_step: contextvars.ContextVar[str] = contextvars.ContextVar("step", default="")
+
+
+def check(forbids: Collection[str], seeded: bool = False) -> Callable[[Callable], Callable]:
+    """Declare a check: a function `check_something(student, aspect=None, **settings)`.
+
+    Its first argument is the student's object. What it declares can be read from its attributes
+    of the same names. Where it stumbles over what the student's code returned, the student is
+    told so in a sentence.
+
+    Args:
+        forbids: the files and folders whose code the student may not call.
+        seeded: whether it takes a `seed`, from which all of its inputs are drawn.
+    """
+
+    def declare(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def checked(*arguments: Any, **named: Any) -> Any:
+            forget = _last_answer.set(_NOTHING)
+            try:
+                return function(*arguments, **named)
+            except CheckFailed:
+                raise
+            except Exception as error:
+                answer = _last_answer.get()
+                if answer is _NOTHING:  # no student's doing
+                    raise
+                problem = (
+                    f"{_last_step.get()} returned {kind_of(answer)}, which the check cannot "
+                    f"compare with what is expected ({type(error).__name__}: {str(error)[:300]})."
+                )
+                print(f"  FAIL  {problem}")
+                raise Unreadable(problem) from error
+            finally:
+                _last_answer.reset(forget)
+
+        checked.forbids, checked.seeded = frozenset(forbids), seeded
+        return checked
+
+    return declare
+
+
+def probe(
+    question: Callable,
+    student: Any,
+    *arguments: Any,
+    step: str,
+    reference: Collection[str],
+) -> Any:
+    """Ask a question about the student's object: return `question(student, *arguments)`.
+
+    The question gets copies of the arguments, so that no answer can change what the check will
+    compare it with.
+
+    Args:
+        question: a function of a module of `lab_utils.questions`.
+        arguments: numbers, texts, tensors, dtypes, None, and lists, tuples and dicts of these. So
+            is what comes back, unless the student's code returned something else.
+        step: what the student's code is asked to do, for messages.
+        reference: the files and folders whose code the student may not call.
+
+    Raises:
+        CheckFailed: the code is not written yet, raised an error, or called the reference.
+    """
+    _last_answer.set(_NOTHING)
+    if isinstance(student, Remote):
+        answer = student.ask(question, *arguments, step=step, reference=reference)
+    else:
+        try:
+            with _everything_to_stdout(), student_code(step, reference):
+                answer = question(student, *copy.deepcopy(arguments))
+        except StudentCodeFailed as failure:
+            raise CheckFailed(str(failure), failure.lines) from failure
+    _last_answer.set(answer)
+    _last_step.set(step)
+    return answer
+
+
+@dataclass(frozen=True)
+class Called:
+    """What came of calling a student's function.
+
+    Attributes:
+        result: what it returned.
+        after: its arguments, those with a name last, as they were after the call.
+    """
+
+    result: Any
+    after: list[Any]
+
+
+def call(
     function: Callable | Remote,
     *arguments: Any,
-    reference: tuple[str, ...] = REFERENCE_MATHEMATICS,
+    reference: Collection[str] = REFERENCE_MATHEMATICS,
     **named: Any,
-) -> Any:
-    """Call the student's function and return what it returns.
+) -> Called:
+    """Call the student's function with copies of the arguments.
 
     Args:
         function: the student's.
@@ -107,195 +158,42 @@ def call_function(
         reference: the files whose code it may not call.
 
     Raises:
-        CheckFailed: as in `student_code`.
+        CheckFailed: as in `probe`.
     """
-    if isinstance(function, Remote):
-        return function.ask(reference, call_function, *arguments, reference=reference, **named)
     shown = [str(tuple(a.shape)) if isinstance(a, Tensor) else repr(a) for a in arguments]
     shown += [f"{name}={value!r}" for name, value in named.items()]
-    name = getattr(function, "__name__", "the function")
-    with student_code(f"{name}({', '.join(shown)})", reference):
-        return function(*arguments, **named)
+    step = f"{name_of(function)}({', '.join(shown)})"
+    found = probe(ask_call, function, list(arguments), named, step=step, reference=reference)
+    _last_answer.set(found["result"])
+    return Called(found["result"], found["after"])
 
 
-def probe(
-    question: Callable, student: Any, *arguments: Any, step: str, reference: tuple[str, ...]
-) -> Any:
-    """Ask a question about the student's object: return `question(student, *arguments)`.
+def call_function(function: Callable | Remote, *arguments: Any, **named: Any) -> Any:
+    """Call the student's function as `call` does, and return what it returned."""
+    return call(function, *arguments, **named).result
 
-    A question is a function of a checks module. It does all that touches the student's object,
-    and gives back what it saw; what that is worth is decided outside it. Arguments and answer
-    are numbers, texts, tensors, None, and lists, tuples and dicts of these.
 
-    Args:
-        step: what the student's code is asked to do, for messages.
-        reference: the files whose code the student may not call.
+def name_of(student: Any) -> str:
+    """Return what the student's function or class is called."""
+    return str(getattr(student, "__name__", type(student).__name__))
 
-    Raises:
-        CheckFailed: as in `student_code`.
+
+@contextlib.contextmanager
+def _everything_to_stdout() -> Iterator[None]:
+    """Send to stdout what is meant for stderr: a test cell that wrote there gets no marks.
+
+    The stream is changed in place, because a log's handler that was made before holds it; and so
+    is what C code writes to.
     """
-    named = {"step": step, "reference": reference}
-    if isinstance(student, Remote):
-        return student.ask(reference, _answer, question, *arguments, **named)
-    return _answer(student, question, *arguments, **named)
-
-
-def _answer(
-    student: Any, question: Callable, *arguments: Any, step: str, reference: tuple[str, ...]
-) -> Any:
-    with student_code(step, reference):
-        return question(student, *arguments)
-
-
-def where_the_layer_is(method: Callable) -> Callable:
-    """Make a method of `LayerSubject` run in the process that holds the student's layer."""
-
-    @functools.wraps(method)
-    def here_or_there(self: "LayerSubject", *arguments: Any, **named: Any) -> Any:
-        if self.remote is None:
-            return method(self, *arguments, **named)
-        what = (_ask_layer, self.number, method.__name__)
-        return self.remote.ask(REFERENCE_LAYERS, *what, *arguments, **named)
-
-    return here_or_there
-
-
-class LayerSubject:
-    """One layer of the student's class, on a base layer made from given arrays.
-
-    Args:
-        layer_type: the student's class, or what stands for it.
-        weight, bias: of the base layer; `bias` may be None.
-        arguments: `rank`, `alpha`, `dropout` and whatever else the class takes.
-        dtype: the layer is built in float32 and then cast, as `model.double()` does.
-    """
-
-    def __init__(
-        self,
-        layer_type: type | Remote,
-        weight: Tensor,
-        bias: Tensor | None,
-        arguments: dict[str, Any],
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.dtype = dtype
-        self.remote = layer_type if isinstance(layer_type, Remote) else None
-        if self.remote is not None:
-            given = (weight, bias, arguments, dtype)
-            self.number, self.name = self.remote.ask(REFERENCE_LAYERS, _build_layer, *given)
-            return
-        self.name = getattr(layer_type, "__name__", repr(layer_type))
-        for parent in getattr(layer_type, "__mro__", ()):
-            if parent.__module__ == lab_utils.layers.__name__:
-                raise CheckFailed(
-                    f"{self.name} is or subclasses {parent.__module__}.{parent.__name__}, which is "
-                    "the reference; this exercise asks for your own code."
-                )
-        out_features, in_features = weight.shape
-        self.base = nn.Linear(in_features, out_features, bias=bias is not None)
-        with torch.no_grad():
-            self.base.weight.copy_(weight)
-            if bias is not None:
-                self.base.bias.copy_(bias)
-        with self._running("__init__"):
-            self.layer = layer_type(self.base, **arguments)
-        if not isinstance(self.layer, nn.Module):
-            raise CheckFailed(
-                f"{self.name}(...) is a {type(self.layer).__name__}; it must be an nn.Module."
-            )
-        self.layer.to(dtype)
-        self.layer.eval()
-
-    def _running(self, method: str) -> contextlib.AbstractContextManager[None]:
-        return student_code(f"{self.name}.{method}", REFERENCE_LAYERS)
-
-    @where_the_layer_is
-    def parameter(self, name: str) -> Tensor:
-        """Return a copy of the parameter, or fail if the layer has none of this name."""
-        parameter = getattr(self.layer, name, None)
-        if not isinstance(parameter, nn.Parameter):
-            found = "nothing" if parameter is None else f"a {type(parameter).__name__}"
-            raise CheckFailed(
-                f"{self.name}.{name} must be an nn.Parameter, so that an optimiser finds it; "
-                f"found {found}."
-            )
-        return parameter.detach().clone()
-
-    @where_the_layer_is
-    def set_parameter(self, name: str, value: Tensor) -> None:
-        """Give a parameter new values; one of another shape but the same size is viewed."""
-        self.parameter(name)
-        with torch.no_grad():
-            parameter = getattr(self.layer, name)
-            parameter.copy_(value.view_as(parameter))
-
-    @where_the_layer_is
-    def trainable(self) -> dict[str, tuple[int, ...]]:
-        """Return names and shapes of what an optimiser would train."""
-        return {n: tuple(p.shape) for n, p in self.layer.named_parameters() if p.requires_grad}
-
-    @where_the_layer_is
-    def base_tensors(self) -> dict[str, Tensor]:
-        """Return copies of the base layer's weight and bias as they are now."""
-        return {name: p.detach().clone() for name, p in self.base.named_parameters()}
-
-    @where_the_layer_is
-    def forward(self, x: Tensor, training: bool = False, seed: int = 0) -> Tensor:
-        """Return the output for `x`, in training or evaluation mode; `seed` is for dropout."""
-        with torch.random.fork_rng(devices=[]), self._running("forward"):
-            torch.manual_seed(seed)
-            self.layer.train(training)
-            output = self.layer(x.to(self.dtype, copy=True))  # the check needs its own later
-        self.layer.eval()
-        return self._tensor("forward", output).detach()
-
-    @where_the_layer_is
-    def gradients(self, x: Tensor, weights: Tensor) -> dict[str, Tensor | None]:
-        """Return the gradients of `(output * weights).sum()` in `x` and every parameter."""
-        x = x.to(self.dtype).clone().requires_grad_()
-        self.layer.zero_grad()
-        with self._running("forward"):
-            output = self.layer(x)
-        loss = (self._tensor("forward", output) * weights.to(self.dtype)).sum()
-        if not loss.requires_grad:
-            raise CheckFailed(
-                f"the output of {self.name}.forward does not depend on a trainable parameter, "
-                "so nothing could be trained; leave .data, .detach() and no_grad out of it."
-            )
-        with self._running("backward"):
-            loss.backward()
-        return {"x": x.grad} | {name: p.grad for name, p in self.layer.named_parameters()}
-
-    @where_the_layer_is
-    def merge(self) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias of what the layer merges to."""
-        with self._running("merge()"):
-            merged = self.layer.merge()
-        if not isinstance(merged, nn.Linear):
-            raise CheckFailed(
-                f"{self.name}.merge() must return an nn.Linear; found a {type(merged).__name__}."
-            )
-        bias = None if merged.bias is None else merged.bias.detach().clone()
-        return merged.weight.detach().clone(), bias
-
-    def _tensor(self, method: str, value: Any) -> Tensor:
-        if not isinstance(value, Tensor):
-            raise CheckFailed(
-                f"{self.name}.{method} must return a tensor; found a {type(value).__name__}."
-            )
-        return value
-
-
-# The layers of one notebook that a check works on from another process, in the order of their
-# making. They stay: a check may come back to any of them.
-_layers: list[LayerSubject] = []
-
-
-def _build_layer(layer_type: type, *given: Any) -> tuple[int, str]:
-    """Build a layer for a check in another process; return its number and its class's name."""
-    _layers.append(LayerSubject(layer_type, *given))
-    return len(_layers) - 1, _layers[-1].name
-
-
-def _ask_layer(_: type, number: int, method: str, *arguments: Any, **named: Any) -> Any:
-    return getattr(_layers[number], method)(*arguments, **named)
+    stream, out = sys.stderr, sys.stdout
+    with contextlib.ExitStack() as restore:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            saved = os.dup(2)
+            restore.callback(os.close, saved)
+            restore.callback(os.dup2, saved, 2)
+            os.dup2(1, 2)
+        with contextlib.suppress(AttributeError):
+            stream.write = out.write
+            restore.callback(delattr, stream, "write")
+        restore.enter_context(contextlib.redirect_stderr(out))
+        yield

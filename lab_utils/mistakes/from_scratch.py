@@ -12,17 +12,17 @@ class Sketch(nn.Module):
 
     def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
         super().__init__()
-        self.base = original_layer.requires_grad_(False)
+        self.original_layer = original_layer.requires_grad_(False)
         self.s = alpha / rank
         self.lora_A = nn.Parameter(torch.randn(rank, original_layer.in_features))
         self.lora_B = nn.Parameter(torch.zeros(original_layer.out_features, rank))
         self.magnitude = nn.Parameter(original_layer.weight.norm(dim=1, keepdim=True))
 
     def forward(self, x):
-        return F.linear(x, self.weight(), self.base.bias)
+        return F.linear(x, self.weight(), self.original_layer.bias)
 
     def weight(self):
-        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
+        updated = self.original_layer.weight + self.s * self.lora_B @ self.lora_A
         return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
 
 
@@ -30,22 +30,22 @@ class NoNormalisation(Sketch):
     """The updated weight is multiplied by m, and divided by nothing."""
 
     def weight(self):
-        return self.magnitude * (self.base.weight + self.s * self.lora_B @ self.lora_A)
+        return self.magnitude * (self.original_layer.weight + self.s * self.lora_B @ self.lora_A)
 
 
 class NormOfTheFrozenWeight(Sketch):
     """The updated weight is divided by the norm that the frozen weight has."""
 
     def weight(self):
-        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
-        return self.magnitude * updated / self.base.weight.norm(dim=1, keepdim=True)
+        updated = self.original_layer.weight + self.s * self.lora_B @ self.lora_A
+        return self.magnitude * updated / self.original_layer.weight.norm(dim=1, keepdim=True)
 
 
 class NormOverTheWrongAxis(Sketch):
     """m has a number for each output neuron; the norm is taken for each input feature."""
 
     def weight(self):
-        updated = self.base.weight + self.s * self.lora_B @ self.lora_A
+        updated = self.original_layer.weight + self.s * self.lora_B @ self.lora_A
         return self.magnitude * updated / updated.norm(dim=0, keepdim=True)
 
 
@@ -53,7 +53,7 @@ class ScalingLeftOut(Sketch):
     """alpha is an argument that changes nothing."""
 
     def weight(self):
-        updated = self.base.weight + self.lora_B @ self.lora_A
+        updated = self.original_layer.weight + self.lora_B @ self.lora_A
         return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
 
 
@@ -89,7 +89,7 @@ class BaseTrainable(Sketch):
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
-        self.base.requires_grad_(True)
+        self.original_layer.requires_grad_(True)
 
 
 QUESTIONS = [

@@ -13,7 +13,7 @@ import lab_utils
 from lab_grader.intake.dependencies import needed
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
-from lab_grader.sandbox.masks import hollow, write_masks
+from lab_grader.sandbox.masks import CHECKS, hollow, write_masks
 from lab_utils.checks.subject import REFERENCE_LAYERS, REFERENCE_MATHEMATICS
 
 
@@ -27,10 +27,10 @@ def test_a_test_cell_is_read():
     assert call.arguments == (cells.Student("decompose"), "rows")
     assert call.named == {"seed": -3, "dtype": torch.float64}
     assert call.names() == {"decompose"}
-    assert call.reference == frozenset(REFERENCE_MATHEMATICS)
-    assert other.reference == frozenset(REFERENCE_LAYERS)
-    assert call.takes_seed
-    assert not cells.read_test_cell("checks.check_count_trainable(f)")[0].takes_seed
+    assert call.forbids == frozenset(REFERENCE_MATHEMATICS)
+    assert other.forbids == frozenset(REFERENCE_LAYERS)
+    assert call.seeded
+    assert not cells.read_test_cell("checks.check_count_trainable(f)")[0].seeded
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_every_test_cell_of_the_course_can_be_graded(path):
             if cell.metadata.nbgrader.solution:
                 continue
             for call in cells.read_test_cell(cell.source):
-                assert isinstance(call.reference, frozenset)
+                assert isinstance(call.forbids, frozenset)
                 found += 1
     assert found
 
@@ -117,5 +117,5 @@ def test_what_is_compiled_is_hidden_too(tmp_path):
     (package / "layers.py").write_text("def f(): return 42")
     (tmp_path / "masks").mkdir()
     masks = write_masks(frozenset([str(package / "layers.py")]), tmp_path / "masks")
-    assert masks.keys() == {str(package / "layers.py"), str(package / "__pycache__")}
+    assert masks.keys() == {str(package / "layers.py"), str(package / "__pycache__"), CHECKS}
     assert "42" not in Path(masks[str(package / "layers.py")]).read_text()

@@ -7,8 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from lab_grader.wire.values import Unknown, give_back, pack, unpack
-from lab_utils.checks.subject import call_function
+from lab_grader.wire.values import Unknown, pack, unpack
 
 
 def there_and_back(value):
@@ -71,12 +70,42 @@ def test_other_types_show_as_they_would():
     assert type(there_and_back(torch.Size([2, 3]))) is tuple
 
 
-def test_functions_go_only_one_way():
-    text = pack(call_function)
-    assert unpack(text, functions=True) is call_function
-    with pytest.raises(ValueError, match="no kind of value"):
-        unpack(text)
-    assert isinstance(there_and_back(print), Unknown), "a function of another package stays"
+def test_a_function_does_not_travel():
+    assert isinstance(there_and_back(print), Unknown)
+    assert isinstance(there_and_back(text_with), Unknown)
+
+
+def endless():
+    value = []
+    value.append(value)
+    return value
+
+
+class Mute:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.eye(2).to_sparse(),
+        torch.empty(2, device="meta"),
+        np.longdouble(1.5),
+        np.array(["a", "b"]),
+        1 + 2j,
+        Mute(),
+        endless(),
+        {Mute: Mute()},
+        range(3),
+        {1, 2},
+        b"bytes",
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_of_any_type_arrives_as_something(value):
+    found = unpack(pack({"result": value}))
+    assert set(found) == {"result"}
 
 
 def text_with(tree, arrays=None):
@@ -110,16 +139,3 @@ def text_with(tree, arrays=None):
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match="not"):
         unpack(text)
-
-
-def test_arguments_are_changed_as_the_call_changed_them():
-    tensor, numbers, named = torch.ones(2), [1, 2], {"a": 1}
-    inner = torch.zeros(2)
-    give_back(
-        [tensor, numbers, named, (inner,)],
-        [torch.tensor([5.0, 6.0]), [1], {"b": 2}, (torch.ones(2),)],
-    )
-    assert tensor.tolist() == [5, 6]
-    assert numbers == [1]
-    assert named == {"b": 2}
-    assert inner.tolist() == [1, 1]

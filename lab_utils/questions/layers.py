@@ -1,0 +1,232 @@
+"""The question about a layer: build one, take it through some steps, and tell what came of each."""
+
+import contextlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab_utils.questions.student_code import StudentCodeFailed, student_code
+
+
+def ask_layer(
+    layer_type: Any,
+    base: dict[str, Tensor | None],
+    arguments: dict[str, Any],
+    dtype: torch.dtype,
+    seed: int,
+    steps: list[list[Any]],
+) -> list[dict[str, Any]]:
+    """Build a layer on a base and take it through the steps.
+
+    Args:
+        layer_type: the student's class.
+        base: `weight` and `bias` of the `nn.Linear` to adapt.
+        arguments: what else the class takes.
+        dtype: the layer is built in float32 and then cast, as `model.double()` does.
+        seed: of the random numbers that the layer starts with.
+        steps: of each the name of a function below, and its arguments.
+
+    Returns:
+        For each step `{"result": ...}`, or `{"failed": a sentence, "lines": [...]}`. If the layer
+        cannot be built, all of them failed alike.
+    """
+    built = _tried(lambda: _build(layer_type, base, arguments, dtype, seed))
+    if "failed" in built:
+        return [built for _ in steps]
+    return [
+        _tried(lambda step=step, given=given: STEPS[step](built["result"], *given))
+        for step, *given in steps
+    ]
+
+
+@dataclass
+class Subject:
+    """A layer of the student's, and the base that it was given."""
+
+    name: str
+    base: nn.Linear
+    layer: nn.Module
+    dtype: torch.dtype
+    merged: Any = None
+
+
+def _tried(act: Any) -> dict[str, Any]:
+    try:
+        return {"result": act()}
+    except StudentCodeFailed as failure:
+        return {"failed": str(failure), "lines": failure.lines}
+
+
+def _build(
+    layer_type: Any,
+    base: dict[str, Tensor | None],
+    arguments: dict[str, Any],
+    dtype: torch.dtype,
+    seed: int,
+) -> Subject:
+    name = str(getattr(layer_type, "__name__", type(layer_type).__name__))
+    for parent in getattr(layer_type, "__mro__", ()):
+        if parent.__module__ == "lab_utils.layers" or parent.__module__.startswith("peft."):
+            raise StudentCodeFailed(
+                f"{name} is or subclasses {parent.__module__}.{parent.__name__}, which is the "
+                "reference; this exercise asks for your own code."
+            )
+    out_features, in_features = base["weight"].shape
+    bias = base["bias"] is not None
+    linear = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=bias)
+    with torch.no_grad():
+        linear.weight.copy_(base["weight"])
+        if base["bias"] is not None:
+            linear.bias.copy_(base["bias"])
+    with torch.random.fork_rng(devices=[]), student_code(f"{name}.__init__"):
+        torch.manual_seed(seed)
+        layer = layer_type(linear, **arguments)
+    if not isinstance(layer, nn.Module):
+        raise StudentCodeFailed(f"{name}(...) is a {type(layer).__name__}, not an nn.Module.")
+    with student_code(f"{name}.to({dtype})"):
+        layer.to(dtype)
+        linear.to(dtype)
+    layer.eval()
+    return Subject(name, linear, layer, dtype)
+
+
+def parameters(subject: Subject) -> dict[str, Tensor]:
+    """Return copies of all parameters, which require a gradient where they do."""
+    found = subject.layer.named_parameters()
+    return {name: p.detach().clone().requires_grad_(p.requires_grad) for name, p in found}
+
+
+def kinds(subject: Subject, names: Collection[str]) -> dict[str, str]:
+    """Return what each attribute of the layer is, an empty text if there is none."""
+    found = {name: getattr(subject.layer, name, None) for name in names}
+    return {n: "" if value is None else type(value).__name__ for n, value in found.items()}
+
+
+def kept(subject: Subject) -> dict[str, Any]:
+    """Return what has become of the base, and which other tensors of its size the layer keeps."""
+    own = subject.layer.state_dict(keep_vars=True)
+    pointers = {p.data_ptr() for p in subject.base.parameters()}
+    shape = subject.base.weight.shape
+    trained = {name for name, p in subject.layer.named_parameters() if p.requires_grad}
+    return {
+        "original_layer": getattr(subject.layer, "original_layer", None) is subject.base,
+        "copies": [
+            name
+            for name, tensor in own.items()
+            if tensor.shape == shape and tensor.data_ptr() not in pointers and name not in trained
+        ],
+        "trainable": [name for name, p in subject.base.named_parameters() if p.requires_grad],
+        "training": subject.layer.training,
+        **base(subject),
+    }
+
+
+def base(subject: Subject) -> dict[str, Tensor]:
+    """Return copies of the base's weight and bias as they are now."""
+    return {name: p.detach().clone() for name, p in subject.base.named_parameters()}
+
+
+def change(subject: Subject, values: dict[str, Tensor]) -> None:
+    """Give parameters new values; one of another shape but the same size is viewed."""
+    for name, value in values.items():
+        parameter = getattr(subject.layer, name, None)
+        if not isinstance(parameter, nn.Parameter) or parameter.numel() != value.numel():
+            raise StudentCodeFailed(f"{subject.name}.{name} is not as it has to be.")
+        with torch.no_grad():
+            parameter.copy_(value.view(parameter.shape))
+
+
+def forward(subject: Subject, x: Tensor, training: bool, seed: int) -> dict[str, Any]:
+    """Return the output for `x`, and what `x` is after the call; `seed` is for dropout."""
+    given = x.to(subject.dtype, copy=True)
+    with torch.random.fork_rng(devices=[]), _forward_of(subject, x):
+        torch.manual_seed(seed)
+        subject.layer.train(training)
+        output = subject.layer(given)
+    subject.layer.eval()
+    output = output.detach().clone() if isinstance(output, Tensor) else output
+    return {"output": output, "x": given}
+
+
+def _forward_of(subject: Subject, x: Tensor) -> contextlib.AbstractContextManager[None]:
+    return student_code(f"{subject.name}.forward(x), with x of shape {tuple(x.shape)},")
+
+
+def outputs(subject: Subject, x: Tensor, seeds: list[int]) -> list[Any]:
+    """Return the outputs for `x` in training mode, one for each seed."""
+    return [forward(subject, x, True, seed)["output"] for seed in seeds]
+
+
+def gradients(
+    subject: Subject, x: Tensor, weights: Tensor, training: bool
+) -> dict[str, Tensor | None] | None:
+    """Return the gradients of `(output * weights).sum()` in `x` and every parameter.
+
+    None stands for an output that depends on nothing trainable.
+    """
+    given = x.to(subject.dtype, copy=True).requires_grad_()
+    subject.layer.zero_grad()
+    with torch.random.fork_rng(devices=[]), _forward_of(subject, x):
+        subject.layer.train(training)
+        output = subject.layer(given)
+    subject.layer.eval()
+    if not isinstance(output, Tensor) or output.numel() != weights.numel():
+        raise StudentCodeFailed(f"{subject.name}.forward gives no output to differentiate.")
+    if not output.requires_grad:
+        return None
+    with student_code(f"the backward pass of {subject.name}.forward"):
+        (output * weights.to(subject.dtype).view(output.shape)).sum().backward()
+    found = {name: p.grad for name, p in subject.layer.named_parameters()}
+    return {"x": given.grad} | found
+
+
+def learn(subject: Subject, x: Tensor, weights: Tensor, rate: float) -> dict[str, Tensor]:
+    """Take a step of gradient descent on `(output * weights).sum()` with all that is trainable.
+
+    Returns:
+        The output for `x` after it.
+    """
+    trained = [p for p in subject.layer.parameters() if p.requires_grad]
+    gradients(subject, x, weights, training=True)
+    if trained:
+        torch.optim.SGD(trained, lr=rate).step()
+    return forward(subject, x, False, 0)["output"]
+
+
+def merge(subject: Subject, training: bool) -> dict[str, Any]:
+    """Merge the layer in training or evaluation mode; return what it becomes."""
+    subject.layer.train(training)
+    with torch.random.fork_rng(devices=[]), student_code(f"{subject.name}.merge()"):
+        merged = subject.merged = subject.layer.merge()
+    mode = subject.layer.training
+    subject.layer.eval()
+    if not isinstance(merged, nn.Linear):
+        return {"type": type(merged).__name__}
+    bias = None if merged.bias is None else merged.bias.detach().clone()
+    return {
+        "type": "nn.Linear" if type(merged) is nn.Linear else type(merged).__name__,
+        "weight": merged.weight.detach().clone(),
+        "bias": bias,
+        "new": merged is not subject.base,
+        "training": mode,
+    }
+
+
+def spoil_merged(subject: Subject) -> None:
+    """Overwrite what the merged layer holds; what it shares with the adapted one changes too."""
+    if isinstance(subject.merged, nn.Linear):
+        with torch.no_grad():
+            for parameter in subject.merged.parameters():
+                parameter.fill_(7.0)
+
+
+STEPS = {
+    step.__name__: step
+    for step in (
+        *(parameters, kinds, kept, base, change, forward),
+        *(outputs, gradients, learn, merge, spoil_merged),
+    )
+}

@@ -1,0 +1,86 @@
+"""Run a student's code: an error becomes a sentence, and calls of the reference are noticed."""
+
+import contextlib
+import sys
+import traceback
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import torch
+
+# Frames of these files are not the student's.
+LAB_UTILS = str(Path(__file__).resolve().parents[1])
+SITE_PACKAGES = str(Path(torch.__file__).resolve().parents[1])
+LONGEST_ERROR = 1000
+
+
+class StudentCodeFailed(Exception):
+    """The student's code is not written yet, raised an error, or called the reference.
+
+    Args:
+        lines: the lines of the student's own code that raised, where they are known.
+    """
+
+    def __init__(self, text: str, lines: list[str] | None = None) -> None:
+        super().__init__(text)
+        self.lines = lines or []
+
+
+@contextlib.contextmanager
+def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
+    """Run the student's code, without its warnings.
+
+    Args:
+        step: what the code is asked to do, for messages.
+        reference: the files and folders whose code the student may not call.
+
+    Raises:
+        StudentCodeFailed: see there.
+    """
+    called = []
+    forbidden = tuple(reference)
+
+    def watch(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(forbidden):
+            called.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}")
+
+    failure = cause = None
+    # A warning is not a wrong answer, nor is what is written to stderr.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
+        warnings.simplefilter("ignore")
+        before = sys.getprofile()
+        if forbidden:  # watching every call slows a training many times over
+            sys.setprofile(watch)
+        try:
+            yield
+        except NotImplementedError as error:
+            failure, cause = f"{step} is not written yet (it raised NotImplementedError).", error
+        except (KeyboardInterrupt, StudentCodeFailed):
+            raise
+        except BaseException as error:
+            failure, cause = f"{step} raised {type(error).__name__}: {_text_of(error)}", error
+        finally:
+            sys.setprofile(before)
+    if called:
+        raise StudentCodeFailed(
+            f"{step} calls {called[0]}, which is the reference; this exercise asks for your own "
+            "code, so a layer or function of lab_utils or PEFT, wrapped, subclassed or handed "
+            "back, earns no marks."
+        )
+    if failure:
+        raise StudentCodeFailed(failure, _own_lines(cause)) from cause
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)[:LONGEST_ERROR]
+    except Exception:
+        return "(an error whose text cannot be read)"
+
+
+def _own_lines(error: BaseException) -> list[str]:
+    """Return the lines that led to an error, without those of the lab and of its packages."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
+    return [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]

@@ -117,5 +117,5 @@ def test_what_is_compiled_is_hidden_too(tmp_path):
     (package / "layers.py").write_text("def f(): return 42")
     (tmp_path / "masks").mkdir()
     masks = write_masks(frozenset([str(package / "layers.py")]), tmp_path / "masks")
-    assert masks.keys() == {str(package / "layers.py"), str(package / "__pycache__"), CHECKS}
+    assert masks.keys() >= {str(package / "layers.py"), str(package / "__pycache__"), CHECKS}
     assert "42" not in Path(masks[str(package / "layers.py")]).read_text()

@@ -269,6 +269,8 @@ class PairedDifference:
         relative: `mean` as a share of the baseline's mean; NaN if that is zero.
         seeds: how many pairs.
         confidence: of the interval.
+        windows: how many windows of text the interval is over, besides the seeds; 0 if the text is
+            taken as it is.
     """
 
     baseline: str
@@ -279,18 +281,20 @@ class PairedDifference:
     relative: float
     seeds: int
     confidence: float
+    windows: int = 0
 
     def __str__(self) -> str:
         """Say in two lines what was found and what follows, and no more than that."""
         other, baseline = NAMES[self.other], NAMES[self.baseline]
+        over = f"{self.seeds} paired seeds" + f", {self.windows} windows" * bool(self.windows)
         found = (
-            f"{other} minus {baseline}: {self.mean:+.4f} ({self.confidence:.0%} interval "
-            f"{self.low:+.4f} to {self.high:+.4f}, {self.seeds} paired seeds)."
+            f"{other} minus {baseline}: {self.mean:+.4f} ({100 * self.confidence:g}% interval "
+            f"{self.low:+.4f} to {self.high:+.4f}, {over})."
         )
         if self.low <= 0 <= self.high:
             return (
-                f"{found}\nThe interval holds zero: these runs do not show which of the two ends "
-                "lower."
+                f"{found}\nThe interval contains zero: these runs do not show which of the two "
+                "ends lower."
             )
         lower, higher = (other, baseline) if self.mean < 0 else (baseline, other)
         return (
@@ -304,6 +308,8 @@ def paired_difference(
     other: Sequence[dict],
     metric: str = "test_loss",
     confidence: float = 0.95,
+    *,
+    over_text: bool = False,
 ) -> PairedDifference:
     """Compare two methods seed by seed, with Student's t interval of the mean difference.
 
@@ -312,14 +318,19 @@ def paired_difference(
 
     Args:
         baseline, other: runs of one method each, the same seeds in both.
-        metric: what to compare, `"test_loss"` or `"validation_loss"`.
+        metric: what to compare, such as `"test_loss"` or `"validation_loss"`.
         confidence: of the interval, between 0 and 1.
+        over_text: take the windows of the test text as a sample, too, so that the interval says how
+            far another text *like this one* might move the mean. Its variance is then that over
+            the seeds plus that over the windows. The runs must have `window_losses`, and `metric`
+            has no say.
 
     Raises:
         PairingError: the seeds differ, or the runs of a seed started from another base or
             `lora_A`, saw other batches, or are of another length: their difference would not be
             the method's.
         ValueError: there are fewer than two pairs, or a loss is NaN.
+        KeyError: a run has no such metric.
     """
     seeds = [sorted(record["seed"] for record in records) for records in (baseline, other)]
     if seeds[0] != seeds[1]:
@@ -329,12 +340,18 @@ def paired_difference(
     pairs = list(zip(select(baseline), select(other), strict=True))
     for left, right in pairs:
         _check_pair(left, right)
+    if over_text:
+        losses = torch.tensor([[run["window_losses"] for run in pair] for pair in pairs])
+        by_window = (losses[:, 1] - losses[:, 0]).mean(dim=0).tolist()
+        pairs = [[{metric: statistics.fmean(run["window_losses"])} for run in p] for p in pairs]
     differences = [right[metric] - left[metric] for left, right in pairs]
     if not all(math.isfinite(difference) for difference in differences):
         raise ValueError(f"the differences are {differences}; a run diverged")
     mean = statistics.fmean(differences)
     baseline_mean = statistics.fmean(left[metric] for left, _ in pairs)
     spread = scipy.stats.sem(differences)
+    if over_text:
+        spread = math.hypot(spread, scipy.stats.sem(by_window))
     # Equal differences have no spread, and the interval is the point.
     low, high = (
         scipy.stats.t.interval(confidence, len(pairs) - 1, mean, spread) if spread else (mean,) * 2
@@ -348,6 +365,7 @@ def paired_difference(
         relative=mean / baseline_mean if baseline_mean else math.nan,
         seeds=len(pairs),
         confidence=confidence,
+        windows=len(by_window) if over_text else 0,
     )
 
 

@@ -15,12 +15,16 @@ from lab_utils.plots.rslora import (
     training_by_rule,
 )
 from lab_utils.plots.runs import (
+    differences,
+    differences_by_rank,
     final_losses,
+    improvement_by_rank,
     learning_rates,
     live_losses,
     loss_by_rank,
     loss_curves,
     narrowing_interval,
+    parameters,
     published_by_rank,
 )
 from lab_utils.plots.style import Picture, show
@@ -44,7 +48,10 @@ __all__ = [
     "commonsense",
     "couplings",
     "decomposition",
+    "differences",
+    "differences_by_rank",
     "final_losses",
+    "improvement_by_rank",
     "learning_rates",
     "lengths_and_turns",
     "live_losses",
@@ -56,6 +63,7 @@ __all__ = [
     "magnitude_shares",
     "narrowing_interval",
     "one_vector",
+    "parameters",
     "published_and_rerun",
     "published_by_rank",
     "published_gains",

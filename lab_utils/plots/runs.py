@@ -171,6 +171,95 @@ def loss_by_rank(losses: dict[str, dict[int, list[float]]], title: str = "") -> 
     return figure
 
 
+def differences_by_rank(
+    differences: dict[str, dict[int, PairedDifference]], title: str = ""
+) -> Figure:
+    """Draw what each method's loss differs from the baseline's, over the rank, with intervals.
+
+    Args:
+        differences: by method, then by rank.
+        title: of the figure.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 3.4))
+        ax.axhline(0, color="0.4", linewidth=1)
+        for i, (method, by_rank) in enumerate(differences.items()):
+            ends = [[d.mean - d.low for d in by_rank.values()]]
+            ends.append([d.high - d.mean for d in by_rank.values()])
+            at = [rank * 1.04 ** (2 * i - len(differences) + 1) for rank in by_rank]
+            style = {"color": COLOURS[method], "capsize": 4, "fmt": "o", "label": NAMES[method]}
+            ax.errorbar(at, [d.mean for d in by_rank.values()], ends, **style)
+        first = next(iter(next(iter(differences.values())).values()))
+        rank_axis(ax, list(by_rank))
+        ax.set(ylabel=f"test loss minus that of {NAMES[first.baseline]}", title=title)
+        ax.legend(fontsize=9)
+    return figure
+
+
+def differences(panels: dict[str, dict[str, PairedDifference]]) -> Figure:
+    """Draw differences with their intervals, a panel for each loss and a line for each pair.
+
+    Args:
+        panels: by the name of a loss, then by that of a pair; the same pairs in each.
+    """
+    with plt.rc_context(STYLE):
+        names = list(next(iter(panels.values())))
+        size = {"figsize": (11, 1.2 + 0.42 * len(names)), "sharey": True}
+        figure, axes = plt.subplots(1, len(panels), **size)
+        for ax, (title, found) in zip(axes, panels.items(), strict=True):
+            ax.axvline(0, color="0.4", linewidth=1)
+            for at, d in enumerate(found.values()):
+                ends = [[d.mean - d.low], [d.high - d.mean]]
+                style = {"color": COLOURS[d.other], "capsize": 4, "fmt": "o", "markersize": 6}
+                ax.errorbar(d.mean, at, xerr=ends, **style)
+            ax.set(title=title, xlabel="difference (nats a byte)")
+            ax.locator_params(axis="x", nbins=5)
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def improvement_by_rank(losses: dict[str, dict[int, float]]) -> Figure:
+    """Draw by how many per cent DoRA's loss is below LoRA's, over the rank.
+
+    Args:
+        losses: by method, `"lora"` and `"dora"`, then by rank.
+    """
+    lora, dora = losses["lora"], losses["dora"]
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(6, 3.2))
+        names = [str(rank) for rank in lora]
+        gains = [100 * (1 - dora[rank] / lora[rank]) for rank in lora]
+        bars = ax.bar(names, gains, 0.6, color=COLOURS["dora"])
+        ax.bar_label(bars, fmt="%+.1f", padding=3)
+        ax.axhline(0, color="0.4", linewidth=1)
+        ax.margins(y=0.2)
+        ax.set(xlabel="rank", ylabel="DoRA below LoRA (%)")
+    return figure
+
+
+def parameters(counts: dict[int, dict[str, int]], title: str) -> Figure:
+    """Draw how many numbers each method trains, and above DoRA's bars what it adds to LoRA's.
+
+    Args:
+        counts: by rank, then by method, `"lora"` and `"dora"`.
+        title: which layer it is.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 3.2))
+        for i, method in enumerate(("lora", "dora")):
+            at = [k + 0.4 * i - 0.2 for k in range(len(counts))]
+            values = [by_method[method] / 1000 for by_method in counts.values()]
+            bars = ax.bar(at, values, 0.38, color=COLOURS[method], label=NAMES[method])
+        added = [f"{c['dora'] / c['lora'] - 1:+.1%}" for c in counts.values()]
+        ax.bar_label(bars, added, fontsize=9, padding=2)
+        ax.set_xticks(range(len(counts)), list(counts))
+        ax.margins(y=0.15)
+        ax.set(xlabel="rank", ylabel="trained (thousands)", title=title)
+        ax.legend(fontsize=9)
+    return figure
+
+
 def published_by_rank(accuracies: dict[str, dict[int, float]]) -> Figure:
     """Draw published accuracies over the rank, as they stand.
 

@@ -18,7 +18,7 @@
 #
 # After this lesson you can
 # - say why a high rank learns slowly under `alpha / rank`, and what rsLoRA changes;
-# - measure a gradient norm, and see in it what the scaling does;
+# - measure a gradient norm, and tell it from what a step of AdamW does to the weight;
 # - tell an effect of the scaling from one of the learning rate, for LoRA and for DoRA at rank 64;
 # - plan a comparison of your own. That last part is open, and a person marks it.
 
@@ -38,7 +38,6 @@ import math
 import statistics
 
 import torch
-from tqdm.auto import tqdm
 
 from lab_utils import adapters, checks, comparison, data, plots, progress, quiz, training, widgets
 
@@ -213,6 +212,76 @@ checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ### What a step makes of it
+#
+# Does a small gradient make a slow training? With plain gradient descent it would. But these
+# trainings use AdamW, which divides each gradient by its own recent size: **its steps do not depend
+# on the norm of the gradient**. So look at what a step *does*. Predict: after one step at a learning
+# rate of 0.005, how far has an entry of `lora_B` moved at rank 4, how far at rank 64? And $W'$?
+
+
+# %%
+default_rate = training.Settings(adapter_type="lora").learning_rate
+
+
+def first_step(method, rank, stabilized, alpha=16.0):
+    """Gradient norm, largest step of an entry of lora_B, and how far all W' moved, as a share."""
+    model = adapters.add_adapters_to_model(
+        task.base,
+        method,
+        rank,
+        alpha,
+        rank_stabilized=stabilized,
+        generator=torch.Generator().manual_seed(0),
+    )
+    adapted = list(adapters.adapter_layers(model).values())
+    before = [layer.merged_weight().detach().clone() for layer in adapted]
+    optimizer = training.make_optimizer(model, default_rate, weight_decay=0.01)
+    _, norm = training.train_step(model, (inputs, targets), task.loss, optimizer)
+    largest = max(layer.lora_B.abs().max().item() for layer in adapted)  # it started at zero
+    moved = [layer.merged_weight() - w for layer, w in zip(adapted, before, strict=True)]
+    size, distance = (torch.nn.utils.get_total_norm(found).item() for found in (before, moved))
+    return norm, largest, distance / size
+
+
+ways = {
+    "alpha = 16, alpha / rank": (False, lambda rank: 16.0),
+    "alpha = 16, alpha / sqrt(rank)": (True, lambda rank: 16.0),
+    "alpha = 2 * rank, alpha / rank": (False, lambda rank: 2.0 * rank),
+}
+first = {
+    (method, name, rank): first_step(method, rank, stabilized, alpha_of(rank))
+    for method in ("lora", "dora")
+    for name, (stabilized, alpha_of) in ways.items()
+    for rank in (4, 16, 64)
+}
+print(f"{'':36}{'gradient norm':>21}  {'step of lora_B':>18}  change of all W'")
+print(f"{'rank':36}" + "".join(f"{4:{w}}{16:{w}}{64:{w}}  " for w in (7, 6, 6)))
+for method in ("lora", "dora"):
+    for name in ways:
+        norm, largest, change = zip(
+            *(first[method, name, rank] for rank in (4, 16, 64)), strict=True
+        )
+        print(
+            f"{plots.NAMES[method]}, {name:30}"
+            + "".join(f"{value:7.2f}" for value in norm)
+            + "  "
+            + "".join(f"{value:6.3f}" for value in largest)
+            + "  "
+            + "".join(f"{value:6.1%}" for value in change)
+        )
+
+# %% [markdown]
+# Every entry of `lora_B` moves by the learning rate, at every rank and by every rule, whatever the
+# gradient's norm. What changes is what that does to $W'$: the step of `lora_B` is multiplied by
+# `lora_A` and by $s$, so $W'$ moves by about $s\sqrt{r}$, the same factor as in the table of section
+# 1. Under $\alpha / r$ a step moves it 3.5 times less at rank 64 than at rank 4, and *that* is why a
+# high rank learns slowly; under $\alpha / \sqrt{r}$ it moves about as far at every rank. And with
+# $\alpha = 2r$ it moves *further* the higher the rank: ranks compared at one learning rate are
+# compared at different speeds. So the gradient norm is a sign of the scaling, and not the mechanism.
+# DoRA's steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the
+# gradient of its magnitude does not shrink with the scaling.
+#
 # ## 4. Over a whole training
 #
 # One training takes half a minute, and an answer needs many, so they were run beforehand:
@@ -223,7 +292,6 @@ checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=
 # %%
 records = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
 ranks = (4, 8, 16, 32, 64)
-default_rate = training.Settings(adapter_type="lora").learning_rate
 
 
 def runs(method, rank, stabilized, rate=default_rate, alpha=16.0):
@@ -306,47 +374,13 @@ plots.show(
 # *Gradient norms.* Before the first step the rules differ by $\sqrt{r}$: 2 at rank 4 and 8 at rank
 # 64. Over the first steps it is about 1.5 and 5, and in the last ones still about 1.5 and 4. Under
 # $\alpha / \sqrt{r}$ the norm at rank 64 is near that at rank 4; under $\alpha / r$ it is a quarter
-# of it. DoRA's norm under $\alpha / r$ lies above LoRA's, because the gradient of its magnitude
-# does not shrink with the scaling.
+# of it. DoRA's norm under $\alpha / r$ lies above LoRA's, as at the first step.
 #
 # *Losses.* At rank 64 $\alpha / r$ is behind in every stretch of the training, and furthest towards
 # its end.
 #
 # *Stability.* At this learning rate nothing gets out of hand: norms are at or below about 1, the
 # length at which they are clipped, from the first steps on.
-#
-# ### See it happen
-#
-# The first 25 steps at rank 64, on your machine:
-
-
-# %%
-def first_steps(method, stabilized, steps=25, rank=64):
-    """Loss and gradient norm of the first steps of a training."""
-    model = adapters.add_adapters_to_model(
-        task.base,
-        method,
-        rank,
-        alpha=16.0,
-        rank_stabilized=stabilized,
-        generator=torch.Generator().manual_seed(0),
-    )
-    optimizer = training.make_optimizer(model, default_rate, weight_decay=0.01)
-    batches = training.batch_order(len(task.train), 8, 1, seed=0)[0, :steps]
-    label = f"{plots.NAMES[method]}, {plots.RULES[stabilized]}"
-    bar = tqdm(batches, label, bar_format="{desc}: {n_fmt} of {total_fmt} steps {bar}")
-    return [
-        training.train_step(
-            model, (task.train.inputs[batch], task.train.targets[batch]), task.loss, optimizer
-        )
-        for batch in bar
-    ]
-
-
-for stabilized in (False, True):
-    trained = first_steps("dora", stabilized)
-    loss, norm = (statistics.fmean(values) for values in zip(*trained[-5:], strict=True))
-    print(f"{plots.RULES[stabilized]:18} after 25 steps: loss {loss:.2f}, gradient norm {norm:.2f}")
 
 # %% [markdown]
 # ## 5. Is it only a learning rate?
@@ -451,7 +485,8 @@ quiz.which_mistake("rslora")
 #
 # 1. *What happened.* With alpha fixed, alpha / rank fell eightfold from rank 8 to 64, so each step
 #    moves the weight less; the expected sign is a first gradient norm that fell by about sqrt(8) =
-#    2.8, and a loss that falls slowly. "A higher rank overfits" without a look at training loss or
+#    2.8 (a sign: AdamW's steps of lora_B stay as they are, and what they do to W' falls by as much),
+#    and a loss that falls slowly. "A higher rank overfits" without a look at training loss or
 #    gradients: no point.
 # 2. *Runs that separate the causes.* The scaling and the rank are varied one at a time (rank 64
 #    with both rules, or with alpha = 128), LoRA and DoRA each with both rules. Changing two things
@@ -466,8 +501,9 @@ quiz.which_mistake("rslora")
 # %% [markdown] nbgrader={"grade": true, "grade_id": "plan", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
 # <!-- BEGIN SOLUTION -->
 # *One good answer.* From rank 8 to 64 at a fixed alpha the scaling alpha / rank fell from 2 to
-# 0.25. The first gradient should be about sqrt(8) = 2.8 times smaller, and the loss should fall
-# more slowly from the first steps on; the training loss tells this from overfitting, in which it
+# 0.25. The first gradient should be about sqrt(8) = 2.8 times smaller. AdamW's steps of lora_B do
+# not shrink with it, but each moves W' about 2.8 times less, so the loss should fall more slowly
+# from the first steps on; the training loss tells this from overfitting, in which it
 # would be lower. I would first log gradient norms of both runs, which costs nothing. Then: LoRA at
 # rank 8 and at rank 64, each with alpha / rank and alpha / sqrt(rank) and alpha fixed, so that rank
 # and rule vary one at a time; then DoRA at rank 64 under both rules, because DoRA and the rule are

@@ -1,12 +1,17 @@
 """What lesson 07 says about the committed runs is what they show."""
 
+import itertools
 import statistics
 import sys
 
 import pytest
 import release
+import torch
 
 from lab_utils import comparison
+from lab_utils.adapters import adapter_layers
+from lab_utils.data import language_task
+from lab_utils.training import Settings, make_optimizer, model_to_train, train_step
 
 sys.path.append(str(release.ROOT / "benchmarks"))
 import rslora
@@ -132,3 +137,25 @@ def test_at_their_best_rates_lora_and_dora_end_close_together():
             at_best_rate("lora", stabilized), at_best_rate("dora", stabilized)
         )
         assert abs(gap.relative) < 0.01
+
+
+def test_what_the_first_step_does():
+    """AdamW moves lora_B by the learning rate whatever the gradient; W' moves by s * sqrt(rank)."""
+    task = language_task()
+    inputs, targets = task.train.inputs[:8], task.train.targets[:8]
+    change = {}
+    for rank, stabilized in itertools.product((4, 64), (False, True)):
+        run = Settings(adapter_type="lora", rank=rank, alpha=16.0, rank_stabilized=stabilized)
+        model = model_to_train(task, run)
+        layers = list(adapter_layers(model).values())
+        before = [layer.merged_weight().detach().clone() for layer in layers]
+        optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
+        train_step(model, (inputs, targets), task.loss, optimizer)
+        largest = max(layer.lora_B.abs().max().item() for layer in layers)
+        assert largest == pytest.approx(0.005, rel=0.01)
+        moved = [layer.merged_weight() - w for layer, w in zip(layers, before, strict=True)]
+        change[rank, stabilized] = torch.nn.utils.get_total_norm(moved).item()
+    assert change[4, False] / change[64, False] == pytest.approx(3.5, abs=0.1)
+    assert change[4, True] / change[64, True] == pytest.approx(1, abs=0.2)
+    text = (release.SOLUTIONS / "07-rslora-challenge.py").read_text("utf-8")
+    assert "moves it 3.5 times less at rank 64 than at rank 4" in text

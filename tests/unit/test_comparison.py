@@ -43,7 +43,7 @@ def test_the_interval_is_students_t_of_the_differences():
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.mean == pytest.approx(differences.mean())
     assert found.relative == pytest.approx(differences.mean() / 2.625)
-    assert "The interval holds zero" in str(found)
+    assert "The interval contains zero" in str(found)
     assert "do not show which" in str(found)
 
 

@@ -2,7 +2,8 @@
 
 Read `LoRALayer` first: `DoRALayer` is the same low-rank update with a norm and a magnitude
 around it. `DoRALayer.reference_forward` is the paper's formula; `DoRALayer.forward` gives the
-same numbers without building a second weight.
+same numbers without building a second weight. Both layers have one form for every device and
+dtype, with nothing in it that `torch.compile` or a CUDA graph would stumble over.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab_utils.decomposition import at_least_float32, check_norm_dim, decompose
+from lab_utils.fused import scale_features, updated_norm
 
 
 class LoRALayer(nn.Module):
@@ -33,11 +35,15 @@ class LoRALayer(nn.Module):
         lora_B: `(out_features, rank)`, zeros, so that training starts from `W' == W0`.
 
     On a half-precision layer the trained parameters are float32, because small optimiser steps
-    would be rounded away; the output keeps the dtype of the input.
+    would be rounded away. (`.half()` or `.bfloat16()` on the adapted layer rounds them, too.)
+    Products and outputs have the dtype that `nn.Linear` gives them, also under autocast. In half
+    precision `W0 x` and the update's part are rounded each, so where the update undoes most of
+    W0, the output has the digits of the larger of the two.
 
     Raises:
         TypeError: `original_layer` is not an `nn.Linear`, or `rank` is not an int.
-        ValueError: `rank`, `alpha` or `dropout` is out of range, or a weight is NaN or infinite.
+        ValueError: `rank`, `alpha` or `dropout` is out of range, or a weight is NaN or infinite,
+            or on the meta device, where it has no values yet.
     """
 
     def __init__(
@@ -68,16 +74,21 @@ class LoRALayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x`, `(..., in_features)`, to `(..., out_features)`."""
-        return self.original_layer(x) + (self.scaling * self._low_rank(x)).to(x.dtype)
+        return self.original_layer(x) + self._low_rank(x)
 
     def _low_rank(self, x: Tensor) -> Tensor:
-        """Return `B A dropout(x)`, from right to left: `B A` itself is never built."""
-        x = self.dropout(x).to(self.lora_A.dtype)
-        return x @ self.lora_A.T @ self.lora_B.T
+        """Return `scaling * B A dropout(x)`, from right to left: `B A` itself is never built."""
+        A, B = self.lora_A.to(x.dtype), (self.scaling * self.lora_B).to(x.dtype)
+        return F.linear(F.linear(self.dropout(x), A), B)
+
+    def update(self) -> Tensor:
+        """Return `scaling * B A`, `(out_features, in_features)`, in float32 or better."""
+        with torch.autocast(self.lora_A.device.type, enabled=False):
+            return self.scaling * _exact(self.lora_B) @ _exact(self.lora_A)
 
     def updated_weight(self) -> Tensor:
-        """Return `W0 + scaling * B A`, `(out_features, in_features)`."""
-        return self.original_layer.weight + self.scaling * self.lora_B @ self.lora_A
+        """Return `W0 + scaling * B A`, `(out_features, in_features)`, in float32 or better."""
+        return self.original_layer.weight + self.update()
 
     def merged_weight(self) -> Tensor:
         """Return `W'`, `(out_features, in_features)`: what the layer multiplies `x` with."""
@@ -124,17 +135,19 @@ class DoRALayer(LoRALayer):
 
     Attributes, besides those of `LoRALayer`:
         magnitude: the trained `m`, `(out_features, 1)` or `(1, in_features)`; starts as `||W0||`.
-        base_norm: `||W0||`, in the shape of `magnitude`. W0 is frozen, so it is computed once.
 
-    A vector of zeros in W0 has magnitude 0, and stays zero. Some checkpoints have such rows: issue
-    2049 of huggingface/peft counts 434 in one.
+    Load W0 before the layer is adapted: `magnitude` starts as its norm.
+
+    A vector of zeros in W0 has magnitude 0. (Some checkpoints have such rows: issue 2049 of
+    huggingface/peft counts 434 in one.) With `norm_dim=1` it stays zero, since neither its
+    magnitude nor its row of `lora_B` gets a gradient. With `norm_dim=0` the update gives its
+    column a direction, and training may give it a length.
 
     Raises:
         TypeError, ValueError: as `LoRALayer`; ValueError also for an unknown `norm_dim`.
     """
 
     eps = 1e-8  # the smallest norm to divide by
-    cancellation_share = 0.1  # see `_factored_norm`
 
     def __init__(
         self,
@@ -159,18 +172,21 @@ class DoRALayer(LoRALayer):
         )
         self.norm_dim = norm_dim
         self.detach_norm = detach_norm
-        base_norm, _ = decompose(original_layer.weight.to(self.lora_A.dtype), norm_dim)
-        self.register_buffer("base_norm", base_norm)
-        self.magnitude = nn.Parameter(base_norm.clone())
+        self.magnitude = nn.Parameter(self.base_norm)
+
+    @property
+    def base_norm(self) -> Tensor:
+        """`||W0||`, in the shape of `magnitude`, in float32 or better."""
+        norm, _ = decompose(_exact(self.original_layer.weight.detach()), self.norm_dim)
+        return norm
 
     def reference_forward(self, x: Tensor) -> Tensor:
         """Map `x` as the paper writes it, with `B A` and weights built at every call."""
-        bias = self.original_layer.bias
-        frozen = self.original_layer.weight.to(self.lora_A.dtype)
-        update = self.scaling * self.lora_B @ self.lora_A
-        norm_scale = self.magnitude / self._norm_of(frozen + update)
-        y = F.linear(x.to(frozen.dtype), norm_scale * frozen)
-        y = y + F.linear(self.dropout(x).to(frozen.dtype), norm_scale * update)
+        W0, bias = _exact(self.original_layer.weight), self.original_layer.bias
+        update = self.update()
+        norm_scale = self.magnitude / self._norm_of(W0 + update)
+        y = F.linear(_exact(x), norm_scale * W0)
+        y = y + F.linear(_exact(self.dropout(x)), norm_scale * update)
         return (y if bias is None else y + bias).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -180,16 +196,16 @@ class DoRALayer(LoRALayer):
         (`norm_dim=0`), so it scales a vector: `W' x = (m / ||V||) * (W0 x + scaling * B A x)`.
         """
         weight, bias = self.original_layer.weight, self.original_layer.bias
-        norm_scale = (self.magnitude / self._factored_norm()).flatten()
+        norm_scale = self.magnitude.flatten() / self._norm()
         if self.norm_dim == 1:
-            y = norm_scale * (F.linear(x, weight) + self.scaling * self._low_rank(x))
+            y = scale_features(F.linear(x, weight) + self._low_rank(x), norm_scale)
         else:
-            x_scaled = x * norm_scale.to(x.dtype)
-            y = F.linear(x_scaled, weight) + self.scaling * self._low_rank(x_scaled)
-        return (y if bias is None else y + bias).to(x.dtype)
+            x = scale_features(x, norm_scale)
+            y = F.linear(x, weight) + self._low_rank(x)
+        return y if bias is None else y + bias.to(y.dtype)
 
     def merged_weight(self) -> Tensor:
-        """Return `W' = m * V / ||V||`, `(out_features, in_features)`."""
+        """Return `W' = m * V / ||V||`, `(out_features, in_features)`, in float32 or better."""
         updated = self.updated_weight()
         return self.magnitude * updated / self._norm_of(updated)
 
@@ -203,30 +219,26 @@ class DoRALayer(LoRALayer):
         norm = torch.linalg.vector_norm(vectors, dim=self.norm_dim, keepdim=True)
         return norm.clamp_min(self.eps)
 
-    def _factored_norm(self) -> Tensor:
-        """Return `||V||` in the shape of `magnitude` without building `B A`.
-
-        For a row of the weight, with s for the scaling and b for that row of B:
-        `||w0 + s bA||^2 = ||w0||^2 + 2s <w0, bA> + s^2 ||bA||^2`. The first term is known; the
-        others, `<w0 A^T, b>` and `<b (A A^T), b>`, need only matrices as thin as the rank.
-        """
+    def _norm(self) -> Tensor:
+        """Return `||V||`, flat, without a weight that is built as a whole."""
         W0, A, B, s = self.original_layer.weight, self.lora_A, self.lora_B, self.scaling
+        norm = updated_norm(W0, A, B, s, self.norm_dim).clamp_min(self.eps)
+        if self.detach_norm:
+            return norm
+        # For a row of the weight, with b for that row of B,
+        #     ||w0 + s bA||^2 = ||w0||^2 + 2s <w0 A^T, b> + s^2 <b (A A^T), b>,
+        # which needs only matrices as thin as the rank. It is not taken for the norm itself: where
+        # an update undoes most of w0, the sum loses its digits. Its derivative has enough of them.
         if self.norm_dim == 0:  # the columns of V are the rows of V^T = W0^T + s A^T B^T
             W0, A, B = W0.T, B.T, A.T
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_norm):
-            # A takes the dtype of W0, so that a half-precision W0 is not copied.
-            overlap = (B * (W0 @ A.T.to(W0.dtype))).sum(dim=1)
-            update_squared = (B * (B @ (A @ A.T))).sum(dim=1)
-            lengths_squared = self.base_norm.flatten() ** 2 + s**2 * update_squared
-            squared = lengths_squared + 2 * s * overlap
-            # Where the update undoes most of w0, large terms of opposite sign leave a small
-            # sum that keeps their rounding errors: the norm would lose its digits, and its
-            # square could even be negative. Such rows, rare in training, are built and measured.
-            rows = (squared < self.cancellation_share * lengths_squared).nonzero().flatten()
-            if len(rows):
-                exact = (W0[rows] + s * B[rows] @ A).square().sum(dim=1)
-                squared = squared.index_copy(0, rows, exact)
-            return squared.clamp_min(self.eps**2).sqrt().view_as(self.base_norm)
+        overlap = (B * (W0 @ A.T.to(W0.dtype))).sum(dim=1)
+        update_squared = (B * (B @ (A @ A.T))).sum(dim=1)
+        squared = 2 * s * overlap + s**2 * update_squared
+        return norm + (squared - squared.detach()) / (2 * norm)  # the value of norm, exactly
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.to(at_least_float32(tensor.dtype))
 
 
 def _check_arguments(layer: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
@@ -244,6 +256,11 @@ def _check_arguments(layer: nn.Linear, rank: int, alpha: float, dropout: float) 
         raise ValueError(f"alpha is {alpha}; it must be a finite number above 0")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+    if layer.weight.is_meta:
+        raise ValueError(
+            "the weight of original_layer is on the meta device and has no values; load the "
+            "checkpoint first, then adapt the layer"
+        )
     if not layer.weight.isfinite().all():
         raise ValueError(
             "the weight of original_layer holds NaN or infinity; it must hold finite numbers"

@@ -328,8 +328,6 @@ def ask_state(student: Callable, method: str, arrays: dict[str, Tensor], prefix:
         base.weight.copy_(arrays["weight"])
         for name in trained:
             getattr(layer, name).copy_(arrays[name])
-        if method == "dora":
-            layer.base_norm.copy_(arrays["weight"].norm(dim=1, keepdim=True))
     result = student(layer, prefix)
     if not isinstance(result, dict):
         return f"a {type(result).__name__}"

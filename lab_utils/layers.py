@@ -78,8 +78,8 @@ class LoRALayer(nn.Module):
 
     def _low_rank(self, x: Tensor) -> Tensor:
         """Return `scaling * B A dropout(x)`, from right to left: `B A` itself is never built."""
-        A, B = self.lora_A.to(x.dtype), (self.scaling * self.lora_B).to(x.dtype)
-        return F.linear(F.linear(self.dropout(x), A), B)
+        A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        return F.linear(self.scaling * F.linear(self.dropout(x), A), B)
 
     def update(self) -> Tensor:
         """Return `scaling * B A`, `(out_features, in_features)`, in float32 or better."""

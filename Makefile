@@ -29,9 +29,9 @@ help:
 	@echo "make grade    grade what lies in grading/submitted; ARGS=--help says more"
 	@echo "make bench-grading  time it against stock nbgrader, on a class that it makes up"
 
-# In the lessons' folder: from here, nbgrader would complain that its course lies outside.
+# In the students' folder: from here, nbgrader would complain that its course lies outside.
 lab: for-lab
-	cd notebooks/dora && "$(CURDIR)/$(BIN)/jupyter" lab --ServerApp.ip=127.0.0.1 $(ARGS)
+	cd notebooks && "$(CURDIR)/$(BIN)/jupyter" lab 00-start.ipynb --ServerApp.ip=127.0.0.1 $(ARGS)
 
 # The fast lane, for while one works: rules of style and imports, units, checks.
 check: export OMP_NUM_THREADS = 1

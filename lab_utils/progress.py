@@ -7,7 +7,11 @@ from datetime import date
 from html import escape
 from pathlib import Path
 from textwrap import fill
+from urllib.parse import quote
 
+TITLE = re.compile(r"^# .*Lesson \d+: (.+)$", re.MULTILINE)
+MINUTES = re.compile(r"\*\*About (\d+) minutes")
+EXERCISE = re.compile(r"^### Exercise \d+: `(\w+)`", re.MULTILINE)
 COPY = re.compile(r"-Copy\d+$")  # as JupyterLab names what it duplicates
 # Said to those whose checks all pass.
 LEARNT = (
@@ -18,49 +22,107 @@ LEARNT = (
 
 
 @dataclass
-class Lesson:
-    """What the checks of a lesson said.
+class Exercise:
+    """What the checks of an exercise said when the notebook was last saved.
 
     Attributes:
-        name: of its file.
-        passed: the exercises whose checks have all run and passed.
-        open: the others.
+        name: of the function or class.
+        cell: the id of the cell with its heading, which a link can lead to; "" if it has none.
+        passes: of each check of it: True, False, or None for one that has not run.
         points: of the checks that passed.
+    """
+
+    name: str
+    cell: str = ""
+    passes: list[bool | None] = field(default_factory=list)
+    points: float = 0
+
+    @property
+    def state(self) -> str:
+        """Return "passes", "failed", "begun" or "not tried"."""
+        if False in self.passes:
+            return "failed"
+        if self.passes and all(self.passes):
+            return "passes"
+        return "begun" if any(self.passes) else "not tried"
+
+
+@dataclass
+class Lesson:
+    """A lesson, and what its checks said.
+
+    Attributes:
+        name: of its file, without the ending.
+        path: of its file.
+        title: what it is about.
+        minutes: how long it takes, as it says; None where it does not.
+        exercises: those that have checks.
         most: points that all checks give.
         by_hand: points that a person gives, for an open question.
     """
 
     name: str
-    passed: list[str] = field(default_factory=list)
-    open: list[str] = field(default_factory=list)
-    points: float = 0
+    path: Path
+    title: str = ""
+    minutes: int | None = None
+    exercises: list[Exercise] = field(default_factory=list)
     most: float = 0
     by_hand: float = 0
+
+    @property
+    def points(self) -> float:
+        """Return the points of the checks that passed."""
+        return sum(exercise.points for exercise in self.exercises)
+
+    @property
+    def passed(self) -> list[str]:
+        """Return the exercises whose checks have all run and passed."""
+        return [exercise.name for exercise in self.exercises if exercise.state == "passes"]
+
+    @property
+    def open(self) -> list[str]:
+        """Return the others."""
+        return [exercise.name for exercise in self.exercises if exercise.state != "passes"]
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What a notebook shows as a table, and a terminal as lines."""
+    """What a notebook shows as a table with links, and a terminal as lines."""
 
     lessons: list[Lesson]
 
     def __str__(self) -> str:
         passed = sum(len(lesson.passed) for lesson in self.lessons)
         total = passed + sum(len(lesson.open) for lesson in self.lessons)
+        points, most = (
+            sum(getattr(row, key) for row in self.lessons) for key in ("points", "most")
+        )
         if passed < total or not total:
-            return f"{passed} of {total} exercises pass."
+            return f"{passed} of {total} exercises pass: {points:g} of {most:g} points."
         return (
             f"All {total} exercises of {len(self.lessons)} lessons pass: you wrote DoRA yourself, "
             "from the norm of a row to a layer that trains, merges and matches a library's."
         )
 
     def __repr__(self) -> str:
-        rows = (f"{row.name}: {_state(row)}" for row in self.lessons)
+        rows = (f"{row.name}: {_state(row)}; {_points(row)} points" for row in self.lessons)
         return "\n".join([*rows, str(self)])
 
     def _repr_markdown_(self) -> str:
-        rows = (f"| {row.name} | {_state(row, code='`')} |" for row in self.lessons)
-        return "\n".join(["| lesson | exercises |", "| --- | --- |", *rows, "", f"**{self}**"])
+        heads = ["| lesson | time | exercises | points |", "| --- | --- | --- | --- |"]
+        rows = (
+            f"| [{row.name[:2]} · {row.title or row.name}]({_link(row)}) "
+            f"| {f'{row.minutes} min' if row.minutes else ''} "
+            f"| {', '.join(_linked(row, exercise) for exercise in row.exercises)} "
+            f"| {_points(row)}{f' + {row.by_hand:g} by hand' if row.by_hand else ''} |"
+            for row in self.lessons
+        )
+        minutes = sum(row.minutes or 0 for row in self.lessons)
+        points, most = (
+            sum(getattr(row, key) for row in self.lessons) for key in ("points", "most")
+        )
+        total = f"| all | {minutes} min | | {points:g} of {most:g} |"
+        return "\n".join([*heads, *rows, total, "", f"**{self}**"])
 
 
 @dataclass(frozen=True)
@@ -120,10 +182,23 @@ def _points(lesson: Lesson) -> str:
     return f"{lesson.points:g} of {lesson.most:g}"
 
 
-def _state(lesson: Lesson, code: str = "") -> str:
-    total = len(lesson.passed) + len(lesson.open)
-    still = ", ".join(f"{code}{name}{code}" for name in lesson.open)
-    return f"{len(lesson.passed)} of {total} pass" + (f"; open: {still}" if still else "")
+def _state(lesson: Lesson) -> str:
+    states = (f"{exercise.name} ({exercise.state})" for exercise in lesson.exercises)
+    still = ", ".join(state for state in states if not state.endswith("(passes)"))
+    found = f"{len(lesson.passed)} of {len(lesson.exercises)} pass"
+    return found + (f"; open: {still}" if still else "")
+
+
+def _link(lesson: Lesson) -> str:
+    return quote(lesson.path.as_posix())
+
+
+def _linked(lesson: Lesson, exercise: Exercise) -> str:
+    """Return an exercise as a link to its heading, with a mark and, unless it passes, a word."""
+    anchor = f"#cell-id={quote(exercise.cell)}" if exercise.cell else ""  # as JupyterLab has it
+    link = f"[`{exercise.name}`]({_link(lesson)}{anchor})"
+    mark = {"passes": "✓ ", "failed": "✗ "}.get(exercise.state, "")
+    return f"{mark}{link}" + ("" if exercise.state == "passes" else f" {exercise.state}")
 
 
 def overview(folder: str | Path = ".") -> Overview:
@@ -153,23 +228,27 @@ def _read(path: Path) -> Lesson:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no notebook that can be read; restore or delete it") from error
-    lesson = Lesson(path.stem)
-    verdicts: dict[str, list[bool]] = {}
-    name = None
+    lesson = Lesson(path.stem, path)
+    headings: dict[str, str] = {}
+    exercise = None
     for cell in cells:
-        nbgrader = cell["metadata"].get("nbgrader", {})
+        nbgrader, source = cell["metadata"].get("nbgrader", {}), "".join(cell["source"])
         if cell["cell_type"] != "code":
             lesson.by_hand += nbgrader["points"] if nbgrader.get("grade") else 0
+            headings |= dict.fromkeys(EXERCISE.findall(source), cell.get("id", ""))
+            if lesson.minutes is None and (minutes := MINUTES.search(source)):
+                lesson.minutes = int(minutes[1])
+            if not lesson.title and (title := TITLE.search(source)):
+                lesson.title = title[1]
         elif nbgrader.get("solution"):
-            written = re.search(r"^(?:def|class) (\w+)", "".join(cell["source"]), re.MULTILINE)
-            name = written.group(1) if written else nbgrader["grade_id"]
-            verdicts[name] = []
-        elif nbgrader.get("grade") and name is not None:
+            written = re.search(r"^(?:def|class) (\w+)", source, re.MULTILINE)
+            name = written[1] if written else nbgrader["grade_id"]
+            exercise = Exercise(name, headings.get(name, ""))
+            lesson.exercises.append(exercise)
+        elif nbgrader.get("grade") and exercise is not None:
             failed = any(output["output_type"] == "error" for output in cell["outputs"])
-            passes = cell["execution_count"] is not None and not failed
-            verdicts[name].append(passes)
+            ran = failed or cell["execution_count"] is not None
+            exercise.passes.append(not failed if ran else None)
             lesson.most += nbgrader["points"]
-            lesson.points += nbgrader["points"] if passes else 0
-    for name, passes in verdicts.items():
-        (lesson.passed if passes and all(passes) else lesson.open).append(name)
+            exercise.points += nbgrader["points"] if exercise.passes[-1] else 0
     return lesson

@@ -142,14 +142,16 @@ def chromium() -> Iterator[Browser]:
 class Lesson:
     """A notebook in a page. Cells are named by their index, and run in place with Ctrl+Enter."""
 
-    def __init__(self, context, server):
+    def __init__(self, context, server, root):
         """Load JupyterLab into a new page.
 
         Args:
             context: a window of `chromium`.
             server: what `serve` yields, started with `EXPOSE`.
+            root: the server's folder.
         """
         url, token = server
+        self.root = root
         self.page = page = context.new_page()
         page.goto(f"{url}/lab?reset&token={token}")  # and not what was open last
         page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)")
@@ -168,7 +170,7 @@ class Lesson:
                 shell.currentWidget?.dispose();
                 await commands.execute('docmanager:open', {path});
             }""",
-            path.name,
+            str(path.relative_to(self.root)),
         )
         self.page.wait_for_function(
             """name => {
@@ -177,7 +179,7 @@ class Lesson:
                 return notebook?.context?.path === name
                     && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
             }""",
-            arg=path.name,
+            arg=str(path.relative_to(self.root)),
             timeout=60_000,
         )
         self.cells = nbformat.read(path, as_version=4).cells
@@ -213,8 +215,14 @@ class Lesson:
     def run(self, index):
         """Run a cell, and wait until it has run."""
         self.start(index)
-        prompt = self.active.locator(".jp-InputPrompt")
-        prompt.get_by_text(f"[{self.executed}]:", exact=True).wait_for(timeout=60_000)
+        self.page.wait_for_function(  # not its prompt, which a folded cell does not show
+            """([index, count]) => {
+                const cells = window.jupyterapp.shell.currentWidget.content.model.cells;
+                return cells.get(index).executionCount === count;
+            }""",
+            arg=[index, self.executed],
+            timeout=60_000,
+        )
 
     def type(self, index, text):
         """Replace a cell's text."""

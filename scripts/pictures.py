@@ -16,7 +16,7 @@ from pathlib import Path
 import in_browser
 from in_browser import Lesson
 from PIL import Image
-from release import NOTEBOOKS, ROOT, SOLUTIONS
+from release import NOTEBOOKS, ROOT, SOLUTIONS, make_start_page
 
 DOCS = ROOT / "docs"
 MOST_BYTES = 150_000  # of a picture, as a README loads them all
@@ -79,12 +79,14 @@ def save(picture: bytes, path: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, in_browser.chromium() as browser:
         where, arguments = in_browser.make_lab()
-        lessons = Path(folder, where)
+        start = Path(folder, where)
+        lessons = start / NOTEBOOKS.name
         shutil.copytree(NOTEBOOKS, lessons)
+        make_start_page(start)
         shutil.copy(SOLUTIONS / "04-head-to-head.ipynb", lessons)  # solved, with its outputs
         window = browser.new_context(viewport=in_browser.VIEWPORT)
-        with in_browser.serve(lessons, *arguments, in_browser.EXPOSE) as server:
-            lesson = Lesson(window, server)
+        with in_browser.serve(start, *arguments, in_browser.EXPOSE) as server:
+            lesson = Lesson(window, server, start)
             for take, name in (
                 (lab, "01-mathematics"),
                 (check, "01-mathematics"),

@@ -4,6 +4,8 @@
     solutions/dora/NN-name.ipynb    the same, executed, with outputs
     notebooks/dora/NN-name.ipynb    what a student receives: `nbgrader generate_assignment`
 
+and the page that leads to them, notebooks/00-start.ipynb, from solutions/00-start.py.
+
     python scripts/release.py          execute the lessons whose text has changed
     python scripts/release.py --all    execute every lesson, after a change of what they import
 
@@ -29,14 +31,21 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from lab_grader.wire.calls import NotATestCell, read_test_cell
+from lab_utils.jupyter import Kernel
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSIGNMENT = "dora"
 SOLUTIONS = ROOT / "solutions" / ASSIGNMENT
 NOTEBOOKS = ROOT / "notebooks" / ASSIGNMENT
-METADATA = {  # without the versions and names that differ between machines
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+START = ROOT / "solutions" / "00-start.py"  # not of the assignment: nothing in it is graded
+# What JupyterLab writes into a notebook that it opens: with it there, opening changes nothing.
+METADATA = {
+    "kernelspec": {
+        "display_name": "DoRA Lab (Python 3)",  # as scripts/set_up.sh registers it
+        "language": "python",
+        "name": "python3",
+    },
+    "language_info": Kernel.language_info,
 }
 STUBS = {  # what nbgrader puts in the place of a solution
     "code": "raise NotImplementedError()",
@@ -74,8 +83,8 @@ def read_lesson(text: Path) -> NotebookNode:
     return notebook
 
 
-def execute(notebook: NotebookNode) -> None:
-    """Run every cell in a new kernel and keep the outputs.
+def execute(notebook: NotebookNode, folder: Path = SOLUTIONS) -> None:
+    """Run every cell in a new kernel, in a folder, and keep the outputs.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed that is not tagged
@@ -85,7 +94,7 @@ def execute(notebook: NotebookNode) -> None:
         notebook,
         timeout=600,
         kernel_name="python3",
-        resources={"metadata": {"path": str(SOLUTIONS)}},
+        resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         coalesce_streams=True,  # else the split of a cell's prints differs from run to run
     ).execute()
@@ -229,6 +238,21 @@ def release(execute_all: bool = False) -> None:
                 old.unlink()
         for new in made:
             new.replace(NOTEBOOKS / new.name)
+    make_start_page(NOTEBOOKS.parent)
+
+
+def make_start_page(folder: Path) -> Path:
+    """Write the page that leads to the lessons in a folder of it, as they are there; return it."""
+    notebook = read_lesson(START)
+    execute(notebook, folder)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            for output in cell.outputs:
+                output.pop("execution_count", None)
+    path = folder / f"{START.stem}.ipynb"
+    nbformat.write(notebook, path)
+    return path
 
 
 if __name__ == "__main__":

@@ -81,19 +81,7 @@ attempt "Installing the lab" "$VENV/bin/python" -m pip install --disable-pip-ver
 attempt "Registering the kernel" "$VENV/bin/python" -m ipykernel install \
     --prefix "$VENV" --name python3 --display-name "DoRA Lab (Python 3)"
 
-# JupyterLab asks at its first start whether it may fetch news; the lab opens without a question. And
-# without those panels of nbgrader that it has no use for: lessons are written as text, and handed out
-# and in by other ways than nbgrader's exchange.
-settings=$VENV/share/jupyter/lab/settings
-mkdir -p "$settings" && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
-    > "$settings/overrides.json" && cat > "$settings/page_config.json" <<'END' \
-    || fail "Configuring JupyterLab failed: $settings cannot be written."
-{"disabledExtensions": {
-    "@jupyter/nbgrader:create-assignment": true,
-    "@jupyter/nbgrader:assignment-list": true,
-    "@jupyter/nbgrader:course-list": true
-}}
-END
+attempt "Configuring JupyterLab" "$VENV/bin/python" scripts/configure.py "$VENV"
 
 touch "$stamp"
 for other in $also; do touch "$VENV/$other.stamp"; done

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # 3.1.2 DoRA · Lesson 01: the mathematics
 #
+# [Start](../00-start.ipynb) | [02 · from scratch →](02-from-scratch.ipynb)
+#
 # **About 20 minutes.** You need PyTorch tensors, and the idea of LoRA.
 #
 # After this lesson you can
@@ -362,12 +364,13 @@ quiz.which_mistake("mathematics")
 # - Hu et al., [LoRA: Low-Rank Adaptation of Large Language Models](https://arxiv.org/abs/2106.09685), 2021
 # - [PEFT documentation](https://huggingface.co/docs/peft)
 #
-# **Next:** lesson 02, in which you write both layers yourself.
+# **Next:** [lesson 02](02-from-scratch.ipynb), in which you write both layers yourself.
 
 # %% [markdown]
 # ## How far you are
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
+# leads to each exercise.
 
 # %%
 progress.overview()

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # 3.1.2 DoRA · Lesson 02: from scratch
 #
+# [Start](../00-start.ipynb) | [← 01 · the mathematics](01-mathematics.ipynb) | [03 · what training does to a weight →](03-decomposition.ipynb)
+#
 # **About 40 minutes.** You need `nn.Module`, and lesson 01 or its ideas.
 #
 # After this lesson you have
@@ -580,12 +582,14 @@ plots.show(
 # - [PEFT's DoRA layer](https://github.com/huggingface/peft/blob/main/src/peft/tuners/lora/dora.py)
 # - `lab_utils/layers.py`: the reference, with half precision, rows of zeros and rsLoRA
 #
-# **Next:** lesson 03 looks at the magnitudes and directions of weights that were really trained.
+# **Next:** [lesson 03](03-decomposition.ipynb) looks at the magnitudes and directions of weights
+# that were really trained.
 
 # %% [markdown]
 # ## How far you are
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
+# leads to each exercise.
 
 # %%
 progress.overview()

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # 3.1.2 DoRA · Lesson 03: what training does to a weight
 #
+# [Start](../00-start.ipynb) | [← 02 · from scratch](02-from-scratch.ipynb) | [04 · head to head →](04-head-to-head.ipynb)
+#
 # **About 20 minutes**, one of them computing. You need the ideas of lesson 01: a weight's rows,
 # their magnitudes and their directions.
 #
@@ -402,12 +404,14 @@ quiz.which_mistake("decomposition")
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 3.2, eq. 3 and 4, figure 2
 # - `lab_utils/decomposition.py`, and `benchmarks/decomposition.py`, which made the runs
 #
-# **Next:** lesson 04 trains the methods head to head, and asks which ends lower.
+# **Next:** [lesson 04](04-head-to-head.ipynb) trains the methods head to head, and asks which ends
+# lower.
 
 # %% [markdown]
 # ## How far you are
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
+# leads to each exercise.
 
 # %%
 progress.overview()

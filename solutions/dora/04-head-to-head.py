@@ -14,6 +14,8 @@
 # %% [markdown]
 # # 3.1.2 DoRA · Lesson 04: head to head
 #
+# [Start](../00-start.ipynb) | [← 03 · what training does to a weight](03-decomposition.ipynb) | [05 · rank and magnitude →](05-rank-and-magnitude.ipynb)
+#
 # **About 30 minutes**, two of them computing. You need PyTorch's training loop, and the ideas of
 # lessons 01 and 02; your own layers are not needed.
 #
@@ -467,12 +469,14 @@ quiz.which_mistake("head_to_head")
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: table 1 and its settings, table 8
 # - `lab_utils/training.py` and `lab_utils/comparison.py`
 #
-# **Next:** lesson 05 varies the rank, and looks at what the magnitudes do.
+# **Next:** [lesson 05](05-rank-and-magnitude.ipynb) varies the rank, and looks at what the
+# magnitudes do.
 
 # %% [markdown]
 # ## How far you are
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
+# leads to each exercise.
 
 # %%
 progress.overview()

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # 3.1.2 DoRA · Lesson 05: rank and magnitude
 #
+# [Start](../00-start.ipynb) | [← 04 · head to head](04-head-to-head.ipynb) | [06 · PEFT and commonsense →](06-peft-and-commonsense.ipynb)
+#
 # **About 25 minutes**, less than one of them computing. You need a training loop's vocabulary, and
 # the ideas of lesson 01.
 #
@@ -362,12 +364,14 @@ quiz.which_mistake("rank_and_magnitude")
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 5.5 (rank), table 15
 # - [The authors' code](https://github.com/NVlabs/DoRA), with the learning rate of each rank
 #
-# **Next:** lesson 06 takes a real language model, and the library that you would use.
+# **Next:** [lesson 06](06-peft-and-commonsense.ipynb) takes a real language model, and the library
+# that you would use.
 
 # %% [markdown]
 # ## How far you are
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
+# leads to each exercise.
 
 # %%
 progress.overview()

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # 3.1.2 DoRA · Lesson 06: PEFT and commonsense
 #
+# [Start](../00-start.ipynb) | [← 05 · rank and magnitude](05-rank-and-magnitude.ipynb) | [07 · the rsLoRA challenge →](07-rslora-challenge.ipynb)
+#
 # **About 30 minutes.** You need lesson 02 or its ideas; lesson 04 helps.
 #
 # After this lesson you can
@@ -735,12 +737,13 @@ quiz.which_mistake("peft_and_commonsense")
 #   2026
 # - Allal et al., [SmolLM2](https://arxiv.org/abs/2502.02737), 2025
 #
-# **Next:** lesson 07 asks what a high rank does to the scaling.
+# **Next:** [lesson 07](07-rslora-challenge.ipynb) asks what a high rank does to the scaling.
 
 # %% [markdown]
 # ## How far you are
 #
-# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson.
+# Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
+# leads to each exercise.
 
 # %%
 progress.overview()

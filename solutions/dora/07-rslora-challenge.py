@@ -14,6 +14,8 @@
 # %% [markdown]
 # # 3.1.2 DoRA · Lesson 07: the rsLoRA challenge
 #
+# [Start](../00-start.ipynb) | [← 06 · PEFT and commonsense](06-peft-and-commonsense.ipynb)
+#
 # **About 20 minutes.** You need lessons 01 and 02 or their ideas; lesson 04 helps.
 #
 # After this lesson you can

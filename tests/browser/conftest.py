@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
     """A copy of what a student works in."""
     copy = tmp_path_factory.mktemp("student")
     shutil.copytree(release.NOTEBOOKS, copy / "notebooks" / "dora")
+    release.make_start_page(copy / "notebooks")
     return copy
 
 
@@ -56,8 +57,8 @@ def server(chromium, start_lab, folder):
 
 
 @pytest.fixture(scope="module")
-def lesson(context, server):
+def lesson(context, server, folder):
     """JupyterLab in a page, for one notebook after the other."""
-    lesson = in_browser.Lesson(context, server)
+    lesson = in_browser.Lesson(context, server, folder / "notebooks")
     yield lesson
     lesson.shut_down()

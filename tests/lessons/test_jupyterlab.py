@@ -22,8 +22,10 @@ def test_it_serves_the_lessons(server):
     url, token = server
     assert url.startswith("http://127.0.0.1:")
     assert "<title>JupyterLab</title>" in get(f"{url}/lab?token={token}")
-    listed = json.loads(get(f"{url}/api/contents?token={token}"))["content"]
+    listed = json.loads(get(f"{url}/api/contents/dora?token={token}"))["content"]
     assert {"01-mathematics.ipynb", "02-from-scratch.ipynb"} <= {file["name"] for file in listed}
+    listed = json.loads(get(f"{url}/api/contents?token={token}"))["content"]
+    assert [file["name"] for file in listed if file["type"] == "notebook"] == ["00-start.ipynb"]
 
 
 def test_it_needs_the_token(server):

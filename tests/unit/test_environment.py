@@ -126,7 +126,9 @@ def test_no_network_and_the_next_call_works(checkout, tmp_path):
     )
     done = checkout(PYTHON=works, ARGS="--no-browser --port 8899")
     assert done.returncode == 0, done.stderr
-    called = "notebooks/dora: jupyter lab --ServerApp.ip=127.0.0.1 --no-browser --port 8899"
+    called = (
+        "notebooks: jupyter lab 00-start.ipynb --ServerApp.ip=127.0.0.1 --no-browser --port 8899"
+    )
     assert called in done.stdout
     assert not (tmp_path / ".venv" / "rubble").exists()
     assert not (tmp_path / ".venv" / "unfinished").exists()

@@ -1,6 +1,7 @@
 """The overview reads what the checks said, and executes nothing."""
 
 import json
+import re
 import shutil
 from datetime import date
 
@@ -32,9 +33,10 @@ def lesson(tmp_path):
 
 def test_a_blank_lesson(lesson):
     found = lesson()
-    assert str(found) == "0 of 3 exercises pass."
+    assert str(found) == "0 of 3 exercises pass: 0 of 10 points."
     assert found.lessons[0].open == ["decompose", "recompose", "count_trainable"]
-    assert "0 of 3 pass; open: decompose, recompose, count_trainable" in repr(found)
+    still = "decompose (not tried), recompose (not tried), count_trainable (not tried)"
+    assert f"0 of 3 pass; open: {still}; 0 of 10 points" in repr(found)
 
 
 def test_a_copy_is_no_lesson(lesson, tmp_path):
@@ -45,9 +47,23 @@ def test_a_copy_is_no_lesson(lesson, tmp_path):
 
 def test_a_check_that_failed_leaves_its_exercise_open(lesson):
     found = lesson(passing=["recompose", "count"], failing=["decompose"])
-    assert str(found) == "2 of 3 exercises pass."
-    row = "| 01-mathematics | 2 of 3 pass; open: `decompose` |"
-    assert row in found._repr_markdown_().splitlines()
+    assert str(found) == "2 of 3 exercises pass: 5 of 10 points."
+    page = found._repr_markdown_()
+    row = next(line for line in page.splitlines() if line.startswith("| [01 · the mathematics]"))
+    assert "| 20 min |" in row and "| 5 of 10 |" in row
+    assert "✗ [`decompose`]" in row and ") failed" in row
+    assert "✓ [`recompose`]" in row and row.count(") failed") == 1 and "not tried" not in row
+    assert "| all | 20 min |" in page
+
+
+def test_an_exercise_links_to_its_heading(lesson, tmp_path):
+    lesson()
+    page = progress.overview(tmp_path)._repr_markdown_()
+    link, cell_id = re.search(r"\[`decompose`\]\((\S+)#cell-id=(\S+)\)", page).groups()
+    assert link == f"{tmp_path}/01-mathematics.ipynb"
+    cells = nbformat.read(tmp_path / "01-mathematics.ipynb", as_version=4).cells
+    (linked,) = (cell for cell in cells if cell.id == cell_id)
+    assert "### Exercise 1: `decompose`" in linked.source
 
 
 def test_all_checks_of_an_exercise_must_have_run(lesson, tmp_path):
@@ -61,7 +77,9 @@ def test_all_checks_of_an_exercise_must_have_run(lesson, tmp_path):
     )
     zeros["execution_count"] = None
     path.write_text(json.dumps(notebook))
-    assert progress.overview(tmp_path).lessons[0].open == ["decompose"]
+    (found,) = progress.overview(tmp_path).lessons
+    assert found.open == ["decompose"]
+    assert found.exercises[0].state == "begun"
 
 
 def test_when_all_pass_it_says_so(lesson):
@@ -75,7 +93,7 @@ def test_a_summary_of_half_a_lesson_says_what_is_open(lesson, tmp_path):
     for text in (str(found), repr(found), found._repr_html_()):
         plain = " ".join(text.split())
         assert "01-mathematics" in plain
-        assert "2 of 3 pass; open: decompose" in plain
+        assert "2 of 3 pass; open: decompose (failed)" in plain
         assert "5 of 10 points" in plain, "a check that failed gives none"
         assert "Still open: exercises in 01-mathematics." in plain
         assert "You can split" not in plain
@@ -119,4 +137,4 @@ def test_a_file_that_is_no_notebook(tmp_path):
 
 
 def test_an_empty_folder(tmp_path):
-    assert repr(progress.overview(tmp_path)) == "0 of 0 exercises pass."
+    assert repr(progress.overview(tmp_path)) == "0 of 0 exercises pass: 0 of 0 points."

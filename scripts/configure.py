@@ -1,0 +1,57 @@
+"""Configure JupyterLab in a virtual environment for the lab; `set_up.sh` calls it.
+
+python scripts/configure.py .venv
+"""
+
+import json
+import sys
+from pathlib import Path
+
+KERNEL = "--IPKernelApp.kernel_class=lab_utils.jupyter.Kernel"
+SERVER = """\
+from lab_utils.jupyter import save_pictures
+
+c.FileContentsManager.pre_save_hook = save_pictures
+"""
+SETTINGS = {
+    # At its first start JupyterLab would ask whether it may fetch news.
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+    # Room for the whole names of the lessons.
+    "@jupyterlab/filebrowser-extension:browser": {"showLastModifiedColumn": False},
+}
+# Panels of nbgrader that the lab has no use for: lessons are written as text, and handed out and in
+# by other ways than nbgrader's exchange.
+PAGE = {
+    "disabledExtensions": {
+        "@jupyter/nbgrader:create-assignment": True,
+        "@jupyter/nbgrader:assignment-list": True,
+        "@jupyter/nbgrader:course-list": True,
+    }
+}
+
+
+def configure(venv: Path) -> None:
+    """Write the settings; the kernel is one that `ipykernel install` has registered there.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    spec = venv / "share/jupyter/kernels/python3/kernel.json"
+    kernel = json.loads(spec.read_text(encoding="utf-8"))
+    if KERNEL not in kernel["argv"]:
+        kernel["argv"].append(KERNEL)
+    lab = venv / "share/jupyter/lab/settings"
+    for path, text in (
+        (spec, json.dumps(kernel, indent=1)),
+        (venv / "etc/jupyter/jupyter_server_config.py", SERVER),
+        (lab / "overrides.json", json.dumps(SETTINGS, indent=1)),
+        (lab / "page_config.json", json.dumps(PAGE, indent=1)),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+
+
+if __name__ == "__main__":
+    configure(Path(sys.argv[1]))

@@ -35,7 +35,7 @@ class ScaledLoRALayer(LoRALayer):
         """Map `x`, `(..., in_features)`, to `(..., out_features)`."""
         weight, bias = self.original_layer.weight, self.original_layer.bias
         row_scale = (self.magnitude / self.base_norm).flatten()
-        y = row_scale * (F.linear(x, weight) + self.scaling * self._low_rank(x))
+        y = row_scale * (F.linear(x, weight) + self._low_rank(x))
         return (y if bias is None else y + bias).to(x.dtype)
 
     def merged_weight(self) -> Tensor:

@@ -87,6 +87,50 @@ def test_cells_that_bind_what_is_used_are_needed():
     assert chosen("a = 1\n!ls", "f = a", wanted="f") == [0, 1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%%time\ndef f(): return torch.ones(1)",
+        "%%capture\ndef f(): return torch.ones(1)",
+        "%%capture said --no-stderr\ndef f(): return torch.ones(1)",
+        "%%time\n%%capture\ndef f(): return torch.ones(1)",
+        "%%prun\ndef f(): return torch.ones(1)",
+        "%%writefile f.py\nimport torch",
+        "%run f.py",
+        "%time f = torch.nn.Linear(1, 1)",
+        "%timeit torch.ones(1)",
+        "x = %sql torch",
+        "!echo $torch",
+        "!echo {torch}",
+        "found = !echo $torch",
+        "exec('f = torch.ones')",
+        "f = eval('torch.ones')",
+        "f = lambda: globals()['torch'].ones(1)",
+        "import sys\nf = lambda: sys.modules['__main__'].torch.ones(1)",
+        "import __main__\nf = lambda: __main__.torch.ones(1)",
+        "from __main__ import torch as f",
+        "get_ipython().run_cell('f = torch.ones')",
+        "ip = get_ipython()\nip.ex('f = torch.ones')",
+        "import sys\nf = lambda: sys._getframe(1).f_globals['torch']",
+        "f = await torch.ones(1)",
+        "async for f in torch.ones(1): pass",
+        "def f(): return f.__globals__['torch'].ones(1)",
+        "%time await torch.ones(1)",
+    ],
+)
+def test_what_cannot_be_read_for_sure_uses_everything(text):
+    cells = [("import torch", "import torch"), ("y = 1", "y = 1"), (text, "def f(): pass")]
+    assert 0 in needed(cells, {2}, {"f"})
+
+
+@pytest.mark.parametrize(
+    "text", ["def f(", "%matplotlib inline", "!ls", "%pip install x", "return 3", "if __name__: f"]
+)
+def test_what_is_read_for_sure_uses_what_it_names(text):
+    cells = [("import torch", "import torch"), (text, "def f(): pass")]
+    assert needed(cells, {1}, {"f"}) == {1}
+
+
 def test_an_exercise_binds_what_it_was_released_with():
     assert needed([("def f(", "def f(): pass")], set(), {"f"}) == {0}
 

@@ -2,19 +2,31 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import scipy  # and scipy.stats, which takes long, with its first use
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lab_utils.adapters
 import lab_utils.comparison
 import lab_utils.training
+from lab_utils.checks.diagnosis import (
+    apart,
+    describe,
+    differ,
+    listed,
+    near,
+    number,
+    only_explanation,
+    roundings,
+)
 from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen
-from lab_utils.checks.subject import call_function, probe
+from lab_utils.checks.subject import call_function, check, probe
 from lab_utils.data import next_byte_loss
 from lab_utils.models import TinyLanguageModel, attention_layers
+from lab_utils.questions.head_to_head import ask_adapted, ask_steps, ask_type, small_model
 
 REFERENCE = (
     lab_utils.adapters.__file__,
@@ -29,6 +41,12 @@ PAIRS = "6. Is it luck?"
 BASE_CHANGED = Mistake(
     "in-place change of the base model",
     "Adapt copy.deepcopy(model): the next method has to start from the same base.",
+    ADD,
+)
+NOT_COPIED = Mistake(
+    "tensors shared with the base model",
+    "Adapt copy.deepcopy(model), and wrap the copy's layers: what is done to one model must not "
+    "reach the other.",
     ADD,
 )
 NOT_FROZEN = Mistake(
@@ -60,114 +78,203 @@ WRONG_TYPE = Mistake(
 ARGUMENTS_LOST = Mistake(
     "rank or alpha not passed on", "Hand both to every layer, by their names.", ADD
 )
+SCALING_AS_ALPHA = Mistake(
+    "scaling applied twice", "The layer divides alpha by the rank itself: pass alpha=alpha.", ADD
+)
+PER_INPUT = Mistake(
+    "one magnitude per input feature",
+    "Leave norm_dim at its default, 1: one magnitude per output neuron.",
+    ADD,
+)
+DROPOUT = Mistake(
+    "dropout added", "The adapters of this exercise have no dropout: leave it at 0.0.", ADD
+)
+ONE_FOR_ALL = Mistake(
+    "one adapter for several layers",
+    "Make a new layer for each projection of each block; else they share their parameters.",
+    ADD,
+)
 TYPE_UNCHECKED = Mistake(
-    "unknown type accepted", 'Anything but "lora" and "dora" is an error: raise ValueError.', ADD
+    "unknown type accepted",
+    'Anything but "lora" and "dora" is an error: compare with == or look it up in a dict.',
+    ADD,
 )
-ACCUMULATED = Mistake(
-    "gradients accumulated",
-    "backward() adds to what is there: call optimizer.zero_grad() before it.",
-    STEP,
+ERROR_RETURNED = Mistake(
+    "error returned, not raised", "raise ValueError(...) ends the call; return hands it back.", ADD
 )
-NOT_CLIPPED = Mistake(
-    "no clipping", "torch.nn.utils.clip_grad_norm_ goes between backward() and step().", STEP
+OTHER_ERROR = Mistake(
+    "another kind of error",
+    "Look at the type first, whatever it is, and raise ValueError yourself.",
+    ADD,
 )
-NORM_AFTER_CLIPPING = Mistake(
+ALL_REFUSED = Mistake(
+    "every type refused", 'Raise ValueError only if the type is neither "lora" nor "dora".', ADD
+)
+
+
+def _step(name: str, why: str) -> Mistake:
+    return Mistake(name, why, STEP)
+
+
+ACCUMULATED = _step(
+    "gradients accumulated", "backward() adds to what is there: call optimizer.zero_grad() before."
+)
+ERASED = _step(
+    "zero_grad between backward and step",
+    "The gradients are gone when the optimiser comes: zero_grad() goes before backward(), or after "
+    "step().",
+)
+STEP_FIRST = _step(
+    "step before backward", "The optimiser needs the gradients of this batch: step() comes last."
+)
+NO_STEP = _step("no step", "Call optimizer.step() after the gradients are clipped.")
+TWO_STEPS = _step("more than one step", "Call optimizer.step() once a batch.")
+BY_HAND = _step(
+    "a step without the optimiser",
+    "Call optimizer.step(): how far a parameter moves is the optimiser's business.",
+)
+NOT_CLIPPED = _step(
+    "no clipping", "torch.nn.utils.clip_grad_norm_ goes between backward() and step()."
+)
+NORM_AFTER_CLIPPING = _step(
     "norm after clipping",
     "clip_grad_norm_ returns the norm that it found; after it no norm is above max_norm.",
-    STEP,
 )
-NO_STEP = Mistake("no step", "Call optimizer.step() after the gradients are clipped.", STEP)
-LOSS_AFTER_STEP = Mistake(
-    "loss after the step", "Return the loss that was differentiated: that before the step.", STEP
+ALWAYS_SCALED = _step(
+    "short gradients made longer",
+    "max_norm is the most: gradients whose norm is below it stay as they are.",
 )
-EACH_CLIPPED = Mistake(
+EACH_CLIPPED = _step(
     "each parameter clipped by itself",
     "Hand all trained parameters to one call, so that their ratios stay.",
-    STEP,
 )
-LARGEST_GRADIENT = Mistake(
-    "largest gradient instead of the norm", "clip_grad_norm_ returns the norm of all.", STEP
+EACH_GROUP = _step(
+    "each group clipped by itself",
+    "Hand the parameters of all groups to one call: model.parameters() has them.",
 )
-REVERSED = Mistake("difference reversed", "Take DoRA minus LoRA: below zero, DoRA is lower.", PAIRS)
-UNPAIRED = Mistake(
+ONE_GROUP = _step(
+    "one parameter group only",
+    "An optimiser may have several groups: model.parameters() has the parameters of all.",
+)
+ENTRIES_CLIPPED = _step(
+    "entries clipped, not the norm",
+    "clip_grad_value_ bounds each entry; clip_grad_norm_ bounds the length of all together.",
+)
+MAX_NORM_IGNORED = _step("max_norm ignored", "Hand max_norm on to clip_grad_norm_.")
+OTHER_DEFAULT = _step("another default of max_norm", "Without max_norm, train_step takes 1.0.")
+LARGEST_GRADIENT = _step(
+    "largest gradient instead of the norm", "The norm is the root of the sum of all squares."
+)
+ABSOLUTE_SUM = _step(
+    "sum of absolute values instead of the norm", "The norm is the root of the sum of all squares."
+)
+SQUARED_NORM = _step("squared norm", "The norm is the root of the sum of all squares.")
+SUM_OF_NORMS = _step(
+    "norms added up", "The norm of all gradients is the root of the sum of their squared norms."
+)
+ONE_NORM = _step(
+    "norm of one parameter", "Return the norm of all gradients together, as clip_grad_norm_ does."
+)
+NORM_OF_WEIGHTS = _step(
+    "norm of the weights",
+    "Return the norm of the gradients, parameter.grad, not of what they move.",
+)
+LOSS_AFTER_STEP = _step(
+    "loss after the step", "Return the loss that was differentiated: that before the step."
+)
+SUMMED_LOSS = _step("loss summed", "next_byte_loss is a mean: leave it as it is.")
+TARGETS_LOST = _step(
+    "inputs in the place of targets", "batch is (inputs, targets): the loss compares with targets."
+)
+ORDER = _step("norm before loss", "Return (loss, gradient_norm), in this order.")
+EVALUATION = _step(
+    "model in evaluation mode", "Dropout rests in it: leave model.eval() out of a training step."
+)
+STEP_ROUNDED = _step("rounded", "Return the numbers themselves; round what you print.")
+
+
+def _pairs(name: str, why: str) -> Mistake:
+    return Mistake(name, why, PAIRS)
+
+
+REVERSED = _pairs("difference reversed", "Take DoRA minus LoRA: below zero, DoRA is lower.")
+ABSOLUTE = _pairs(
+    "absolute differences", "The sign says which method is lower: leave abs() out of it."
+)
+MEDIAN = _pairs("median", "The estimate is the mean of the differences.")
+SUMMED = _pairs("sum instead of mean", "Divide the sum of the differences by their number.")
+RELATIVE = _pairs(
+    "relative difference", "Return the difference itself, in nats; divide by nothing."
+)
+UNPAIRED = _pairs(
     "unpaired interval",
     "Take the difference of each seed first: what a seed adds to both runs drops out.",
-    PAIRS,
 )
-NORMAL = Mistake(
+NORMAL = _pairs(
     "normal instead of t",
     "With a handful of seeds the spread is itself uncertain: take stats.t with n - 1 degrees.",
-    PAIRS,
 )
-POPULATION = Mistake(
-    "spread divided by n", "Estimated from n differences, the variance divides by n - 1.", PAIRS
+POPULATION = _pairs(
+    "spread divided by n", "Estimated from n differences, the variance divides by n - 1."
 )
-NOT_OF_THE_MEAN = Mistake(
-    "spread of a run, not of the mean", "The mean's standard error is the spread / sqrt(n).", PAIRS
+NOT_OF_THE_MEAN = _pairs(
+    "spread of a run, not of the mean", "The mean's standard error is the spread / sqrt(n)."
 )
-ONE_SIDED = Mistake(
-    "one-sided interval", "5 % outside are 2.5 % on each side: t.ppf((1 + confidence) / 2).", PAIRS
+DIVIDED_BY_N = _pairs(
+    "spread / n", "The mean's standard error is the spread divided by the root of n."
 )
-FIXED_CONFIDENCE = Mistake(
-    "confidence ignored", "The interval widens with the confidence that is asked for.", PAIRS
+VARIANCE = _pairs("variance for the spread", "s is the standard deviation, the variance's root.")
+ROOT_OF_LESS = _pairs(
+    "sqrt(n - 1)", "n - 1 is in the spread already; the standard error divides it by sqrt(n)."
 )
-DEGREES = Mistake("n degrees of freedom", "One is spent on the mean: n - 1 are left.", PAIRS)
+NO_QUANTILE = _pairs("quantile left out", "Multiply the standard error by the quantile of t.")
+ONE_SIDED = _pairs(
+    "one-sided interval", "5 % outside are 2.5 % on each side: t.ppf((1 + confidence) / 2)."
+)
+OUTSIDE_TAKEN = _pairs(
+    "quantile of what is outside", "t.ppf takes the share that lies below: (1 + confidence) / 2."
+)
+HALF_ONLY = _pairs("half-widths", "Return the ends of the interval: mean - half and mean + half.")
+ENDS_SWAPPED = _pairs("ends swapped", "The result is (mean, low, high), in this order.")
+IN_ORDER = _pairs("low before mean", "The result is (mean, low, high), in this order.")
+RANGE = _pairs(
+    "range of the differences",
+    "The smallest and largest difference tell of single seeds; the interval is that of the mean.",
+)
+PERCENTILES = _pairs(
+    "percentiles of the differences",
+    "They tell of single seeds; the interval is that of the mean: mean ± t * s / sqrt(n).",
+)
+FIXED_CONFIDENCE = _pairs(
+    "confidence ignored", "The interval widens with the confidence that is asked for."
+)
+DEGREES = _pairs("degrees of freedom", "One is spent on the mean: n - 1 are left.")
+AROUND_ZERO = _pairs("interval around zero", "The interval lies around the mean difference.")
+PAIRS_ROUNDED = _pairs("rounded", "Return the numbers themselves; round what you print.")
 
 
 # ---- add_adapters_to_model
+
+OURS = ("lora_A", "lora_B", "magnitude")
+# Of each kind of what a too lenient comparison lets through.
+UNKNOWN_TYPES = ("dorra", "full", "or", "LoRA", "DoRA", "dora-input", "lora ", "lora2", "", None, 3)
+CLOSE = 1e-4  # relative: allows for rounding in float32
+RATE = 0.5  # of the gradient descent that tells what is trained
 
 
 def base_model(n_blocks: int, seed: int) -> TinyLanguageModel:
     """Return a language model of 16 features, the same for the same arguments."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TinyLanguageModel(d_model=16, n_heads=2, n_blocks=n_blocks, context=8).eval()
+        return TinyLanguageModel(d_model=16, n_heads=2, n_blocks=n_blocks, context=8)
 
 
-def ask_adapted(
-    add_adapters_to_model: Callable,
-    adapter_type: str,
-    n_blocks: int,
-    seed: int,
-    rank: int,
-    alpha: float,
-    tokens: Tensor,
-) -> dict[str, Any]:
-    """Adapt a model with the student's function, and say what came out."""
-    model = base_model(n_blocks, seed)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    adapted = add_adapters_to_model(model, adapter_type, rank=rank, alpha=alpha)
-    if not isinstance(adapted, nn.Module):
-        return {"type": type(adapted).__name__}
-    now = model.state_dict()
-    kept = now.keys() == before.keys() and all(torch.equal(now[k], before[k]) for k in before)
-    parameters = dict(adapted.named_parameters())
-    layers = {}
-    for name, _ in model.named_modules() if kept else ():
-        found = adapted.get_submodule(name)
-        if name and hasattr(found, "lora_A"):
-            kind = "dora" if hasattr(found, "magnitude") else "lora"
-            layers[name] = [kind, found.lora_A.shape[0], float(found.scaling)]
-    return {
-        "type": "nn.Module",
-        "base kept": kept and adapted is not model,
-        "base trainable": all(p.requires_grad for p in model.parameters()),
-        "layers": layers,
-        "trainable": [name for name, p in parameters.items() if p.requires_grad],
-        "output": adapted.eval()(tokens).detach(),
-    }
+def state_of(model: TinyLanguageModel) -> dict[str, Tensor]:
+    """Return copies of a model's tensors, by name."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def ask_unknown_type(add_adapters_to_model: Callable, adapter_type: str) -> str:
-    """Return the name of the error that an unknown type raises, or what came back."""
-    try:
-        return type(add_adapters_to_model(base_model(1, 0), adapter_type)).__name__
-    except NotImplementedError:  # not an answer: the exercise is not written yet
-        raise
-    except Exception as error:
-        return type(error).__name__
-
-
+@check(forbids=REFERENCE, seeded=True)
 def check_add_adapters(
     add_adapters_to_model: Callable,
     aspect: str | None = None,
@@ -182,156 +289,350 @@ def check_add_adapters(
     Args:
         aspect: `"layers"` (which are adapted, and how), `"frozen"` (base kept, the rest frozen)
             or `"types"` (an unknown one is refused); all if None.
-        n_blocks, rank, alpha, seed: of the model and its adapters.
+        n_blocks, rank, alpha, seed: of the model and its adapters; rank is not 8, nor alpha 16.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
-    model = base_model(n_blocks, seed)
-    tokens = torch.randint(256, (2, 6), generator=torch.Generator().manual_seed(seed))
-    expected_layers = attention_layers(model)
     for name in chosen(aspect, ("layers", "frozen", "types")):
         with Report(f"add_adapters_to_model · {name} · {n_blocks} blocks, rank {rank}") as report:
             if name == "types":
-                _check_types(report, add_adapters_to_model)
+                _check_types(report, add_adapters_to_model, n_blocks, seed)
                 continue
             for adapter_type in ("lora", "dora"):
+                case = _adapted_case(adapter_type, n_blocks, rank, alpha, seed)
                 found = probe(
                     ask_adapted,
                     add_adapters_to_model,
-                    *(adapter_type, n_blocks, seed, rank, alpha, tokens),
-                    step=f"add_adapters_to_model(model, {adapter_type!r})",
+                    *(adapter_type, case.state, n_blocks, rank, alpha, case.inputs, case.targets),
+                    *(case.values, RATE),
+                    step=f"add_adapters_to_model(model, {adapter_type!r}, rank={rank}, "
+                    f"alpha={alpha:g})",
                     reference=REFERENCE,
                 )
-                if found["type"] != "nn.Module":
+                if not found["module"]:
                     raise CheckFailed(
-                        f"add_adapters_to_model must return the adapted model; found a "
-                        f"{found['type']}."
+                        "add_adapters_to_model must return the adapted model; found "
+                        f"{describe(found['returned'])}."
                     )
                 if name == "frozen":
-                    with torch.no_grad():
-                        frozen = model(tokens)
-                    _check_frozen(report, adapter_type, found, frozen)
+                    _check_frozen(report, case, found)
                 else:
-                    _check_layers(report, adapter_type, found, expected_layers, rank, alpha / rank)
+                    _check_layers(report, case, found)
 
 
-def _check_layers(
-    report: Report, adapter_type: str, found: dict, expected: list[str], rank: int, scaling: float
-) -> None:
-    if not report.expect(
-        found["base kept"],
-        f"{adapter_type}: the model that was passed in stays as it is",
-        "the model that was passed in has adapters or other values after the call.",
-        BASE_CHANGED,
-    ):
-        return
-    layers = found["layers"]
-    missing = [name for name in expected if name not in layers]
-    extra = [name for name in layers if name not in expected]
+@dataclass(frozen=True)
+class AdaptedCase:
+    """A model, its adapters, and what a right answer makes of them."""
+
+    adapter_type: str
+    rank: int
+    alpha: float
+    state: dict[str, Tensor]  # of the base
+    inputs: Tensor
+    targets: Tensor
+    layers: list[str]  # that are to be adapted
+    values: dict[str, Tensor]  # that the adapters get
+    start: Tensor  # output before that
+    output: Tensor  # output with them
+    after: dict[str, Tensor]  # the adapters' parameters after one step of gradient descent
+
+
+def _adapted_case(
+    adapter_type: str, n_blocks: int, rank: int, alpha: float, seed: int
+) -> AdaptedCase:
+    base = base_model(n_blocks, seed)
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(256, (2, 7), generator=generator)
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    model = lab_utils.adapters.add_adapters_to_model(base, adapter_type, rank, alpha)
+    trained = lab_utils.adapters.trainable_parameters(model)
+    values = {}
+    with torch.no_grad():
+        start = base(inputs)
+        for name, parameter in trained.items():
+            value = 0.3 * torch.randn(parameter.shape, generator=generator)
+            values[name] = value.abs() + 0.5 if name.endswith("magnitude") else value
+            parameter.copy_(values[name])
+    output = model(inputs)
+    next_byte_loss(output, targets).backward()
+    torch.optim.SGD(trained.values(), lr=RATE).step()
+    return AdaptedCase(
+        adapter_type,
+        rank,
+        alpha,
+        state_of(base),
+        inputs,
+        targets,
+        attention_layers(base),
+        values,
+        start,
+        output.detach(),
+        {name: parameter.detach() for name, parameter in trained.items()},
+    )
+
+
+def _check_layers(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
+    kind, parameters = case.adapter_type, found["parameters"]
+    adapted = [n.removesuffix(".lora_A") for n in parameters if n.endswith("lora_A")]
+    missing = [name for name in case.layers if name not in adapted]
+    extra = [name or "the model itself" for name in adapted if name not in case.layers]
     report.expect(
         not missing,
-        f"{adapter_type}: every attention projection has an adapter",
-        f"expected an adapter in {', '.join(missing[:3])}, found none.",
+        f"{kind}: every attention projection has an adapter",
+        f"expected an adapter in {listed(missing)}, found none there.",
         SOME_LEFT_OUT,
     )
     report.expect(
         not extra,
-        f"{adapter_type}: nothing else has one",
-        f"found an adapter in {', '.join(extra[:3])}.",
+        f"{kind}: nothing else has one",
+        f"found an adapter in {listed(extra)}.",
         TOO_MANY,
     )
-    kinds = {kind for kind, _, _ in layers.values()}
+    with_magnitude = [name for name in adapted if f"{name}.magnitude" in parameters]
+    kinds = {"dora" if name in with_magnitude else "lora" for name in adapted}
     report.expect(
-        kinds <= {adapter_type},
-        f"{adapter_type}: the adapters are of this method",
-        f"expected {adapter_type} adapters, found {' and '.join(sorted(kinds))}.",
+        kinds <= {kind},
+        f"{kind}: the adapters are of this method",
+        f"expected {kind} adapters, found {' and '.join(sorted(kinds))}.",
         WRONG_TYPE,
     )
-    wrong = [
-        f"{name} has rank {r} and scaling {s:g}"
-        for name, (_, r, s) in layers.items()
-        if r != rank or not math.isclose(s, scaling)
-    ]
+    _expect_arguments(report, case, found, adapted)
+    wide = [name for name in with_magnitude if parameters[f"{name}.magnitude"].shape[0] == 1]
+    report.expect(
+        not wide,
+        f"{kind}: one magnitude per output neuron",
+        f"expected magnitudes of the shape (16, 1), found (1, 16) in {listed(wide)}.",
+        PER_INPUT,
+    )
+    shared = [f"{name} is that of {other}" for name, other in found["shared"].items()]
+    report.expect(
+        not shared,
+        f"{kind}: each layer has parameters of its own",
+        f"expected new parameters for every layer; {listed(shared, 1)}.",
+        ONE_FOR_ALL,
+    )
+    report.expect(
+        near(found["output"], case.output, CLOSE),
+        f"{kind}: the output with known values in the adapters",
+        f"{kind}: with known values in the adapters, the model's output: "
+        f"{differ(found['output'], case.output)}.",
+    )
+    dropped = not near(found["output in training"], found["output"], CLOSE)
+    report.expect(
+        not dropped,
+        f"{kind}: the same output in training",
+        "expected the same output in training as in evaluation, found another one.",
+        DROPOUT,
+    )
+    after = {n: v for n, v in found["after a step"].items() if n in found["trainable"]}
+    wrong = [n for n in case.after if n in after and not _moved_alike(n, after[n], case)]
     report.expect(
         not wrong,
-        f"{adapter_type}: rank {rank} and scaling {scaling:g}",
-        f"expected rank {rank} and scaling {scaling:g} everywhere; {' '.join(wrong[:1])}.",
-        ARGUMENTS_LOST,
+        f"{kind}: gradients are those of the loss",
+        f"expected a step of gradient descent to change {listed(wrong)} by the gradient of the "
+        "loss; found another change or none.",
     )
 
 
-def _check_frozen(report: Report, adapter_type: str, found: dict, output: Tensor) -> None:
+def _moved_alike(name: str, value: Tensor, case: AdaptedCase) -> bool:
+    start = case.values[name]
+    return value.shape == start.shape and near(value - start, case.after[name] - start, 1e-3)
+
+
+def _expect_arguments(
+    report: Report, case: AdaptedCase, found: dict[str, Any], adapted: list[str]
+) -> None:
+    ranks = {name: len(found["parameters"][f"{name}.lora_A"]) for name in adapted if name}
+    scalings = {name: found["scalings"].get(name, math.nan) for name in ranks}
+    expected = case.alpha / case.rank
+    wrong = [
+        name
+        for name in ranks
+        if ranks[name] != case.rank or not math.isclose(scalings[name], expected)
+    ]
+    twice = case.alpha / case.rank**2
+    mistake = ARGUMENTS_LOST
+    if wrong and all(ranks[n] == case.rank and math.isclose(scalings[n], twice) for n in wrong):
+        mistake = SCALING_AS_ALPHA
     report.expect(
-        found["base kept"] and found["base trainable"],
-        f"{adapter_type}: the model that was passed in stays as it is, trainable too",
+        not wrong,
+        f"{case.adapter_type}: rank {case.rank} and scaling {expected:g}",
+        f"expected rank {case.rank} and scaling alpha / rank = {case.alpha:g} / {case.rank} = "
+        f"{expected:g} everywhere; "
+        + listed([f"{n} has rank {ranks[n]} and scaling {scalings[n]:g}" for n in wrong], 1)
+        + ".",
+        mistake,
+    )
+
+
+def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
+    kind = case.adapter_type
+    kept = not found["same object"] and near(found["base"], case.state, 0.0)
+    trainable = set(found["base trainable"])
+    lost = [name for name in case.state if name not in trainable]
+    report.expect(
+        kept and not lost,
+        f"{kind}: the model that was passed in stays as it is, trainable too",
         "the model that was passed in has adapters, other values or frozen parameters now.",
         BASE_CHANGED,
     )
-    ours = ("lora_A", "lora_B", "magnitude")
-    others = [name for name in found["trainable"] if not name.endswith(ours)]
+    if kept and not lost:
+        report.expect(
+            near(found["base at the end"], case.state, 0.0),
+            f"{kind}: it shares nothing with the copy",
+            "the model that was passed in changed when the copy's parameters were changed.",
+            NOT_COPIED,
+        )
+    parameters = found["parameters"]
+    adapters = [name for name in parameters if name.split(".")[-1] in OURS]
+    others = [name for name in parameters if name not in adapters]
+    if not report.expect(
+        bool(adapters),
+        f"{kind}: there are adapters",
+        "the model that came back has no parameter named lora_A, so no adapter.",
+    ):
+        return
+    moved = [n for n in others if not torch.equal(found["after a step"][n], parameters[n])]
+    loose = [name for name in others if name in set(found["trainable"]) | set(moved)]
     report.expect(
-        not others,
-        f"{adapter_type}: only the adapters are trainable",
-        f"expected only adapters to be trainable, found also {', '.join(others[:3])}.",
+        not loose,
+        f"{kind}: only the adapters are trainable",
+        f"expected only adapters to be trainable, found also {listed(loose)}.",
         NOT_FROZEN,
     )
-    kinds = {name.split(".")[-1] for name in found["trainable"]}
-    expected = {"lora_A", "lora_B"} | ({"magnitude"} if adapter_type == "dora" else set())
-    missing = sorted(expected - kinds)
+    frozen = [
+        name
+        for name in adapters
+        if name not in found["trainable"]
+        or (name in case.values and torch.equal(found["after a step"][name], case.values[name]))
+    ]
     report.expect(
-        not missing,
-        f"{adapter_type}: {', '.join(sorted(expected))} are trainable",
-        f"{', '.join(missing)} of the adapters are not trainable.",
+        not frozen,
+        f"{kind}: the adapters are trainable",
+        f"expected the adapters to be trainable; {listed(frozen)} cannot be trained.",
         ADAPTERS_FROZEN,
     )
-    report.expect_close(
-        found["output"], output, f"{adapter_type}: the base's output before training", []
+    report.expect(
+        near(found["at the start"], case.start, CLOSE),
+        f"{kind}: the base's output before training",
+        f"{kind}: before training, the output must be the base's: "
+        f"{differ(found['at the start'], case.start)}.",
     )
 
 
-def _check_types(report: Report, add_adapters_to_model: Callable) -> None:
-    for adapter_type in ("dorra", "full"):
-        found = probe(
-            ask_unknown_type,
+def _check_types(report: Report, add_adapters_to_model: Callable, n_blocks: int, seed: int) -> None:
+    base = base_model(n_blocks, seed)
+    state = state_of(base)
+    tokens = torch.randint(256, (2, 6), generator=torch.Generator().manual_seed(seed))
+
+    def ask(adapter_type: object) -> dict[str, Any]:
+        return probe(
+            ask_type,
             add_adapters_to_model,
-            adapter_type,
+            *(adapter_type, state, n_blocks, tokens),
             step=f"add_adapters_to_model(model, {adapter_type!r})",
             reference=REFERENCE,
         )
+
+    answers = {adapter_type: ask(adapter_type) for adapter_type in UNKNOWN_TYPES}
+    accepted = [repr(t) for t, a in answers.items() if "output" in a]
+    returned = [repr(t) for t, a in answers.items() if a.get("exception")]
+    for adapter_type, found in answers.items():
+        what = found["raised"] or ("a model" if "output" in found else describe(found["returned"]))
+        mistake = None
+        if accepted and repr(adapter_type) in accepted:
+            mistake = TYPE_UNCHECKED
+        elif repr(adapter_type) in returned:
+            mistake = ERROR_RETURNED
+        elif found["raised"]:
+            mistake = OTHER_ERROR
+        elif found["returned"] is None:
+            mistake = TYPE_UNCHECKED
         report.expect(
-            found == "ValueError",
+            bool(found["raised"]) and found["ValueError"],
             f"{adapter_type!r} raises a ValueError",
-            f"expected a ValueError for adapter_type={adapter_type!r}, found {found}.",
-            None if found.endswith("Error") else TYPE_UNCHECKED,
+            f"expected a ValueError for adapter_type={adapter_type!r}, found {what}.",
+            mistake,
+        )
+    for adapter_type in ("lora", "dora"):
+        found = ask(adapter_type)
+        refused = bool(found["raised"]) and found["ValueError"]
+        report.expect(
+            not refused,
+            f"{adapter_type!r} raises none",
+            f"expected adapters for adapter_type={adapter_type!r}, found a {found['raised']}: "
+            f"{found.get('text')}",
+            ALL_REFUSED if refused else None,
         )
 
 
 # ---- train_step
 
 
-def ask_steps(
-    train_step: Callable, seed: int, batches: list[list[Tensor]], max_norm: float, rate: float
-) -> dict[str, Any]:
-    """Take the student's step on each batch; return what it returned, and the weights after."""
-    model = base_model(1, seed)
-    model.position.requires_grad_(False)  # a model that is trained in part, as an adapted one
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=rate)
-    answers, returned = [], []
-    for inputs, targets in batches:
-        answer = train_step(model, (inputs, targets), optimizer, max_norm=max_norm)
-        answers.append(answer)
-        pair = isinstance(answer, tuple | list) and len(answer) == 2
-        returned.append([type(part).__name__ for part in answer] if pair else None)
-    numbers = [
-        [float(part) for part in answer] if kinds else None
-        for answer, kinds in zip(answers, returned, strict=True)
-    ]
-    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-    return {"types": returned, "numbers": numbers, "weights": weights}
+@dataclass(frozen=True)
+class Training:
+    """A few steps to take: a model, an optimiser, batches."""
+
+    title: str
+    state: dict[str, Tensor]
+    frozen: list[str]
+    optimizer: str
+    groups: list[dict[str, Any]]  # with names in the place of parameters
+    named: dict[str, Any]
+    batches: list[list[Tensor]]
+    max_norm: float | None  # None: the default
 
 
+@dataclass(frozen=True)
+class Way:
+    """A way to take a step; the defaults are the right one."""
+
+    zero: bool = True
+    clip: str = "all"
+    limit: str = "given"
+    norm: str = "before"
+    loss: str = "before"
+    steps: int = 1
+    scale: str = "mean"
+    targets: bool = True
+    swapped: bool = False
+
+
+RIGHT = Way()
+# What is returned besides a fault may be any of these: the norms of an answer that clips each
+# parameter by itself, say.
+WRONG_WAYS: list[tuple[Mistake, Way]] = [
+    (ACCUMULATED, Way(zero=False)),
+    (NOT_CLIPPED, Way(clip="none")),
+    (NORM_AFTER_CLIPPING, Way(norm="after")),
+    (LOSS_AFTER_STEP, Way(loss="after")),
+    *((EACH_CLIPPED, Way(clip="each", norm=n)) for n in ("before", "after", "last", "sum")),
+    *((EACH_GROUP, Way(clip="each group", norm=n)) for n in ("before", "last group")),
+    *((ONE_GROUP, Way(clip="first group", norm=n)) for n in ("before", "first group")),
+    (ONE_GROUP, Way(norm="first group")),
+    *((ENTRIES_CLIPPED, Way(clip="entries", norm=n)) for n in ("before", "after", "largest")),
+    (ALWAYS_SCALED, Way(clip="always")),
+    *((LARGEST_GRADIENT, Way(clip=c, norm="largest")) for c in ("all", "largest")),
+    *((ABSOLUTE_SUM, Way(clip=c, norm="absolute")) for c in ("all", "absolute")),
+    (SQUARED_NORM, Way(norm="squared")),
+    (SUM_OF_NORMS, Way(norm="sum")),
+    *((ONE_NORM, Way(norm=n)) for n in ("first", "last", "largest norm")),
+    (NORM_OF_WEIGHTS, Way(norm="weights")),
+    (NORM_OF_WEIGHTS, Way(norm="moved weights")),
+    (MAX_NORM_IGNORED, Way(limit="1")),
+    (OTHER_DEFAULT, Way(limit="other default")),
+    (SUMMED_LOSS, Way(scale="sum")),
+    (SUMMED_LOSS, Way(scale="batch")),
+    (SUMMED_LOSS, Way(loss="sum")),
+    (SUMMED_LOSS, Way(loss="batch")),
+    (TARGETS_LOST, Way(targets=False)),
+    (ORDER, Way(swapped=True)),
+    (TWO_STEPS, Way(steps=2)),
+]
+
+
+@check(forbids=REFERENCE, seeded=True)
 def check_train_step(
     train_step: Callable,
     aspect: str | None = None,
@@ -344,114 +645,334 @@ def check_train_step(
 
     Args:
         aspect: `"numbers"` (what is returned) or `"weights"` (what the steps did); both if None.
-        max_norm, steps, seed: of the training; gradients are longer than `max_norm`.
+        max_norm, steps, seed: of one of the trainings; two others have limits of their own.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(256, (steps, 4, 9), generator=generator)
-    batches = [[batch[:, :-1].contiguous(), batch[:, 1:].contiguous()] for batch in tokens]
-    rate = 0.5
+    trainings = _draw_trainings(max_norm, steps, seed)
+    expected = [_simulate(training, RIGHT) for training in trainings]
     for name in chosen(aspect, ("numbers", "weights")):
         with Report(f"train_step · {name} · {steps} steps, max_norm {max_norm:g}") as report:
-            found = probe(
-                ask_steps,
-                train_step,
-                *(seed, batches, max_norm, rate),
-                step="train_step(model, batch, optimizer)",
-                reference=REFERENCE,
-            )
-            for types in found["types"][:1]:
-                _expect_two_floats(report, types)
-            expected = _textbook_steps(seed, batches, max_norm, rate)
-            wrong = {
-                mistake: _textbook_steps(seed, batches, max_norm, rate, mistake)
-                for mistake in WRONG_STEPS
-            }
-            if name == "numbers":
-                numbers = torch.tensor(found["numbers"], dtype=torch.float64)
-                for column, what in enumerate(("loss", "gradient norm")):
-                    report.expect_close(
-                        numbers[:, column],
-                        expected["numbers"][:, column],
-                        f"{what} of each step",
-                        [(w["numbers"][:, column], mistake) for mistake, w in wrong.items()],
-                    )
-            else:
-                start = torch.cat([p.detach().flatten() for p in base_model(1, seed).parameters()])
-                report.expect_close(
-                    found["weights"] - start,
-                    expected["weights"] - start,
-                    f"how far {steps} steps moved the weights",
-                    [(w["weights"] - start, mistake) for mistake, w in wrong.items()],
+            rows = [
+                probe(
+                    ask_steps,
+                    train_step,
+                    *(training.state, training.frozen, training.optimizer, training.groups),
+                    *(training.named, training.batches, training.max_norm),
+                    step=f"train_step(model, batch, optimizer), with {training.title},",
+                    reference=REFERENCE,
                 )
+                for training in trainings
+            ]
+            found = [_trace(training, r) for training, r in zip(trainings, rows, strict=True)]
+            mistake = _seen_fault(rows, found) or _explain_steps(trainings, expected, found)
+            if name == "numbers":
+                _check_numbers(report, trainings, rows, expected, found, mistake)
+            else:
+                _check_weights(report, trainings, expected, found, mistake)
 
 
-def _expect_two_floats(report: Report, types: list[str] | None) -> None:
-    if types is None:
-        raise CheckFailed("train_step must return two numbers, (loss, gradient_norm).")
-    report.expect(
-        all(kind in ("float", "float64") for kind in types),
-        "it returns two floats",
-        f"expected (loss, gradient_norm) as floats, found {' and '.join(types)}; a tensor keeps "
-        "its graph and memory alive: .item() makes a number of it.",
+def _draw_trainings(max_norm: float, steps: int, seed: int) -> list[Training]:
+    model = base_model(1, seed)
+    names = [name for name, _ in model.named_parameters()]
+    generator = torch.Generator().manual_seed(seed)
+    matrices = [name for name in names if "proj" in name or "mlp" in name]
+    matrices = [name for name in matrices if name.endswith("weight")]
+    rest = [name for name in names if name not in matrices]
+    some = [name for name in names if name not in ("position.weight", "blocks.0.norm2.bias")]
+
+    def batches() -> list[list[Tensor]]:
+        sizes = [(4, 2, 1)[step % 3] for step in range(steps)]
+        tokens = [torch.randint(256, (size, 9), generator=generator) for size in sizes]
+        return [[t[:, :-1].contiguous(), t[:, 1:].contiguous()] for t in tokens]
+
+    two_groups = [
+        {"params": matrices, "lr": 0.05, "weight_decay": 0.1},
+        {"params": rest, "lr": 0.02, "weight_decay": 0.0},
+    ]
+    # eps is large, so that a gradient that is zero but for rounding moves nothing
+    adam = ("AdamW", two_groups, {"eps": 1e-2})
+    momentum = ("SGD", [{"params": names, "lr": 0.2, "momentum": 0.9}], {})
+    # steps of a length that keeps rounding errors from growing
+    plain = ("SGD", [{"params": some, "lr": 0.25 / min(max_norm, 12.0)}], {})
+    slow = ("SGD", [{"params": some, "lr": 0.02}], {})
+    state = state_of(model)
+    frozen = [name for name in names if name not in some]
+    return [
+        Training("SGD", state, frozen, *plain, batches(), max_norm),
+        Training("AdamW and two parameter groups", state, [], *adam, batches(), 0.3),
+        Training("momentum and the default of max_norm", state, [], *momentum, batches(), None),
+        Training("a max_norm that is never reached", state, frozen, *slow, batches(), 1000.0),
+    ]
+
+
+def _trainable(model: TinyLanguageModel, training: Training) -> dict[str, Tensor]:
+    for name in training.frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
+    """Return the norms and losses of each step, and how far the weights are from their start.
+
+    All of shape `(steps,)`, but `weights`, which is `(steps, parameters)`.
+    """
+    model = small_model(training.state, 1)
+    trained = _trainable(model, training)
+    groups = [
+        group | {"params": [trained[n] for n in group["params"] if n in trained]}
+        for group in training.groups
+    ]
+    optimizer = getattr(torch.optim, training.optimizer)(groups, **training.named)
+    parameters = [group["params"] for group in groups]
+    limit = 1.0 if training.max_norm is None else training.max_norm
+    if way.limit == "1":
+        limit = 1.0
+    elif way.limit == "other default" and training.max_norm is None:
+        limit = 5.0
+    start = _flat(training.state)
+    losses, norms, weights = [], [], []
+    for inputs, targets in training.batches:
+        if way.zero:
+            optimizer.zero_grad()
+        compared = targets if way.targets else inputs
+        loss = next_byte_loss(model(inputs), compared)
+        factor = {"sum": targets.numel(), "batch": len(targets)}
+        (loss * factor.get(way.scale, 1)).backward()
+        before = _norms(list(trained.values()), parameters)
+        _clip(way.clip, list(trained.values()), parameters, limit)
+        after = _norms(list(trained.values()), parameters)
+        for _ in range(way.steps):
+            optimizer.step()
+        if way.loss == "after":
+            loss = next_byte_loss(model(inputs), targets)
+        losses.append(loss.item() * factor.get(way.loss, factor.get(way.scale, 1)))
+        now = _flat(dict(model.named_parameters()))
+        others = {"after": after["before"], "moved weights": _flat(trained).norm().item()}
+        norms.append((before | others)[way.norm])
+        weights.append(now - start)
+    found = {"norm": norms, "loss": losses}
+    if way.swapped:
+        found = {"norm": losses, "loss": norms}
+    numbers = {key: torch.tensor(column, dtype=torch.float64) for key, column in found.items()}
+    return numbers | {"weights": torch.stack(weights)}
+
+
+def _norms(trained: list[Tensor], groups: list[list[Tensor]]) -> dict[str, float]:
+    """Return the norm of all gradients, and what may be taken for it."""
+    together = torch.cat([p.grad.flatten() for p in trained])
+    each = torch.stack([p.grad.norm() for p in trained])
+    first, last = (torch.cat([p.grad.flatten() for p in groups[i]]).norm().item() for i in (0, -1))
+    return {
+        "before": together.norm().item(),
+        "squared": together.square().sum().item(),
+        "largest": together.abs().max().item(),
+        "absolute": together.abs().sum().item(),
+        "sum": each.sum().item(),
+        "first": each[0].item(),
+        "last": each[-1].item(),
+        "largest norm": each.max().item(),
+        "weights": torch.cat([p.detach().flatten() for p in trained]).norm().item(),
+        "first group": first,
+        "last group": last,
+    }
+
+
+def _clip(clip: str, trained: list[Tensor], groups: list[list[Tensor]], limit: float) -> None:
+    norm = torch.nn.utils.clip_grad_norm_
+    if clip == "all":
+        norm(trained, limit)
+    elif clip == "each":
+        for parameter in trained:
+            norm([parameter], limit)
+    elif clip == "each group":
+        for group in groups:
+            norm(group, limit)
+    elif clip == "first group":
+        norm(groups[0], limit)
+    elif clip == "entries":
+        torch.nn.utils.clip_grad_value_(trained, limit)
+    elif clip in ("largest", "absolute"):
+        norm(trained, limit, norm_type=math.inf if clip == "largest" else 1.0)
+    elif clip == "always":
+        together = torch.cat([p.grad.flatten() for p in trained]).norm()
+        for parameter in trained:
+            parameter.grad.mul_(limit / together)
+
+
+def _flat(state: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in state.values()])
+
+
+def _trace(training: Training, rows: list[dict[str, Any]]) -> dict[str, Tensor | None]:
+    """Return what was found in the form of `_simulate`; None in the place of what is no number."""
+    pairs = [row["returned"] for row in rows]
+    columns: dict[str, Tensor | None] = {"norm": None, "loss": None}
+    if all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        for index, key in enumerate(("loss", "norm")):
+            column = [_value(pair[index]) for pair in pairs]
+            if None not in column:
+                columns[key] = torch.tensor(column, dtype=torch.float64)
+    start = _flat(training.state)
+    return columns | {"weights": torch.stack([row["weights"] for row in rows]) - start}
+
+
+def _value(part: Any) -> float | None:
+    """Return what a number says, in a tensor too: to find a fault besides the wrong type."""
+    if isinstance(part, Tensor) and part.numel() == 1 and part.is_floating_point():
+        return float(part)
+    return number(part)
+
+
+def _agree(found: list[dict], expected: list[dict], part: str) -> bool:
+    return all(
+        f[part] is not None and near(f[part], e[part], CLOSE)
+        for f, e in zip(found, expected, strict=True)
     )
 
 
-WRONG_STEPS = (
-    NO_STEP,
-    ACCUMULATED,
-    NOT_CLIPPED,
-    NORM_AFTER_CLIPPING,
-    LOSS_AFTER_STEP,
-    EACH_CLIPPED,
-    LARGEST_GRADIENT,
-)
+def _seen_fault(rows: list[list[dict[str, Any]]], found: list[dict]) -> Mistake | None:
+    """Return a fault that was seen as it happened: what the optimiser was given, and how often."""
+    calls = [row for of_one in rows for row in of_one]
+    if not all(row["training"] for row in calls):
+        return EVALUATION
+    if all(not row["steps"] for row in calls):
+        return BY_HAND if any(bool(trace["weights"].any()) for trace in found) else NO_STEP
+    if any(len(row["steps"]) > 1 for row in calls):
+        return TWO_STEPS
+    if all(of_one[0]["steps"] == [False] and of_one[0]["left"] for of_one in rows):
+        return STEP_FIRST
+    if all(row["steps"] == [False] for row in calls):
+        return ERASED
+    return None
 
 
-def _textbook_steps(
-    seed: int,
-    batches: list[list[Tensor]],
-    max_norm: float,
-    rate: float,
-    mistake: Mistake | None = None,
-) -> dict[str, Tensor]:
-    """Return losses, norms and weights of plain gradient descent, or with a mistake in it."""
-    model = base_model(1, seed)
-    model.position.requires_grad_(False)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=rate)
-    numbers = []
-    for inputs, targets in batches:
-        if mistake is not ACCUMULATED:
-            optimizer.zero_grad()
-        loss = next_byte_loss(model(inputs), targets)
-        loss.backward()
-        norms = [p.grad.norm() for p in trained]
-        norm = torch.stack(norms).norm()
-        if mistake is EACH_CLIPPED:
-            for parameter in trained:
-                nn.utils.clip_grad_norm_([parameter], max_norm)
-        elif mistake is not NOT_CLIPPED:
-            nn.utils.clip_grad_norm_(trained, max_norm)
-        if mistake is NORM_AFTER_CLIPPING:
-            norm = norm.clamp_max(max_norm)
-        if mistake is LARGEST_GRADIENT:
-            norm = torch.stack(norms).max()
-        if mistake is not NO_STEP:
-            optimizer.step()
-        if mistake is LOSS_AFTER_STEP:
-            with torch.no_grad():
-                loss = next_byte_loss(model(inputs), targets)
-        numbers.append([loss.item(), norm.item()])
-    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-    return {"numbers": torch.tensor(numbers, dtype=torch.float64), "weights": weights}
+def _explain_steps(
+    trainings: list[Training], expected: list[dict], found: list[dict]
+) -> Mistake | None:
+    """Return the mistake that explains all that is wrong; if none does, the first part of it."""
+    wrong = [part for part in ("norm", "loss", "weights") if not _agree(found, expected, part)]
+    simulated: dict[tuple[int, Way], dict] = {}
+
+    def like(index: int, way: Way, parts: tuple[str, ...]) -> bool:
+        if (index, way) not in simulated:
+            simulated[index, way] = _simulate(trainings[index], way)
+        return all(_agree([found[index]], [simulated[index, way]], part) for part in parts)
+
+    for parts in [("norm", "loss", "weights"), *((part,) for part in wrong)] if wrong else []:
+        left = WRONG_WAYS
+        for index in range(len(trainings)):
+            left = [(mistake, way) for mistake, way in left if like(index, way, parts)]
+        if len({mistake for mistake, _ in left}) == 1:
+            return left[0][0]
+    for part in wrong:
+        if part != "weights" and all(found_one[part] is not None for found_one in found):
+            columns = [found_one[part].tolist() for found_one in found]
+            rounded = roundings([trace[part].tolist() for trace in expected], STEP_ROUNDED)
+            if only_explanation(columns, rounded):
+                return STEP_ROUNDED
+    return None
+
+
+def _check_numbers(
+    report: Report,
+    trainings: list[Training],
+    rows: list[list[dict[str, Any]]],
+    expected: list[dict],
+    found: list[dict],
+    mistake: Mistake | None,
+) -> None:
+    returned = rows[0][0]["returned"]
+    if not isinstance(returned, tuple | list) or len(returned) != 2:
+        raise CheckFailed(
+            "train_step must return two numbers, (loss, gradient_norm); found "
+            f"{describe(returned)}."
+        )
+    odd = next((part for part in returned if number(part) is None), None)
+    floats = all(number(part) is not None for part in returned)
+    kinds = " and ".join(type(part).__name__ for part in returned)
+    report.expect(
+        floats,
+        "it returns two floats",
+        f"expected (loss, gradient_norm) as floats, found {kinds}"
+        + (
+            "; a tensor keeps its graph and memory alive: .item() makes a number of it."
+            if isinstance(odd, Tensor)
+            else f": {describe(odd)}."
+        ),
+    )
+    for training, trace, right in zip(trainings, found, expected, strict=True):
+        if trace["norm"] is None or trace["loss"] is None:
+            continue
+        problem = _first_difference(trace, right)
+        for part, what in (("norm", "gradient norm"), ("loss", "loss")):
+            report.expect(
+                _agree([trace], [right], part),
+                f"{what} of each step, with {training.title}",
+                f"with {training.title}, {problem}.",
+                mistake,
+            )
+
+
+def _first_difference(found: dict, expected: dict) -> str:
+    """Say at which step the numbers differ, the norm first: faults of clipping show there."""
+    steps = range(len(expected["norm"]))
+    for step in steps:
+        values = {p: (expected[p][step].item(), found[p][step].item()) for p in ("norm", "loss")}
+        differ = {p: not near(f, e, 1e-4) for p, (e, f) in values.items()}
+        if any(differ.values()):
+            norm, loss = (
+                apart(*values[p]) if differ[p] else f"{values[p][0]:.4g}, as expected"
+                for p in ("norm", "loss")
+            )
+            return f"step {step + 1}: gradient norm: {norm}; loss: {loss}"
+    return "the numbers are as expected"
+
+
+def _check_weights(
+    report: Report,
+    trainings: list[Training],
+    expected: list[dict],
+    found: list[dict],
+    mistake: Mistake | None,
+) -> None:
+    for training, trace, right in zip(trainings, found, expected, strict=True):
+        steps = len(right["weights"])
+        agrees = [near(trace["weights"][i], right["weights"][i], CLOSE) for i in range(steps)]
+        first = agrees.index(False) if False in agrees else 0
+        lengths = (right["weights"][first].norm().item(), trace["weights"][first].norm().item())
+        report.expect(
+            all(agrees),
+            f"how far each step moved the weights, with {training.title}",
+            f"with {training.title}, after step {first + 1} the distance of all weights from their "
+            f"start: {apart(*lengths)}."
+            if not near(*lengths, 1e-4)
+            else f"with {training.title}, after step {first + 1} the weights moved by the right "
+            f"length, {lengths[0]:.4g}, in another direction.",
+            mistake,
+        )
 
 
 # ---- paired_difference
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Losses of a few seeds, and the confidence to ask for (None: the default)."""
+
+    title: str
+    lora: list[float]
+    dora: list[float]
+    confidence: float | None
+
+    @property
+    def level(self) -> float:
+        """The confidence of the interval."""
+        return 0.95 if self.confidence is None else self.confidence
+
+
+@check(forbids=REFERENCE, seeded=True)
 def check_paired_difference(
     paired_difference: Callable,
     aspect: str | None = None,
@@ -466,82 +987,199 @@ def check_paired_difference(
 
     Args:
         aspect: `"mean"` or `"interval"`; both if None.
-        seeds: how many pairs.
-        confidence: of the interval, asked for besides the default.
+        seeds: how many pairs; other calls have a few more or less.
+        confidence: of the interval, asked for besides the default; not 0.95.
         seed: of the random losses.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
-    generator = torch.Generator().manual_seed(seed)
-    luck, noise = torch.randn(2, seeds, generator=generator, dtype=torch.float64)
-    lora = (2.0 + 0.2 * luck).tolist()
-    dora = (1.95 + 0.2 * luck + 0.05 * noise).tolist()
+    cases = _draw_pairs(seeds, confidence, seed)
+    equal = _equal_pairs(seeds)
+    expected = [interval(case.lora, case.dora, case.level) for case in cases]
     for name in chosen(aspect, ("mean", "interval")):
         with Report(f"paired_difference · {name} · {seeds} seeds") as report:
-            for named in ({}, {"confidence": confidence}):
-                found = call_function(paired_difference, lora, dora, reference=REFERENCE, **named)
-                if not _is_triple(report, found):
-                    break
-                level = named.get("confidence", 0.95)
-                expected = interval(lora, dora, level)
-                mistakes = wrong_intervals(lora, dora, level)
-                if name == "mean":
-                    report.expect_close(
-                        *(torch.tensor(v[:1], dtype=torch.float64) for v in (found, expected)),
-                        "mean of DoRA minus LoRA",
-                        [(torch.tensor([-expected[0]], dtype=torch.float64), REVERSED)],
-                    )
-                    break
-                report.expect_close(
-                    *(torch.tensor(v[1:], dtype=torch.float64) for v in (found, expected)),
-                    f"interval of {level:.0%}",
-                    [(torch.tensor(w[1:], dtype=torch.float64), m) for w, m in mistakes],
+            found = []
+            for case in [*cases, equal]:
+                named = {} if case.confidence is None else {"confidence": case.confidence}
+                answer = call_function(
+                    paired_difference, case.lora, case.dora, reference=REFERENCE, **named
                 )
+                if not _is_triple(report, answer):
+                    break
+                found.append([number(value) for value in answer])
+            else:
+                _check_triples(report, name, cases, expected, found[:-1])
+                _check_equal(report, name, equal, found[-1])
 
 
-def interval(lora: list[float], dora: list[float], confidence: float) -> tuple[float, float, float]:
+def _draw_pairs(seeds: int, confidence: float, seed: int) -> list[Pairs]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(title: str, n: int, sign: float, level: float | None) -> Pairs:
+        """Return losses of `n` seeds; differences of one sign, or of both signs for 0."""
+        luck, noise = torch.randn(2, n, generator=generator, dtype=torch.float64)
+        lora = 2.0 + 0.2 * luck
+        gap = 0.05 * noise
+        both = gap - gap.mean() + 0.3 * gap.std()
+        gap = sign * (0.01 + gap.abs()) if sign else both
+        return Pairs(title, lora.tolist(), (lora + gap).tolist(), level)
+
+    return [
+        draw(f"{seeds} seeds of both signs", seeds, 0.0, None),
+        draw(f"{seeds + 2} seeds, DoRA lower in each", seeds + 2, -1.0, confidence),
+        draw(f"{seeds + 1} seeds, DoRA higher in each", seeds + 1, 1.0, 0.8),
+        draw("2 seeds", 2, 0.0, confidence),
+    ]
+
+
+def _equal_pairs(seeds: int) -> Pairs:
+    lora = [2.0 + index / 16 for index in range(seeds)]  # exact, and so are the differences
+    return Pairs("equal differences", lora, [loss - 0.25 for loss in lora], None)
+
+
+def interval(lora: list[float], dora: list[float], confidence: float) -> list[float]:
     """Return mean, low and high of the paired difference, by Student's t."""
     difference = torch.tensor(dora, dtype=torch.float64) - torch.tensor(lora, dtype=torch.float64)
     mean, n = difference.mean().item(), len(lora)
     half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * difference.std().item() / math.sqrt(n)
-    return mean, mean - half, mean + half
+    return [mean, mean - half, mean + half]
 
 
-def wrong_intervals(
-    lora: list[float], dora: list[float], confidence: float
-) -> list[tuple[tuple[float, float, float], Mistake]]:
-    """Return the interval as each known mistake would make it, likeliest first."""
-    a, b = (torch.tensor(losses, dtype=torch.float64) for losses in (lora, dora))
-    difference, n = b - a, len(lora)
+def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
+    """Return what each known mistake makes of a case."""
+    a, b = (torch.tensor(losses, dtype=torch.float64) for losses in (case.lora, case.dora))
+    difference, n, level = b - a, len(case.lora), case.level
     mean, spread = difference.mean().item(), difference.std().item()
-    t = scipy.stats.t.ppf((1 + confidence) / 2, n - 1)
-    unpaired = math.sqrt((a.var().item() + b.var().item()) / n)
-    welch = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
-    pooled = scipy.stats.ttest_ind(b, a).confidence_interval(confidence)
     error = spread / math.sqrt(n)
-    halves = [
-        (scipy.stats.norm.ppf((1 + confidence) / 2) * error, NORMAL),
-        (1.96 * error, NORMAL if confidence == 0.95 else FIXED_CONFIDENCE),
-        (2.0 * error, NORMAL if confidence == 0.95 else FIXED_CONFIDENCE),
-        (t * difference.std(correction=0).item() / math.sqrt(n), POPULATION),
-        (t * spread, NOT_OF_THE_MEAN),
-        (scipy.stats.t.ppf(confidence, n - 1) * error, ONE_SIDED),
-        (scipy.stats.t.ppf((1 + confidence) / 2, n) * error, DEGREES),
-        (scipy.stats.t.ppf(0.975, n - 1) * error, FIXED_CONFIDENCE),
-        (t * unpaired, UNPAIRED),
+    t = scipy.stats.t.ppf((1 + level) / 2, n - 1)
+    right = [mean, mean - t * error, mean + t * error]
+
+    def around(half: float, centre: float = mean) -> list[float]:
+        return [centre, centre - half, centre + half]
+
+    unpaired = math.sqrt((a.var().item() + b.var().item()) / n)
+    welch = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(level)
+    pooled = scipy.stats.ttest_ind(b, a).confidence_interval(level)
+    sizes = difference.abs()
+    median = difference.median().item() if n % 2 else difference.sort().values[[n // 2 - 1, n // 2]]
+    median = float(median if n % 2 else median.mean())
+    middle = median - mean
+    relative = [v / a.mean().item() for v in right]
+    ratios = difference / a
+    quantiles = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = difference.quantile(quantiles).tolist()
+    sizes_half = t * sizes.std().item() / math.sqrt(n)
+    ratios_half = t * ratios.std().item() / math.sqrt(n)
+    z = scipy.stats.norm.ppf((1 + level) / 2)
+    return [
+        (REVERSED, [-mean, -right[2], -right[1]]),
+        (REVERSED, [-mean, right[1], right[2]]),
+        (ABSOLUTE, around(sizes_half, sizes.mean().item())),
+        (ABSOLUTE, around(t * error, abs(mean))),
+        (MEDIAN, around(t * error, median)),
+        (MEDIAN, [mean + middle, right[1], right[2]]),
+        (SUMMED, around(t * error, mean * n)),
+        (SUMMED, [mean * n, right[1], right[2]]),
+        (RELATIVE, relative),
+        (RELATIVE, [relative[0], right[1], right[2]]),
+        (RELATIVE, [100 * value for value in relative]),
+        (RELATIVE, around(ratios_half, ratios.mean().item())),
+        (NORMAL, around(z * error)),
+        (NORMAL, around(1.96 * error)),
+        (NORMAL, around(scipy.stats.norm.ppf(0.975) * error)),
+        (NORMAL, around(2.0 * error)),
+        (POPULATION, around(t * difference.std(correction=0).item() / math.sqrt(n))),
+        (NOT_OF_THE_MEAN, around(t * spread)),
+        (DIVIDED_BY_N, around(t * spread / n)),
+        (VARIANCE, around(t * spread**2 / math.sqrt(n))),
+        (VARIANCE, around(t * spread**2 / n)),
+        (ROOT_OF_LESS, around(t * spread / math.sqrt(n - 1))),
+        (NO_QUANTILE, around(error)),
+        (NO_QUANTILE, around(spread)),
+        (ONE_SIDED, around(scipy.stats.t.ppf(level, n - 1) * error)),
+        (OUTSIDE_TAKEN, around(scipy.stats.t.ppf((1 - level) / 2, n - 1) * error)),
+        (OUTSIDE_TAKEN, around(scipy.stats.t.ppf(1 - level, n - 1) * error)),
+        (OUTSIDE_TAKEN, around(scipy.stats.t.ppf(level / 2, n - 1) * error)),
+        (DEGREES, around(scipy.stats.t.ppf((1 + level) / 2, n) * error)),
+        (DEGREES, around(scipy.stats.t.ppf((1 + level) / 2, max(n - 2, 1)) * error)),
+        (DEGREES, around(scipy.stats.t.ppf((1 + level) / 2, 2 * n - 2) * error)),
+        (FIXED_CONFIDENCE, around(scipy.stats.t.ppf(0.975, n - 1) * error)),
+        (UNPAIRED, around(t * unpaired)),
+        (UNPAIRED, around(z * unpaired)),
+        (UNPAIRED, [mean, welch.low, welch.high]),
+        (UNPAIRED, [mean, pooled.low, pooled.high]),
+        (HALF_ONLY, [mean, t * error, t * error]),
+        (HALF_ONLY, [mean, -t * error, t * error]),
+        (ENDS_SWAPPED, [mean, right[2], right[1]]),
+        (IN_ORDER, [right[1], mean, right[2]]),
+        (RANGE, [mean, difference.min().item(), difference.max().item()]),
+        (PERCENTILES, [mean, low, high]),
     ]
-    wrong = [((mean, mean - half, mean + half), mistake) for half, mistake in halves]
-    wrong += [((mean, w.low, w.high), UNPAIRED) for w in (welch, pooled)]
-    _, low, high = interval(lora, dora, confidence)
-    return [*wrong, ((-mean, -high, -low), REVERSED)]
+
+
+def _check_triples(
+    report: Report,
+    name: str,
+    cases: list[Pairs],
+    expected: list[list[float]],
+    found: list[list[float]],
+) -> None:
+    of_cases = [wrong_triples(case) for case in cases]
+    predicted = [
+        (of_one[0][0], [triple for _, triple in of_one]) for of_one in zip(*of_cases, strict=True)
+    ] + roundings(expected, PAIRS_ROUNDED)
+    mistake = only_explanation(found, predicted)
+    if mistake is None:  # two faults, perhaps: one of the mean, one of the interval
+        part = slice(0, 1) if name == "mean" else slice(1, 3)
+        parts = [(m, [triple[part] for triple in triples]) for m, triples in predicted]
+        mistake = only_explanation([triple[part] for triple in found], parts)
+    for case, right, triple in zip(cases, expected, found, strict=True):
+        if name == "mean":
+            report.expect(
+                near(triple[0], right[0]),
+                f"mean of DoRA minus LoRA, {case.title}",
+                f"mean of DoRA minus LoRA, {case.title}: {apart(right[0], triple[0])}.",
+                mistake,
+            )
+            continue
+        ends = ", ".join(
+            f"{end}: {apart(r, f)}"
+            for end, r, f in zip(("low", "high"), right[1:], triple[1:], strict=True)
+            if not near(f, r)
+        )
+        report.expect(
+            not ends,
+            f"interval of {case.level:.0%}, {case.title}",
+            f"interval of {case.level:.0%}, {case.title}: {ends}.",
+            mistake,
+        )
+
+
+def _check_equal(report: Report, name: str, case: Pairs, found: list[float]) -> None:
+    """Look at differences without a spread. SciPy's interval is NaN there, and may be."""
+    if name == "mean":
+        report.expect(
+            near(found[0], -0.25),
+            f"mean of DoRA minus LoRA, {case.title}",
+            f"mean of DoRA minus LoRA, {case.title} of -0.25: {apart(-0.25, found[0])}.",
+        )
+    else:
+        report.expect(
+            all(near(end, -0.25, 1e-9) or math.isnan(end) for end in found[1:]),
+            f"interval of 95%, {case.title}",
+            f"interval of 95%, {case.title} of -0.25: expected -0.25 for both ends, as there is no "
+            f"spread, found {found[1]:.6g} and {found[2]:.6g}.",
+        )
 
 
 def _is_triple(report: Report, found: Any) -> bool:
     triple = isinstance(found, tuple | list) and len(found) == 3
-    numbers = triple and all(isinstance(value, float) for value in found)
+    odd = next((value for value in found if number(value) is None), None) if triple else None
+    numbers = triple and all(number(value) is not None for value in found)
     return report.expect(
         numbers,
         "it returns three floats",
-        f"expected (mean, low, high) as three floats, found {found!r}.",
+        "expected (mean, low, high) as three floats, found "
+        + (f"{describe(odd)} among them." if triple else f"{describe(found)}."),
     )

@@ -3,14 +3,27 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lab_utils
+from lab_utils.checks.diagnosis import (
+    apart,
+    describe,
+    differ,
+    listed,
+    near,
+    number,
+    only_explanation,
+    roundings,
+    wrong_kind,
+)
 from lab_utils.checks.report import Mistake, Report, chosen
-from lab_utils.checks.subject import probe
+from lab_utils.checks.subject import call_function, check, probe
 from lab_utils.layers import DoRALayer, LoRALayer
+from lab_utils.questions.peft_and_commonsense import ask_config, ask_state, plain
 
 CONFIG = "2. PEFT: a configuration and a model"
 FILES = "4. PEFT's file format"
@@ -22,16 +35,19 @@ LAB = Path(lab_utils.__file__).parent
 REFERENCE = (str(LAB / "peft_bridge.py"), str(LAB / "commonsense" / "scoring.py"))
 
 PAPERS_LAYERS = ("down_proj", "k_proj", "q_proj", "up_proj", "v_proj")
-FIELDS = (
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "use_dora",
-    "use_rslora",
-    "task_type",
-    "bias",
-    "inference_mode",
-)
+# Linear layers of a Llama, those that the paper adapts among them.
+LLAMA = [
+    *(
+        f"model.layers.{block}.{part}_proj"
+        for block in (0, 1, 12)
+        for part in (
+            *("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"),
+            *("mlp.gate", "mlp.up", "mlp.down"),
+        )
+    ),
+    "lm_head",
+]
+CLOSE = 1e-4  # relative: allows for rounding in float32
 
 
 def _config(name: str, why: str) -> Mistake:
@@ -39,6 +55,7 @@ def _config(name: str, why: str) -> Mistake:
 
 
 USE_DORA_IGNORED = _config("use_dora ignored", "Pass it on: LoraConfig(use_dora=use_dora).")
+NO_CONFIG = _config("no LoraConfig", "Return LoraConfig(...) itself, an object, of peft.")
 USE_DORA_SWAPPED = _config("use_dora swapped", "use_dora=True asks for DoRA.")
 RANK_IGNORED = _config("rank ignored", "Pass it on: LoraConfig(r=rank).")
 WRONG_DEFAULT = _config("another default rank", "Without a rank, make_config uses 16.")
@@ -51,11 +68,22 @@ ALPHA_IS_SCALING = _config(
 RANK_STABILIZED = _config("use_rslora", "The paper's scaling is alpha / rank: use_rslora=False.")
 ALL_LINEAR = _config("every linear layer", 'The paper leaves "o_proj" and "gate_proj" out.')
 ATTENTION_ONLY = _config("attention only", 'The paper adapts "up_proj" and "down_proj" too.')
+PATTERN_OF_PARTS = _config(
+    "a pattern that fits no whole name",
+    'PEFT compares a text with whole names: give a list, or a pattern such as r".*(q|k)_proj".',
+)
+SOME_LAYERS = _config("layers left out", "The paper adapts five kinds of layers.")
+MORE_LAYERS = _config("more layers than asked for", "The paper adapts five kinds of layers.")
 NO_TARGETS = _config(
     "target_modules left out", "PEFT then guesses the layers from the kind of the model."
 )
 NO_DROPOUT = _config("dropout left out", "The paper uses lora_dropout=0.05.")
 DROPOUT_PER_CENT = _config("dropout in per cent", "It is a probability: 0.05.")
+DROPOUT_OTHER = _config("another dropout", "The paper uses lora_dropout=0.05.")
+OTHER_TASK = _config("another task_type", 'A language model is "CAUSAL_LM".')
+NOT_DEFAULT = _config(
+    "a field that was not asked for", "Leave everything else as PEFT has it by default."
+)
 NO_TASK = _config(
     "task_type left out", 'With task_type="CAUSAL_LM" the wrapped model can still generate.'
 )
@@ -101,6 +129,20 @@ START_MAGNITUDE = _file(
 FACTOR_WRITTEN = _file("m / ||V|| for m", "Write the magnitude itself; PEFT takes the norm.")
 GRADIENT_KEPT = _file("parameters, not tensors", "Write tensor.detach(): a file has no gradients.")
 IN_PLACE = _file("in-place change of the layer", "The layer is to be written, not changed.")
+LAYER_FROZEN = _file(
+    "layer frozen",
+    "tensor.detach() is a new tensor; requires_grad_(False) changes the layer's own.",
+)
+PRECISION_LOST = _file(
+    "precision lost", "Write the numbers as they are: a narrower dtype rounds them."
+)
+SQUEEZED = _file(
+    "factors squeezed", "With rank 1 squeeze() loses a dimension: flatten the magnitude alone."
+)
+NO_TENSORS = _file("no tensors", "A file holds tensors: write them as they are.")
+NOT_FLAT_FACTOR = _file("factors flattened", "Only the magnitude is flat; factors are matrices.")
+UPDATED_NORM = _file("||V|| for m", "Write the magnitude itself; PEFT takes the norm.")
+STATE_ROUNDED = _file("rounded", "Write the numbers as they are.")
 
 
 def _score(name: str, why: str) -> Mistake:
@@ -117,11 +159,30 @@ FROM_ONE = _score("choices counted from one", "answers counts from 0, like an in
 PER_CHOICE = _score(
     "divided by the choices", "Divide by the number of questions, not of all their choices."
 )
+ROUNDED = _score("rounded", "Return the share itself; round what you print.")
+FROM_ZERO = _score(
+    "search from 0",
+    "A log-likelihood is never above 0: begin with the first score, or with float('-inf').",
+)
+LAST_HIGHEST = _score("largest answer", "Compare the index of the highest score with the answer.")
+PADDED = _score(
+    "padding that wins", "A choice that is not there must not win: pad with float('-inf')."
+)
+TOO_MANY_DIVIDED = _score("divided by another number", "Divide by the number of questions.")
+ALWAYS_FIRST = _score(
+    "first choice taken", "The model's answer is the choice with the highest score."
+)
+COMMONEST = _score(
+    "scores ranked, not their places",
+    "The answer is an index: where the highest score stands, not which rank a choice has.",
+)
+EACH_QUESTION = _score("no mean", "Average over the questions: one number for all of them.")
 MEAN_SCORE = _score(
     "mean score of the right choice", "A question counts 1 if its right choice is likeliest, or 0."
 )
 
 
+@check(forbids=REFERENCE)
 def check_make_config(make_config: Callable, aspect: str | None = None, *, rank: int = 6) -> None:
     """Check a `make_config(use_dora, rank=16) -> peft.LoraConfig`.
 
@@ -135,128 +196,172 @@ def check_make_config(make_config: Callable, aspect: str | None = None, *, rank:
     """
     for name in chosen(aspect, ("method", "scaling", "layers")):
         with Report(f"make_config · {name} · rank {rank}") as report:
-            for use_dora in (True, False):
+            found = {use_dora: _ask(make_config, use_dora, rank) for use_dora in (True, False)}
+            for use_dora, answer in found.items():
                 call = f"make_config({use_dora}, rank={rank})"
-                found = _ask(make_config, use_dora, rank)
-                if not _is_config(report, call, found):
+                if not _is_config(report, call, answer):
                     break
+                fields = answer["fields"]
                 if name == "method":
-                    _expect_method(report, call, found, use_dora, _ask(make_config, not use_dora))
+                    _expect_method(report, call, use_dora, found)
                 elif name == "scaling":
-                    _expect_scaling(report, call, found, rank)
-                    if use_dora:
-                        _expect_default_rank(report, _ask(make_config, use_dora))
+                    _expect_scaling(report, call, fields, rank)
                 else:
-                    _expect_layers(report, call, found)
+                    _expect_layers(report, call, answer, use_dora, rank)
+            else:
+                if name == "scaling":
+                    _expect_default_rank(report, _ask(make_config, True))
 
 
-def _ask(make_config: Callable, use_dora: bool, rank: int | None = None) -> dict | str:
-    arguments = (use_dora,) if rank is None else (use_dora, rank)
-    step = f"make_config{arguments}" if rank else f"make_config({use_dora})"
+def _ask(make_config: Callable, use_dora: bool, rank: int | None = None) -> dict[str, Any]:
+    given = f"{use_dora}" if rank is None else f"{use_dora}, rank={rank}"
     # PEFT is what the student is to use here
-    return probe(ask_config, make_config, use_dora, rank, step=step, reference=REFERENCE)
-
-
-def ask_config(student: Callable, use_dora: bool, rank: int | None) -> dict | str:
-    """Return the fields of the student's configuration, or the name of the type of what is none."""
-    config = student(use_dora) if rank is None else student(use_dora, rank=rank)
-    if type(config).__name__ != "LoraConfig" or not type(config).__module__.startswith("peft."):
-        return f"a {type(config).__name__}"
-    found = {name: getattr(config, name) for name in FIELDS}
-    found["task_type"] = None if config.task_type is None else str(config.task_type).split(".")[-1]
-    targets = config.target_modules
-    found["target_modules"] = (
-        targets if targets is None or isinstance(targets, str) else sorted(targets)
+    return probe(
+        ask_config,
+        make_config,
+        *(use_dora, rank, LLAMA),
+        step=f"make_config({given})",
+        reference=REFERENCE,
     )
-    return found
 
 
-def _is_config(report: Report, call: str, found: dict | str) -> bool:
+def _is_config(report: Report, call: str, answer: dict[str, Any]) -> bool:
+    kind = answer.get("class", "")
+    right = kind.startswith("peft.") and kind.endswith(".LoraConfig")
+    what = kind if kind else describe(answer.get("returned"))
     return report.expect(
-        isinstance(found, dict),
+        right,
         f"{call} is a LoraConfig of PEFT's",
-        f"expected {call} to return a peft.LoraConfig, found {found}.",
+        f"expected {call} to return a peft.LoraConfig, found {what}.",
+        NO_CONFIG,
     )
 
 
-def _expect_method(
-    report: Report, call: str, found: dict, use_dora: bool, other: dict | str
-) -> None:
-    same = isinstance(other, dict) and other["use_dora"] == found["use_dora"]
+def _expect_method(report: Report, call: str, use_dora: bool, found: dict[bool, dict]) -> None:
+    values = {asked: answer.get("fields", {}).get("use_dora") for asked, answer in found.items()}
+    mistake = None
+    if values[True] == values[False]:
+        mistake = USE_DORA_IGNORED
+    elif values == {True: False, False: True}:
+        mistake = USE_DORA_SWAPPED
     report.expect(
-        found["use_dora"] is use_dora,
+        values[use_dora] == use_dora,
         f"{call} has use_dora={use_dora}",
-        f"expected use_dora={use_dora} in {call}, found {found['use_dora']!r}.",
-        USE_DORA_IGNORED if same else USE_DORA_SWAPPED,
+        f"expected use_dora={use_dora} in {call}, found {values[use_dora]!r}.",
+        mistake,
     )
 
 
-def _expect_scaling(report: Report, call: str, found: dict, rank: int) -> None:
+def _expect_scaling(report: Report, call: str, fields: dict[str, Any], rank: int) -> None:
+    r, alpha = fields["r"], fields["lora_alpha"]
     report.expect(
-        found["r"] == rank,
+        r == rank and isinstance(r, int),
         f"{call} has r={rank}",
-        f"expected r={rank} in {call}, found {found['r']}.",
-        RANK_IGNORED,
+        f"expected r={rank} in {call}, found {r!r}.",
+        RANK_IGNORED if r in (8, 16) else None,
     )
-    alpha = found["lora_alpha"]
     wrong = {8: ALPHA_LEFT_OUT, 32: ALPHA_FIXED, 16: ALPHA_FIXED, 2: ALPHA_IS_SCALING}
+    # where the rank is wrong and alpha is twice that, alpha follows from it
+    follows = RANK_IGNORED if r in (8, 16) and r != rank and alpha == 2 * r else None
     report.expect(
-        alpha == 2 * rank,
+        number(alpha) == 2 * rank,
         f"{call} has lora_alpha={2 * rank}",
-        f"expected lora_alpha={2 * rank} in {call}, found {alpha}.",
-        (wrong | {rank: ALPHA_IS_RANK}).get(alpha),
+        f"expected lora_alpha={2 * rank} in {call}, found {alpha!r}.",
+        follows or (wrong | {rank: ALPHA_IS_RANK}).get(alpha),
     )
     report.expect(
-        not found["use_rslora"],
+        not fields["use_rslora"],
         f"{call} scales by alpha / rank",
-        f"expected use_rslora=False in {call}, found {found['use_rslora']!r}.",
+        f"expected use_rslora=False in {call}, found {fields['use_rslora']!r}.",
         RANK_STABILIZED,
     )
 
 
-def _expect_default_rank(report: Report, found: dict | str) -> None:
-    if _is_config(report, "make_config(True)", found):
+def _expect_default_rank(report: Report, answer: dict[str, Any]) -> None:
+    if _is_config(report, "make_config(True)", answer):
+        r, alpha = answer["fields"]["r"], answer["fields"]["lora_alpha"]
         report.expect(
-            (found["r"], found["lora_alpha"]) == (16, 32),
+            (r, alpha) == (16, 32),
             "make_config(True) has r=16 and lora_alpha=32",
-            f"expected r=16 and lora_alpha=32 in make_config(True), found r={found['r']} and "
-            f"lora_alpha={found['lora_alpha']}.",
-            WRONG_DEFAULT if found["r"] != 16 else None,
+            f"expected r=16 and lora_alpha=32 in make_config(True), found r={r!r} and "
+            f"lora_alpha={alpha!r}.",
+            WRONG_DEFAULT if r != 16 and alpha == 2 * r else None,
         )
 
 
-def _expect_layers(report: Report, call: str, found: dict) -> None:
-    targets = found["target_modules"]
-    attention = sorted(("q_proj", "k_proj", "v_proj", "o_proj"))
-    every = sorted((*PAPERS_LAYERS, "o_proj", "gate_proj"))
-    mistake = None
-    if targets is None:
-        mistake = NO_TARGETS
-    elif targets in ("all-linear", every):
-        mistake = ALL_LINEAR
-    elif targets in (attention, sorted(("q_proj", "k_proj", "v_proj")), ["q_proj", "v_proj"]):
-        mistake = ATTENTION_ONLY
-    report.expect(
-        targets == list(PAPERS_LAYERS),
-        f"{call} adapts {', '.join(PAPERS_LAYERS)}",
-        f"expected the target_modules {list(PAPERS_LAYERS)} in {call}, found {targets!r}.",
-        mistake,
+def _expect_layers(
+    report: Report, call: str, answer: dict[str, Any], use_dora: bool, rank: int
+) -> None:
+    from lab_utils.peft_bridge import LoraConfig  # here: it loads PEFT, which takes seconds
+
+    default = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.05,
+        target_modules=list(PAPERS_LAYERS),
+        task_type="CAUSAL_LM",
+        use_dora=use_dora,
     )
-    wrong = {0.0: NO_DROPOUT, 5: DROPOUT_PER_CENT, 0.5: DROPOUT_PER_CENT}
-    for name, value, mistake in (
-        ("lora_dropout", 0.05, wrong.get(found["lora_dropout"])),
-        ("task_type", "CAUSAL_LM", NO_TASK if found["task_type"] is None else None),
-        ("bias", "none", BIAS_TRAINED),
-        ("inference_mode", False, NOTHING_TRAINED),
-    ):
-        report.expect(
-            found[name] == value,
-            f"{call} has {name}={value!r}",
-            f"expected {name}={value!r} in {call}, found {found[name]!r}.",
-            mistake,
-        )
+    fields, targets = answer["fields"], answer["fields"]["target_modules"]
+    adapted = {name.split(".")[-1] for name in answer["adapted"]}
+    right = [name for name in LLAMA if name.endswith(PAPERS_LAYERS)]
+    report.expect(
+        sorted(answer["adapted"]) == sorted(right),
+        f"{call} adapts {', '.join(PAPERS_LAYERS)}",
+        f"expected target_modules {list(PAPERS_LAYERS)} in {call}, found {targets!r}: it adapts "
+        f"{', '.join(sorted(adapted)) or 'no layer'} of a Llama.",
+        _wrong_targets(targets, adapted),
+    )
+    dropout = fields["lora_dropout"]
+    per_cent = dropout in (5, 0.5)
+    mistakes = {
+        "lora_dropout": NO_DROPOUT
+        if dropout == 0
+        else DROPOUT_PER_CENT
+        if per_cent
+        else DROPOUT_OTHER,
+        "task_type": NO_TASK if fields["task_type"] is None else OTHER_TASK,
+        "bias": BIAS_TRAINED,
+        "inference_mode": NOTHING_TRAINED,
+    }
+    asked = ("r", "lora_alpha", "use_dora", "use_rslora", "target_modules")  # looked at elsewhere
+    for name in [*mistakes, *(name for name in fields if name not in mistakes)]:
+        if name in asked:
+            continue
+        expected = plain(getattr(default, name, None))
+        same = fields[name] == expected
+        if not same or name in mistakes:
+            report.expect(
+                same,
+                f"{call} has {name}={expected!r}",
+                f"expected {name}={expected!r} in {call}, found {fields[name]!r}.",
+                mistakes.get(name, NOT_DEFAULT),
+            )
+    report.expect(
+        fields.keys() == vars(default).keys() & fields.keys(),
+        f"{call} has everything else by default",
+        f"expected the fields of a LoraConfig in {call}, found others.",
+    )
 
 
+def _wrong_targets(targets: Any, adapted: set[str]) -> Mistake | None:
+    attention = {"q_proj", "k_proj", "v_proj", "o_proj"}
+    if targets is None:
+        return NO_TARGETS
+    if isinstance(targets, str) and targets != "all-linear" and not adapted:
+        return PATTERN_OF_PARTS
+    if adapted >= {*PAPERS_LAYERS, "o_proj", "gate_proj"}:
+        return ALL_LINEAR
+    if adapted and adapted <= attention:
+        return ATTENTION_ONLY
+    if adapted and adapted < set(PAPERS_LAYERS):
+        return SOME_LAYERS
+    if adapted > set(PAPERS_LAYERS):
+        return MORE_LAYERS
+    return None
+
+
+@check(forbids=REFERENCE, seeded=True)
 def check_to_peft_state(
     to_peft_state: Callable,
     aspect: str | None = None,
@@ -272,137 +377,197 @@ def check_to_peft_state(
     Args:
         aspect: `"lora"` or `"dora"`, the kind of the layer; both if None.
         in_features, out_features, rank, seed: of the layer; no two sizes the same, so that no
-            transposed factor fits.
+            transposed factor fits. A second layer has rank 1.
         prefix: what every name starts with.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
-    generator = torch.Generator().manual_seed(seed)
-    weight, lora_A, lora_B, magnitude = (
-        torch.randn(*shape, generator=generator)
-        for shape in (
-            (out_features, in_features),
-            (rank, in_features),
-            (out_features, rank),
-            (out_features, 1),
-        )
-    )
-    arrays = {
-        "weight": weight,
-        "lora_A": lora_A,
-        "lora_B": lora_B,
-        "magnitude": magnitude.abs() + 1.0,
-    }
     for name in chosen(aspect, ("lora", "dora")):
         title = f"to_peft_state · {name} · {in_features} → {out_features}, rank {rank}"
         with Report(title) as report:
-            found = probe(
-                ask_state,
-                to_peft_state,
-                name,
-                arrays,
-                prefix,
-                step=f'to_peft_state({"LoRALayer" if name == "lora" else "DoRALayer"}, "{prefix}")',
-                reference=REFERENCE,
-            )
-            if report.expect(
-                isinstance(found, dict),
-                "the result is a dict",
-                f"expected a dict from names to tensors, found {found}.",
-            ):
-                _expect_state(report, found, name, arrays, prefix)
+            for case in (rank, 1):
+                layer = _draw_layer(name, in_features, out_features, case, seed)
+                kind = "LoRALayer" if name == "lora" else "DoRALayer"
+                found = probe(
+                    ask_state,
+                    to_peft_state,
+                    *(name, layer["weight"], layer["trained"], SCALING, prefix, layer["x"]),
+                    step=f"to_peft_state({kind} of rank {case}, {prefix!r})",
+                    reference=REFERENCE,
+                )
+                if report.expect(
+                    "returned" not in found,
+                    f"rank {case}: the result is a dict",
+                    "expected a dict from names to tensors, found "
+                    f"{describe(found.get('returned'))}.",
+                ):
+                    _expect_state(report, found, name, layer, prefix)
 
 
 SCALING = 1.5  # of the layers that are written; not 1, which would hide it
 
 
-def ask_state(student: Callable, method: str, arrays: dict[str, Tensor], prefix: str) -> object:
-    """Return what the student makes of a trained layer: its tensors, and what came of the layer."""
-    out_features, in_features = arrays["weight"].shape
-    base = nn.Linear(in_features, out_features, bias=False)
-    rank = len(arrays["lora_A"])
-    layer = {"lora": LoRALayer, "dora": DoRALayer}[method](base, rank, alpha=SCALING * rank)
-    trained = ("lora_A", "lora_B", "magnitude")[: 2 if method == "lora" else 3]
+def _draw_layer(
+    method: str, in_features: int, out_features: int, rank: int, seed: int
+) -> dict[str, Any]:
+    """Return the tensors of a trained layer, and what it makes of an `x`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    weight, x = draw(out_features, in_features), draw(3, in_features)
+    trained = {"lora_A": draw(rank, in_features), "lora_B": draw(out_features, rank)}
+    magnitude = draw(out_features, 1).abs() + 1.0
+    if method == "dora":
+        trained["magnitude"] = magnitude
+    base = torch.nn.Linear(in_features, out_features, bias=False)
     with torch.no_grad():
-        base.weight.copy_(arrays["weight"])
-        for name in trained:
-            getattr(layer, name).copy_(arrays[name])
-    result = student(layer, prefix)
-    if not isinstance(result, dict):
-        return f"a {type(result).__name__}"
+        base.weight.copy_(weight)
+        layer = {"lora": LoRALayer, "dora": DoRALayer}[method](base, rank, alpha=SCALING * rank)
+        for name, value in trained.items():
+            getattr(layer, name).copy_(value)
+    output = layer(x)
+    output.sum().backward()
+    gradients = {name: p.grad for name, p in layer.named_parameters()}
     return {
-        "tensors": {
-            str(name): value.detach().clone()
-            if isinstance(value, Tensor)
-            else f"a {type(value).__name__}"
-            for name, value in result.items()
-        },
-        "with_gradient": [
-            str(name)
-            for name, value in result.items()
-            if isinstance(value, Tensor) and value.requires_grad
-        ],
-        "changed": [n for n in trained if not torch.equal(getattr(layer, n), arrays[n])],
+        "weight": weight,
+        "trained": trained,
+        "x": x,
+        "output": output.detach(),
+        "gradients": gradients,
     }
 
 
 def _expect_state(
-    report: Report, found: dict, method: str, arrays: dict[str, Tensor], prefix: str
+    report: Report, found: dict[str, Any], method: str, layer: dict[str, Any], prefix: str
 ) -> None:
-    lora_A, lora_B, magnitude = arrays["lora_A"], arrays["lora_B"], arrays["magnitude"]
+    weight, trained = layer["weight"], layer["trained"]
+    lora_A, lora_B = trained["lora_A"], trained["lora_B"]
+    rank = len(lora_A)
     expected = {f"{prefix}.lora_A.weight": lora_A, f"{prefix}.lora_B.weight": lora_B}
     if method == "dora":
-        expected[f"{prefix}.lora_magnitude_vector"] = magnitude.flatten()
-    tensors = found["tensors"]
-    missing = [name for name in expected if name not in tensors]
-    extra = [name for name in tensors if name not in expected]
+        expected[f"{prefix}.lora_magnitude_vector"] = trained["magnitude"].flatten()
+    written = found["written"]
+    missing = [name for name in expected if name not in written]
+    extra = [name for name in written if name not in expected]
+    texts = all(isinstance(name, str) for name in found["names"])
     report.expect(
-        not missing and not extra,
-        f"the names are {', '.join(name.removeprefix(prefix) for name in expected)}",
-        f"expected the names {', '.join(expected)}; found {', '.join(tensors) or 'none'}.",
+        not missing and not extra and texts,
+        f"rank {rank}: the names are {', '.join(n.removeprefix(prefix) for n in expected)}",
+        f"expected the names {', '.join(expected)}; found {listed(list(written), 4) or 'none'}.",
         _name_mistake(missing, extra, prefix, method),
     )
-    weight = arrays["weight"]
-    start = weight.norm(dim=1)
-    updated = (weight + SCALING * lora_B @ lora_A).norm(dim=1)
-    mistakes = {
-        ".lora_A.weight": [
-            (lora_A.T, TRANSPOSED),
-            (lora_B, FACTORS_SWAPPED),
-            (SCALING * lora_A, SCALING_FOLDED_IN),
-        ],
-        ".lora_B.weight": [
-            (lora_B.T, TRANSPOSED),
-            (lora_A, FACTORS_SWAPPED),
-            (SCALING * lora_B, SCALING_FOLDED_IN),
-        ],
-        ".lora_magnitude_vector": [
-            (magnitude, NOT_FLAT),
-            (magnitude.T, NOT_FLAT),
-            *((value, START_MAGNITUDE) for value in (start, start.view(-1, 1))),
-            (magnitude.flatten() / updated, FACTOR_WRITTEN),
-            (magnitude.flatten() / start, FACTOR_WRITTEN),
-        ],
-    }
+    mistakes = _wrong_tensors(weight, trained)
     for name, value in expected.items():
-        if name not in tensors:
+        if name not in written:
             continue
         short = name.removeprefix(prefix)
-        if isinstance(tensors[name], str):
-            report.expect(
-                False,
-                f"{short} is a tensor",
-                f"expected {short} as a tensor, found {tensors[name]}.",
-            )
+        tensor = written[name]
+        if not report.expect(
+            isinstance(tensor, Tensor),
+            f"rank {rank}: {short} is a tensor",
+            f"expected {short} as a tensor, found {describe(tensor)}.",
+            NO_TENSORS,
+        ):
             continue
-        report.expect_close(tensors[name], value, short, mistakes[short])
-    attached = ", ".join(found["with_gradient"])
+        narrow = tensor.dtype in (torch.float16, torch.bfloat16)
+        mistake = only_explanation(tensor, mistakes[short], _same_tensor)
+        if narrow and near(tensor, value, 0.02):
+            mistake = PRECISION_LOST
+        report.expect(
+            _same_tensor(tensor, value) and not narrow,
+            f"rank {rank}: {short}",
+            f"{short}, rank {rank}: {differ(tensor, value)}.",
+            mistake,
+        )
+    attached = ", ".join(found["with gradient"])
     problem = f"expected tensors without gradients, found {attached} with requires_grad."
-    report.expect(not attached, "the tensors are detached", problem, GRADIENT_KEPT)
-    changed = ", ".join(found["changed"])
-    problem = f"{changed} of the layer has other values after the call."
-    report.expect(not changed, "the layer stays as it was", problem, IN_PLACE)
+    report.expect(not attached, f"rank {rank}: the tensors are detached", problem, GRADIENT_KEPT)
+    _expect_untouched(report, found, layer)
+
+
+def _same_tensor(found: Tensor, expected: Tensor) -> bool:
+    return near(found, expected, CLOSE)
+
+
+def _expect_untouched(report: Report, found: dict[str, Any], layer: dict[str, Any]) -> None:
+    rank = len(layer["trained"]["lora_A"])
+    before = layer["trained"] | found["frozen"]
+    changed = [
+        name
+        for name, value in before.items()
+        if name not in found["values"]
+        or found["values"][name].dtype != value.dtype
+        or not near(found["values"][name], value, 0.0)
+    ]
+    report.expect(
+        not changed,
+        f"rank {rank}: the layer's numbers stay as they were",
+        f"{listed(changed)} of the layer has other values, another shape or another dtype after "
+        "the call.",
+        IN_PLACE,
+    )
+    if changed:
+        return
+    frozen = [name for name in layer["trained"] if name not in found["trainable"]]
+    report.expect(
+        not frozen,
+        f"rank {rank}: the layer stays trainable",
+        f"{listed(frozen)} of the layer cannot be trained after the call.",
+        LAYER_FROZEN,
+    )
+    gradients = {n: g for n, g in found["gradients"].items() if n in layer["trained"]}
+    same = (
+        not found["replaced"]
+        and found["same mode"]
+        and near(found["output"], layer["output"], CLOSE)
+    )
+    if not frozen:
+        right = {name: layer["gradients"][name] for name in layer["trained"]}
+        same = same and all(g is not None for g in gradients.values())
+        same = same and near(gradients, right, CLOSE)
+    report.expect(
+        same,
+        f"rank {rank}: the layer works as before",
+        "the layer has other parameters, another mode, another output or other gradients after the "
+        "call.",
+        IN_PLACE,
+    )
+
+
+def _wrong_tensors(
+    weight: Tensor, trained: dict[str, Tensor]
+) -> dict[str, list[tuple[Mistake, Tensor]]]:
+    """Return, for the end of each name, what would be written after each known mistake."""
+    lora_A, lora_B = trained["lora_A"], trained["lora_B"]
+    wrong = {}
+    for short, own, other in (
+        (".lora_A.weight", lora_A, lora_B),
+        (".lora_B.weight", lora_B, lora_A),
+    ):
+        wrong[short] = [
+            *((FACTORS_SWAPPED, value) for value in (other, other.T)),
+            *((SCALING_FOLDED_IN, factor * own) for factor in (SCALING, SCALING**0.5)),
+            *([(TRANSPOSED, own.T)] if len(lora_A) > 1 else []),
+            *([(SQUEEZED, own.squeeze())] if len(lora_A) == 1 else []),
+            *((NOT_FLAT_FACTOR, own.flatten()) for _ in range(len(lora_A) > 1)),
+            *roundings(own, STATE_ROUNDED),
+        ]
+    magnitude = trained.get("magnitude")
+    if magnitude is not None:
+        flat = magnitude.flatten()
+        start, updated = weight.norm(dim=1), (weight + SCALING * lora_B @ lora_A).norm(dim=1)
+        wrong[".lora_magnitude_vector"] = [
+            (NOT_FLAT, magnitude),
+            (NOT_FLAT, magnitude.T),
+            *((START_MAGNITUDE, value) for value in (start, start.view(-1, 1))),
+            *((FACTOR_WRITTEN, flat / norm) for norm in (start, updated)),
+            (UPDATED_NORM, updated),
+            *roundings(flat, STATE_ROUNDED),
+        ]
+    return wrong
 
 
 def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str) -> Mistake | None:
@@ -422,6 +587,7 @@ def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str
     return next((mistake for holds, mistake in rules if holds), None)
 
 
+@check(forbids=REFERENCE, seeded=True)
 def check_choice_accuracy(
     choice_accuracy: Callable, aspect: str | None = None, *, questions: int = 15, seed: int = 0
 ) -> None:
@@ -430,57 +596,111 @@ def check_choice_accuracy(
     Args:
         aspect: `"equal"` (every question has four choices) or `"ragged"` (two to five);
             both if None.
-        questions, seed: how many questions to draw, 8 or more, and from which seed.
+        questions, seed: how many questions to draw, 8 or more, and from which seed. Two other
+            calls have a few more.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
     for name in chosen(aspect, ("equal", "ragged")):
+        ragged = name == "ragged"
         with Report(f"choice_accuracy · {name} · {questions} questions") as report:
-            scores, answers = _draw_questions(questions, seed, ragged=name == "ragged")
-            found = probe(
-                ask_accuracy,
-                choice_accuracy,
-                [list(row) for row in scores],
-                list(answers),
-                step="choice_accuracy(scores, answers)",
-                reference=REFERENCE,
-            )
-            if not report.expect_number(found, "the accuracy"):
-                continue
-
-            def share(pick: Callable[[list[float], int], bool], total: int = questions) -> float:
-                return sum(map(pick, scores, answers)) / total  # noqa: B023 called at once
-
-            expected = share(lambda row, answer: row.index(max(row)) == answer)
-            choices = sum(map(len, scores))
-            wrong = [
-                (100 * expected, PER_CENT),
-                (questions * expected, COUNTED),
-                (share(lambda row, answer: row.index(min(row)) == answer), LOWEST),
-                (1 - expected, ERROR_RATE),
-                (share(lambda row, answer: row.index(max(row)) + 1 == answer), FROM_ONE),
-                (share(lambda row, answer: row.index(max(row)) == answer + 1), FROM_ONE),
-                (questions * expected / choices, PER_CHOICE),
-                (share(lambda row, answer: row[answer]), MEAN_SCORE),
-                (share(lambda row, answer: math.exp(row[answer])), MEAN_SCORE),
+            draws = [_draw_questions(questions + 7 * i, seed + i, ragged, 3 + i) for i in range(3)]
+            expected = [_share(scores, answers) for scores, answers in draws]
+            wrong = [_wrong_shares(scores, answers) for scores, answers in draws]
+            answered = [
+                call_function(choice_accuracy, scores, answers, reference=REFERENCE)
+                for scores, answers in draws
             ]
-            report.expect(
-                math.isclose(found, expected, abs_tol=1e-6),
-                f"the accuracy of {questions} questions",
-                f"expected {expected:.4f} of {questions} questions, found {found:.4f}.",
-                next((m for value, m in wrong if math.isclose(found, value, abs_tol=1e-6)), None),
-            )
+            found = [number(value) for value in answered]
+            odd = next((v for v, n in zip(answered, found, strict=True) if n is None), None)
+            if not report.expect(
+                None not in found and all(map(math.isfinite, found)),
+                "the accuracy is a finite number",
+                f"expected the accuracy as a finite float, found "
+                f"{describe(odd) if None in found else found}.",
+                _wrong_accuracy(odd, draws) if None in found else None,
+            ):
+                continue
+            predicted = [
+                (of_one[0][0], [value for _, value in of_one])
+                for of_one in zip(*wrong, strict=True)
+            ]
+            mistake = only_explanation(found, [*predicted, *roundings(expected, ROUNDED)])
+            for (scores, _), right, value in zip(draws, expected, found, strict=True):
+                report.expect(
+                    near(value, right),
+                    f"the accuracy of {len(scores)} questions",
+                    f"accuracy of {len(scores)} questions: {apart(right, value)}.",
+                    mistake,
+                )
 
 
-def ask_accuracy(student: Callable, scores: list[list[float]], answers: list[int]) -> object:
-    """Return the student's number, or the name of the type of what is none."""
-    found = student(scores, answers)
-    return found if isinstance(found, int | float) else f"a {type(found).__name__}"
+def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | None:
+    try:
+        each = len(value) in [len(scores) for scores, _ in draws] and not isinstance(value, str)
+    except TypeError:
+        each = False
+    return EACH_QUESTION if each else wrong_kind(value, SCORING)
 
 
-def _draw_questions(questions: int, seed: int, ragged: bool) -> tuple[list[list[float]], list[int]]:
-    """Return log-likelihoods and answers of which two thirds of the questions are answered right.
+def _share(scores: list[list[float]], answers: list[int]) -> float:
+    right = [row.index(max(row)) == answer for row, answer in zip(scores, answers, strict=True)]
+    return sum(right) / len(right)
+
+
+def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[Mistake, float]]:
+    """Return what each known mistake makes of some questions."""
+    questions, choices = len(scores), sum(map(len, scores))
+    widest = max(map(len, scores))
+    pairs = list(zip(scores, answers, strict=True))
+
+    def share(right: Callable[[list[float], int], float]) -> float:
+        return sum(right(row, answer) for row, answer in pairs) / questions
+
+    def best(row: list[float]) -> int:
+        return row.index(max(row))
+
+    def padded(row: list[float], value: float) -> list[float]:
+        return row + [value] * (widest - len(row))
+
+    def order(row: list[float]) -> list[int]:
+        return sorted(range(len(row)), key=row.__getitem__)
+
+    right = share(lambda row, answer: best(row) == answer)
+    return [
+        (PER_CENT, 100 * right),
+        (COUNTED, questions * right),
+        (LOWEST, share(lambda row, answer: row.index(min(row)) == answer)),
+        (ERROR_RATE, 1 - right),
+        (ERROR_RATE, 100 * (1 - right)),
+        (FROM_ONE, share(lambda row, answer: best(row) + 1 == answer)),
+        (FROM_ONE, share(lambda row, answer: best(row) == answer + 1)),
+        (PER_CHOICE, questions * right / choices),
+        (PER_CHOICE, questions * right / widest),
+        (PER_CHOICE, questions * right / len(scores[0])),
+        (TOO_MANY_DIVIDED, questions * right / (questions - 1)),
+        (TOO_MANY_DIVIDED, questions * right / (questions + 1)),
+        (MEAN_SCORE, share(lambda row, answer: row[answer])),
+        (MEAN_SCORE, share(lambda row, answer: math.exp(row[answer]))),
+        (MEAN_SCORE, share(lambda row, answer: max(row))),
+        *(
+            (PADDED, share(lambda row, answer, pad=pad: best(padded(row, pad)) == answer))
+            for pad in (0.0, -1.0, -5.0)
+        ),
+        (FROM_ZERO, share(lambda row, answer: answer == 0)),
+        (FROM_ZERO, share(lambda row, answer: (best(row) if max(row) > -1 else 0) == answer)),
+        (FROM_ZERO, 0.0),
+        (ALWAYS_FIRST, share(lambda row, answer: answer == len(row) - 1)),
+        (COMMONEST, share(lambda row, answer: order(row)[answer] == len(row) - 1)),
+        (COMMONEST, share(lambda row, answer: order(row)[answer] == 0)),
+    ]
+
+
+def _draw_questions(
+    questions: int, seed: int, ragged: bool, period: int
+) -> tuple[list[list[float]], list[int]]:
+    """Return log-likelihoods and answers; one in `period` is not the highest score.
 
     Shares of right, wrong and lowest choices all differ, so that no two rules agree.
     """
@@ -490,7 +710,8 @@ def _draw_questions(questions: int, seed: int, ragged: bool) -> tuple[list[list[
     answers = []
     for i, row in enumerate(scores):
         by_score = sorted(range(len(row)), key=row.__getitem__)
-        # every third question is answered wrong; every sixth has its right choice lowest
-        right = i % 3
-        answers.append(by_score[-1] if right else by_score[0] if i % 6 == 0 else by_score[-2])
+        # one question in a few is answered wrong; half of these have their right choice lowest
+        wrong = i % period == 0
+        lowest = i % (2 * period) == 0
+        answers.append(by_score[0] if lowest else by_score[-2] if wrong else by_score[-1])
     return scores, answers

@@ -1,72 +1,138 @@
 """Checks of lesson 05: `compare_across_ranks` and `track_magnitude_changes`."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen, close
-from lab_utils.checks.subject import call_function
+from lab_utils.checks.diagnosis import (
+    apart,
+    describe,
+    differ,
+    listed,
+    near,
+    number,
+    only_explanation,
+    roundings,
+)
+from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen
+from lab_utils.checks.subject import call_function, check
 from lab_utils.training import train_and_evaluate
 
 RANKS = "2. Exercise: compare across ranks"
 TRACK = "4. Exercise: track the magnitude"
+METHODS = ("lora", "dora")
 EPOCHS = 1  # of every run of compare_across_ranks, as the exercise says
 STEPS_PER_EPOCH = 32  # 256 sequences in batches of 8
+CLOSE = 1e-5  # relative: the same run gives the same numbers
 
-RANK_LOST = Mistake(
-    "rank not passed on", "Every run has rank 8: hand rank=rank to train_and_evaluate.", RANKS
+
+def _ranks(name: str, why: str) -> Mistake:
+    return Mistake(name, why, RANKS)
+
+
+METHOD_NAMES = _ranks("other names of the methods", 'The keys are "lora" and "dora".')
+RANK_FIRST = _ranks(
+    "ranks outside, methods inside", 'The outer keys are "lora" and "dora", the inner ones ranks.'
 )
-SWAPPED = Mistake("methods swapped", 'The runs of "dora" stand under "lora".', RANKS)
-SAME_METHOD = Mistake(
-    "one method twice", "Hand the method of the row to train_and_evaluate.", RANKS
+RANKS_AS_TEXT = _ranks("ranks as text", "The keys are the ranks themselves, whole numbers.")
+LISTS = _ranks("lists in the place of dicts", "Each method has a dict from each rank to its loss.")
+OWN_RANKS = _ranks("other ranks than those given", "Go through the argument ranks.")
+OTHER_ORDER = _ranks("another order", "The ranks stand in the order in which they were given.")
+WHOLE_RECORD = _ranks("the whole result kept", 'Of each result only the key "test_loss" is wanted.')
+NO_FLOATS = _ranks("losses that are no floats", 'The value of "test_loss" is a float: keep it.')
+RANK_LOST = _ranks(
+    "rank not passed on", "Every run has rank 8: hand rank=rank to train_and_evaluate."
 )
-TRAINING_LOSS = Mistake(
-    "training loss", 'Compare what the model has not seen: the key "test_loss".', RANKS
-)
-VALIDATION_LOSS = Mistake(
+ONE_RANK = _ranks("one run for all ranks", "Train anew for each rank, and keep each loss.")
+SWAPPED = _ranks("methods swapped", 'The runs of "dora" stand under "lora".')
+SAME_METHOD = _ranks("one method twice", "Hand the method of the row to train_and_evaluate.")
+OTHER_AXIS = _ranks("norm_dim=0", 'The method is "dora", not "dora-input".')
+TRAINING_LOSS = _ranks("training loss", 'Compare what the model has not seen: the key "test_loss".')
+VALIDATION_LOSS = _ranks(
     "validation loss",
     'That part is there to choose learning rates by; report the key "test_loss".',
-    RANKS,
 )
-OTHER_SETTINGS = Mistake(
-    "other settings", "Train for 1 epoch on the regression task, seed 0, all else as it is.", RANKS
-)
-ALIASED = Mistake(
+BEFORE_TRAINING = _ranks("loss before training", 'Report what training led to: "test_loss".')
+OTHER_EPOCHS = _ranks("another number of epochs", "Train for one epoch: n_epochs=1.")
+OTHER_SEED = _ranks("another seed", "Every run has seed=0.")
+OTHER_ALPHA = _ranks("another alpha", "Leave alpha out: it is then twice the rank.")
+RANKS_ROUNDED = _ranks("rounded", "Return the losses themselves; round what you print.")
+
+
+def _track(name: str, why: str) -> Mistake:
+    return Mistake(name, why, TRACK)
+
+
+ALIASED = _track(
     "no copy",
     "A parameter changes in place: without .clone() every row is the same tensor at its end.",
-    TRACK,
 )
-START_MISSING = Mistake(
-    "start left out", "on_step is called with step 0 before training: keep that row too.", TRACK
+START_MISSING = _track(
+    "start left out", "on_step is called with step 0 before training: keep that row too."
 )
-EACH_EPOCH = Mistake("one row an epoch", "Keep a row at every call of on_step.", TRACK)
-OTHER_LAYER = Mistake("another layer", "Track model.q_proj.magnitude.", TRACK)
-SIGNED = Mistake(
-    "signed changes", "Magnitudes that grew and that shrank cancel out: abs() comes first.", TRACK
+END_MISSING = _track("end left out", "Keep the row of the last call of on_step, too.")
+EACH_EPOCH = _track("one row an epoch", "Keep a row at every call of on_step.")
+EPOCHS_LOST = _track("n_epochs not passed on", "Hand n_epochs=n_epochs to train_and_evaluate.")
+OTHER_LAYER = _track("another layer", "Track model.q_proj.magnitude.")
+NEVER_TRAINED = _track(
+    "the norm of the base", "base_norm never changes: track the parameter, model.q_proj.magnitude."
 )
-FROM_PREVIOUS = Mistake("change since the last step", "Compare each row with the first.", TRACK)
-SUMMED = Mistake("sum instead of mean", "Average over the magnitudes.", TRACK)
-RELATIVE_TO_END = Mistake("divided by the end", "Divide by the norm of the first row.", TRACK)
-NOT_RELATIVE = Mistake("not divided", "Divide by the norm of the first row.", TRACK)
-NORMS_COMPARED = Mistake(
-    "difference of the norms", "Take the norm of the difference of the last and first row.", TRACK
+NOT_FLAT = _track("magnitude not flat", "A magnitude has the shape (32, 1): use .flatten().")
+TRANSPOSED = _track("transposed", "A row of the history is a step, a column a magnitude.")
+CHANGES_KEPT = _track("changes in the place of magnitudes", "history holds m itself, not m - m0.")
+MEANS_KEPT = _track("means in the place of magnitudes", "history holds all 32 magnitudes.")
+OTHER_RANK = _track("another rank", "Train at rank 8, which is the default.")
+ANOTHER_SEED = _track("another seed", "Train with seed 0, which is the default.")
+SIGNED = _track("signed changes", "Magnitudes that grew and that shrank cancel out: abs() first.")
+FROM_PREVIOUS = _track("change since the last step", "Compare each row with the first.")
+SUMMED = _track("sum instead of mean", "Average over the magnitudes.")
+ROOT_MEAN_SQUARE = _track("root mean square", "Take the mean of |m - m0|, without squares.")
+SQUARED = _track("squared changes", "Take the mean of |m - m0|, without squares.")
+NORM_OF_CHANGE = _track("norm instead of mean", "mean_change is a mean over the magnitudes.")
+LARGEST = _track("largest instead of mean", "mean_change is a mean over the magnitudes.")
+MEDIAN = _track("median instead of mean", "mean_change is a mean over the magnitudes.")
+OVER_STEPS = _track(
+    "mean over the steps", "Average over the magnitudes, dim=1: one number for every call."
 )
+NOT_AVERAGED = _track("no mean", "Average over the magnitudes: one number for every call.")
+MADE_RELATIVE = _track("relative changes", "mean_change is that of |m - m0|, divided by nothing.")
+RELATIVE_TO_END = _track("divided by the end", "Divide by the norm of the first row.")
+NOT_RELATIVE = _track("not divided", "Divide by the norm of the first row.")
+NORMS_COMPARED = _track(
+    "difference of the norms", "Take the norm of the difference of the last and first row."
+)
+MEANS_COMPARED = _track(
+    "means in the place of norms", "Divide the norm of the change by the norm of the first row."
+)
+ENTRY_BY_ENTRY = _track(
+    "ratios of single magnitudes", "Divide one norm by one norm, not magnitude by magnitude."
+)
+PER_CENT = _track("in per cent", "Return the share itself; multiply what you print.")
+FIRST_STEP = _track("change of the first step", "Compare the last row with the first.")
+OTHER_HISTORY = _track(
+    "statistics of another history",
+    "They follow from your history, which is not the right one yet: mend that first.",
+)
+TRACK_ROUNDED = _track("rounded", "Return the numbers themselves; round what you print.")
 
 
+@check(forbids=())
 def check_compare_across_ranks(
     compare_across_ranks: Callable,
     aspect: str | None = None,
     *,
-    ranks: Sequence[int] = (2, 16),
+    ranks: Sequence[int] = (16, 2),
 ) -> None:
     """Check a `compare_across_ranks(ranks) -> {"lora": {rank: loss}, "dora": {rank: loss}}`.
 
     Args:
         aspect: `"keys"` or `"losses"`; both if None.
-        ranks: what to ask for.
+        ranks: what to ask for, without 8, which is the default of a run.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
@@ -76,7 +142,7 @@ def check_compare_across_ranks(
             found = call_function(compare_across_ranks, tuple(ranks), reference=())
             if not isinstance(found, dict):
                 raise CheckFailed(
-                    f"compare_across_ranks must return a dict; found a {type(found).__name__}."
+                    f"compare_across_ranks must return a dict; found {describe(found)}."
                 )
             if name == "keys":
                 _check_keys(report, found, ranks)
@@ -85,63 +151,174 @@ def check_compare_across_ranks(
 
 
 def _check_keys(report: Report, found: dict, ranks: Sequence[int]) -> None:
-    report.expect(
-        found.keys() == {"lora", "dora"},
+    names = [key.lower() for key in found if isinstance(key, str)]
+    mistake = None
+    if sorted(names) == sorted(METHODS) and len(found) == 2:
+        mistake = METHOD_NAMES
+    elif found and all(_is_rank(key) for key in found):
+        mistake = RANK_FIRST
+    if not report.expect(
+        found.keys() == set(METHODS),
         'the keys are "lora" and "dora"',
-        f"expected the keys 'lora' and 'dora', found {list(found)}.",
-    )
-    for method in ("lora", "dora"):
-        losses = found.get(method)
-        keys = list(losses) if isinstance(losses, dict) else None
+        f"expected the keys 'lora' and 'dora', found {_keys(found)}.",
+        mistake,
+    ):
+        return
+    for method in METHODS:
+        losses = found[method]
+        if not report.expect(
+            isinstance(losses, dict),
+            f"{method}: a dict from rank to loss",
+            f"{method}: expected a dict from each rank to its loss, found {describe(losses)}.",
+            LISTS if isinstance(losses, list | tuple) and len(losses) == len(ranks) else None,
+        ):
+            continue
         report.expect(
-            keys == list(ranks),
+            list(losses) == list(ranks),
             f"{method}: a loss for each rank",
-            f"{method}: expected a dict with the keys {list(ranks)}, in this order, found "
-            f"{keys if keys is not None else type(losses).__name__}.",
+            f"{method}: expected the keys {list(ranks)}, in this order, found {_keys(losses)}.",
+            _wrong_ranks(list(losses), list(ranks)),
         )
-        numbers = list(losses.values()) if isinstance(losses, dict) else []
+        odd = [value for value in losses.values() if not _finite(value)]
+        mistake = None
+        if odd and isinstance(odd[0], dict):
+            mistake = WHOLE_RECORD
+        elif odd and isinstance(odd[0], Tensor | str):
+            mistake = NO_FLOATS
         report.expect(
-            bool(numbers) and all(isinstance(n, float) and math.isfinite(n) for n in numbers),
+            bool(losses) and not odd,
             f"{method}: the losses are finite floats",
-            f"{method}: expected finite floats, found {numbers!r}.",
+            f"{method}: expected finite floats, found {describe(odd[0]) if odd else 'none'}.",
+            mistake,
         )
+
+
+def _is_rank(key: Any) -> bool:
+    return number(key) is not None or (isinstance(key, str) and key.isdigit())
+
+
+def _finite(value: Any) -> bool:
+    found = number(value)
+    return found is not None and not isinstance(value, int) and math.isfinite(found)
+
+
+def _keys(found: dict) -> str:
+    keys = [repr(k) if isinstance(k, str | int | float | bool) else describe(k) for k in found]
+    return f"[{listed(keys, 6)}]"
+
+
+def _wrong_ranks(keys: list, ranks: list[int]) -> Mistake | None:
+    if [str(key) for key in keys] == [str(rank) for rank in ranks]:
+        return RANKS_AS_TEXT
+    if not all(isinstance(key, int) for key in keys):
+        return None
+    return OTHER_ORDER if sorted(keys) == sorted(ranks) else OWN_RANKS
 
 
 def _check_losses(report: Report, found: dict, ranks: Sequence[int]) -> None:
-    try:
-        losses = {
-            method: torch.tensor([float(found[method][rank]) for rank in ranks])
-            for method in ("lora", "dora")
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckFailed(
-            "expected a loss for each method and rank, as found['dora'][16]; "
-            f"it raised {type(error).__name__}: {error}."
-        ) from error
-    for method, other in (("lora", "dora"), ("dora", "lora")):
-        runs = {m: [_run(m, rank) for rank in ranks] for m in (method, other)}
-
-        def column(key: str, which: str = method, runs: dict = runs) -> Tensor:
-            return torch.tensor([run[key] for run in runs[which]])
-
-        swapped = close(losses[other], column("test_loss"))
-        mistakes = [
-            (column("test_loss", other), SWAPPED if swapped else SAME_METHOD),
-            (column("final_train_loss"), TRAINING_LOSS),
-            (column("validation_loss"), VALIDATION_LOSS),
-            (torch.full((len(ranks),), _run(method, 8)["test_loss"]), RANK_LOST),
-            (losses[method], OTHER_SETTINGS),  # whatever else it is
+    losses: dict[str, list[float]] = {}
+    for method in METHODS:
+        of_method = found.get(method)
+        of_method = of_method if isinstance(of_method, dict) else {}
+        values = [_loss(of_method.get(rank)) for rank in ranks]
+        if None in values:
+            rank = ranks[values.index(None)]
+            value = of_method.get(rank, found.get(method))
+            raise CheckFailed(
+                f"expected a loss for each method and rank, such as found[{method!r}][{rank}]; "
+                f"found {describe(value)} there."
+            )
+        losses[method] = values
+    expected = {method: [_run(method, rank)["test_loss"] for rank in ranks] for method in METHODS}
+    mistake = None
+    if not near(losses, expected, CLOSE):
+        mistake = only_explanation(
+            losses, [*_wrong_losses(ranks), *roundings(expected, RANKS_ROUNDED)], _same_losses
+        ) or _other_settings(losses, ranks)
+    for method in METHODS:
+        wrong = [
+            f"at rank {rank} {apart(right, loss)}"
+            for rank, right, loss in zip(ranks, expected[method], losses[method], strict=True)
+            if not near(loss, right, CLOSE)
         ]
-        report.expect_close(
-            losses[method], column("test_loss"), f"{method}: test loss at each rank", mistakes
+        report.expect(
+            not wrong,
+            f"{method}: test loss at each rank",
+            f"{method}: test loss of a run with n_epochs=1, task='regression', seed=0 and nothing "
+            f"else: {'; '.join(wrong)}.",
+            mistake,
         )
 
 
+def _loss(value: Any) -> float | None:
+    """Return a loss, in a tensor too: its type is looked at elsewhere. Text is no loss."""
+    if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
+        return float(value)
+    return number(value)
+
+
+def _same_losses(found: dict, predicted: dict) -> bool:
+    return near(found, predicted, CLOSE)
+
+
+def _wrong_losses(ranks: Sequence[int]) -> Iterator[tuple[Mistake, dict[str, list[float]]]]:
+    """Yield what is found after each known mistake."""
+
+    def table(loss: Callable[[str, int], float]) -> dict[str, list[float]]:
+        return {method: [loss(method, rank) for rank in ranks] for method in METHODS}
+
+    def test_loss(method: str, rank: int, **settings: Any) -> float:
+        return _run(method, rank, **settings)["test_loss"]
+
+    yield SWAPPED, table(lambda m, rank: test_loss("dora" if m == "lora" else "lora", rank))
+    for method in METHODS:
+        yield SAME_METHOD, table(lambda m, rank, method=method: test_loss(method, rank))
+    for key, mistake in (
+        ("final_train_loss", TRAINING_LOSS),
+        ("validation_loss", VALIDATION_LOSS),
+    ):
+        yield mistake, table(lambda m, rank, key=key: _run(m, rank)[key])
+    for pick in (min, max, lambda losses: losses[-1]):
+        yield TRAINING_LOSS, table(lambda m, rank, pick=pick: pick(_run(m, rank)["step_losses"]))
+    for key in ("validation_losses", "step_losses"):
+        yield BEFORE_TRAINING, table(lambda m, rank, key=key: _run(m, rank)[key][0])
+    yield RANK_LOST, table(lambda m, rank: test_loss(m, 8))
+    for rank in dict.fromkeys((ranks[0], ranks[-1])):
+        yield ONE_RANK, table(lambda m, _, rank=rank: test_loss(m, rank))
+
+
+OTHER_SETTINGS: tuple[tuple[Mistake, Callable[[str, int], dict]], ...] = (
+    (OTHER_EPOCHS, lambda method, rank: {"n_epochs": 3}),
+    (OTHER_SEED, lambda method, rank: {"seed": 1}),
+    (OTHER_SEED, lambda method, rank: {"seed": 42}),
+    (OTHER_SEED, lambda method, rank: {"seed": rank}),
+    (OTHER_ALPHA, lambda method, rank: {"alpha": 16.0}),
+    (OTHER_ALPHA, lambda method, rank: {"alpha": float(rank)}),
+    (OTHER_AXIS, lambda method, rank: {"method": "dora-input"} if method == "dora" else {}),
+)
+
+
+def _other_settings(found: dict[str, list[float]], ranks: Sequence[int]) -> Mistake | None:
+    """Return the one setting that was another one, if a run with it gives what was found."""
+    for mistake, settings in OTHER_SETTINGS:
+        cases = [(m, r, found[m][i]) for m in ("dora", "lora") for i, r in enumerate(ranks)]
+        # The first run tells nearly always, and each costs a fraction of a second.
+        if all(
+            near(loss, _run(**{"method": m, "rank": rank} | settings(m, rank))["test_loss"], CLOSE)
+            for m, rank, loss in cases
+        ):
+            return mistake
+    return None
+
+
 @cache
-def _run(method: str, rank: int) -> dict:
-    return train_and_evaluate(method, EPOCHS, rank, verbose=False, task="regression", seed=0)
+def _run(method: str, rank: int, n_epochs: int = EPOCHS, seed: int = 0, **settings: Any) -> dict:
+    return train_and_evaluate(
+        method, n_epochs, rank, verbose=False, task="regression", seed=seed, **settings
+    )
 
 
+@check(forbids=())
 def check_track_magnitude_changes(
     track_magnitude_changes: Callable, aspect: str | None = None, *, n_epochs: int = 2
 ) -> None:
@@ -152,7 +329,7 @@ def check_track_magnitude_changes(
 
     Args:
         aspect: `"history"` or `"statistics"`; both if None.
-        n_epochs: what to ask for.
+        n_epochs: what to ask for, 2 or more.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
@@ -163,7 +340,7 @@ def check_track_magnitude_changes(
             found = call_function(track_magnitude_changes, n_epochs, reference=())
             if not isinstance(found, dict):
                 raise CheckFailed(
-                    f"track_magnitude_changes must return a dict; found a {type(found).__name__}."
+                    f"track_magnitude_changes must return a dict; found {describe(found)}."
                 )
             if name == "history":
                 _check_history(report, found, expected, n_epochs)
@@ -175,47 +352,146 @@ def _check_history(report: Report, found: dict, expected: Tensor, n_epochs: int)
     history = _tensor(report, found, "history")
     if history is None:
         return
-    mistakes = [
-        (expected[-1:].expand_as(expected), ALIASED),
-        (expected[1:], START_MISSING),
-        (expected[:-1], START_MISSING),
-        (expected[::STEPS_PER_EPOCH], EACH_EPOCH),
-        (expected[STEPS_PER_EPOCH::STEPS_PER_EPOCH], EACH_EPOCH),
-        *((other, OTHER_LAYER) for other in _histories(n_epochs).values()),
-    ]
-    report.expect_close(history, expected, "history: a row at every step", mistakes)
+    if near(history, expected, CLOSE):
+        report.expect(True, "history: a row at every step", "")
+        return
+    mistake = only_explanation(
+        history,
+        [*_wrong_histories(expected, n_epochs), *roundings(expected, TRACK_ROUNDED)],
+        lambda a, b: near(a, b, CLOSE),
+    )
+    if mistake is None and history.dim() == 2 and history.shape[1] == expected.shape[1]:
+        steps = len(history) - 1
+        if steps % STEPS_PER_EPOCH == 0 and steps > 0 and steps != len(expected) - 1:
+            mistake = EPOCHS_LOST
+        elif history.shape == expected.shape:
+            mistake = _another_run(history, n_epochs)
+    problem = f"history: {differ(history, expected)}."
+    report.expect(False, "history: a row at every step", problem, mistake)
+
+
+def _wrong_histories(expected: Tensor, n_epochs: int) -> Iterator[tuple[Mistake, Tensor]]:
+    yield ALIASED, expected[-1:].expand_as(expected)
+    yield NEVER_TRAINED, expected[:1].expand_as(expected)
+    yield START_MISSING, expected[1:]
+    yield END_MISSING, expected[:-1]
+    for first in (0, STEPS_PER_EPOCH, STEPS_PER_EPOCH - 1, 1):
+        yield EACH_EPOCH, expected[first::STEPS_PER_EPOCH]
+    for name, other in _histories(n_epochs).items():
+        if name != "q_proj":
+            yield OTHER_LAYER, other
+    for shaped in (expected.unsqueeze(-1), expected.unsqueeze(1), expected.flatten()):
+        yield NOT_FLAT, shaped
+    yield TRANSPOSED, expected.T
+    change = expected - expected[0]
+    for changes in (change, change.abs(), change[1:], change.abs()[1:]):
+        yield CHANGES_KEPT, changes
+    for means in (expected.mean(dim=1), expected.mean(dim=1, keepdim=True), expected.norm(dim=1)):
+        yield MEANS_KEPT, means
+
+
+def _another_run(history: Tensor, n_epochs: int) -> Mistake | None:
+    """Return the setting with which a run begins as this history does."""
+    for mistake, settings in (
+        (ANOTHER_SEED, {"seed": 1}),
+        (ANOTHER_SEED, {"seed": 42}),
+        (OTHER_RANK, {"rank": 4}),
+        (OTHER_RANK, {"rank": 16}),
+    ):
+        beginning = _beginning(n_epochs, **settings)
+        if near(history[: len(beginning)], beginning, CLOSE):
+            return mistake
+    return None
+
+
+def _wrong_means(history: Tensor) -> Iterator[tuple[Mistake, Tensor]]:
+    change = history - history[0]
+    size = change.abs()
+    steps = (history[1:] - history[:-1]).abs().mean(dim=1)
+    yield SIGNED, change.mean(dim=1)
+    yield SIGNED, change.mean(dim=1).abs()
+    yield FROM_PREVIOUS, steps
+    yield FROM_PREVIOUS, torch.cat([torch.zeros(1), steps])
+    yield SUMMED, size.sum(dim=1)
+    yield START_MISSING, size.mean(dim=1)[1:]
+    yield END_MISSING, size.mean(dim=1)[:-1]
+    yield ROOT_MEAN_SQUARE, change.square().mean(dim=1).sqrt()
+    yield SQUARED, change.square().mean(dim=1)
+    yield NORM_OF_CHANGE, change.norm(dim=1)
+    yield LARGEST, size.max(dim=1).values
+    yield MEDIAN, size.median(dim=1).values
+    yield OVER_STEPS, size.mean(dim=0)
+    yield OVER_STEPS, size.mean()
+    yield NOT_AVERAGED, size
+    yield NOT_FLAT, size.mean(dim=1, keepdim=True)
+    yield MADE_RELATIVE, (size / history[0]).mean(dim=1)
+    yield MADE_RELATIVE, size.mean(dim=1) / history[0].mean()
+    yield MADE_RELATIVE, change.norm(dim=1) / history[0].norm()
+
+
+def _wrong_ratios(history: Tensor) -> Iterator[tuple[Mistake, float]]:
+    start, end = history[0], history[-1]
+    moved, size = (end - start).norm(), (end - start).abs()
+    right = moved / start.norm()
+    wrong = (
+        (NOT_RELATIVE, moved),
+        (RELATIVE_TO_END, moved / end.norm()),
+        (NORMS_COMPARED, (end.norm() - start.norm()) / start.norm()),
+        (NORMS_COMPARED, (end.norm() - start.norm()).abs() / start.norm()),
+        (NORMS_COMPARED, end.norm() / start.norm()),
+        (MEANS_COMPARED, size.mean() / start.mean()),
+        (MEANS_COMPARED, (end - start).mean() / start.mean()),
+        (MEANS_COMPARED, (end - start).mean().abs() / start.mean()),
+        (MEANS_COMPARED, size.mean() / start.norm()),
+        (ENTRY_BY_ENTRY, (size / start).mean()),
+        (ENTRY_BY_ENTRY, ((end - start) / start).mean()),
+        (ENTRY_BY_ENTRY, ((end - start) / start).norm()),
+        (ENTRY_BY_ENTRY, (size / start).max()),
+        (PER_CENT, 100 * right),
+        (SQUARED, right**2),
+        (FIRST_STEP, (history[1] - start).norm() / start.norm()),
+        (FROM_PREVIOUS, (end - history[-2]).norm() / history[-2].norm()),
+        (FROM_PREVIOUS, (end - history[-2]).norm() / start.norm()),
+    )
+    for mistake, value in wrong:
+        yield mistake, value.item()
 
 
 def _check_statistics(report: Report, found: dict, history: Tensor) -> None:
-    change = history - history[0]
+    own = found.get("history")
+    own = own.detach() if isinstance(own, Tensor) and own.is_floating_point() else None
+    if own is None or own.dim() != 2 or len(own) < 2 or near(own, history, CLOSE):
+        own = None
     mean_change = _tensor(report, found, "mean_change")
     if mean_change is not None:
-        steps = (history[1:] - history[:-1]).abs().mean(dim=1)
-        mistakes = [
-            (change.mean(dim=1), SIGNED),
-            (change.mean(dim=1).abs(), SIGNED),
-            (steps, FROM_PREVIOUS),
-            (torch.cat([torch.zeros(1), steps]), FROM_PREVIOUS),
-            (change.abs().sum(dim=1), SUMMED),
-            (change.abs().mean(dim=1)[1:], START_MISSING),
-        ]
-        prop = "mean_change: of |m - m0| at every step"
-        report.expect_close(mean_change, change.abs().mean(dim=1), prop, mistakes)
-    relative = found.get("relative_change")
+        expected = (history - history[0]).abs().mean(dim=1)
+        mistakes = [*_wrong_means(history), *roundings(expected, TRACK_ROUNDED)]
+        if own is not None:
+            mistakes = [(OTHER_HISTORY, (own - own[0]).abs().mean(dim=1))]
+        report.expect(
+            near(mean_change, expected, CLOSE),
+            "mean_change: of |m - m0| at every step",
+            f"mean_change: {differ(mean_change, expected)}.",
+            only_explanation(mean_change, mistakes, lambda a, b: near(a, b, CLOSE)),
+        )
+    relative = number(found.get("relative_change"))
     if report.expect(
-        isinstance(relative, float),
+        relative is not None,
         "relative_change is a float",
-        f"expected relative_change as a float, found {type(relative).__name__}.",
+        "expected relative_change as a float, found "
+        + (describe(found["relative_change"]) if "relative_change" in found else _none_in(found))
+        + ".",
     ):
-        moved, start, end = change[-1].norm(), history[0].norm(), history[-1].norm()
-        mistakes = [
-            (moved, NOT_RELATIVE),
-            (moved / end, RELATIVE_TO_END),
-            ((end - start) / start, NORMS_COMPARED),
-            ((end - start).abs() / start, NORMS_COMPARED),
-        ]
-        prop = "relative_change: ||m_end - m0|| / ||m0||"
-        report.expect_close(torch.tensor(relative), moved / start, prop, mistakes)
+        expected = ((history[-1] - history[0]).norm() / history[0].norm()).item()
+        mistakes = [*_wrong_ratios(history), *roundings(expected, TRACK_ROUNDED)]
+        if own is not None:
+            mistakes = [(OTHER_HISTORY, ((own[-1] - own[0]).norm() / own[0].norm()).item())]
+        report.expect(
+            near(relative, expected, CLOSE),
+            "relative_change: ||m_end - m0|| / ||m0||",
+            f"relative_change: {apart(expected, relative)}.",
+            only_explanation(relative, mistakes, lambda a, b: near(a, b, CLOSE)),
+        )
 
 
 def _tensor(report: Report, found: dict, key: str) -> Tensor | None:
@@ -225,9 +501,14 @@ def _tensor(report: Report, found: dict, key: str) -> Tensor | None:
         right,
         f"{key} is a tensor without gradient",
         f"expected {key} as a tensor without gradient, found "
-        f"{'one with' if isinstance(value, Tensor) else type(value).__name__}.",
+        + (describe(value) if key in found else _none_in(found))
+        + ".",
     )
     return value.detach() if isinstance(value, Tensor) else None
+
+
+def _none_in(found: dict) -> str:
+    return f"no such key among {_keys(found)}"
 
 
 @cache
@@ -244,3 +525,24 @@ def _histories(n_epochs: int) -> dict[str, Tensor]:
         "dora", n_epochs, 8, verbose=False, task="regression", seed=0, on_step=record
     )
     return {name: torch.stack(found) for name, found in rows.items()}
+
+
+class _Enough(Exception):
+    """A run has gone far enough to be told from others."""
+
+
+@cache
+def _beginning(n_epochs: int, rank: int = 8, seed: int = 0) -> Tensor:
+    """Return the first rows of the history of another run, `(4, 32)`."""
+    rows = []
+
+    def record(step: int, model: nn.Module, loss: float) -> None:
+        rows.append(model.q_proj.magnitude.detach().flatten().clone())
+        if step == 3:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        train_and_evaluate(
+            "dora", n_epochs, rank, verbose=False, task="regression", seed=seed, on_step=record
+        )
+    return torch.stack(rows)

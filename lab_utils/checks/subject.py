@@ -21,7 +21,7 @@ from torch import Tensor
 
 import lab_utils.decomposition
 import lab_utils.layers
-from lab_utils.checks.report import CheckFailed, kind_of
+from lab_utils.checks.report import CheckFailed, kind_of, shown
 from lab_utils.questions.functions import ask_call
 from lab_utils.questions.student_code import StudentCodeFailed, student_code
 
@@ -160,9 +160,9 @@ def call(
     Raises:
         CheckFailed: as in `probe`.
     """
-    shown = [str(tuple(a.shape)) if isinstance(a, Tensor) else repr(a) for a in arguments]
-    shown += [f"{name}={value!r}" for name, value in named.items()]
-    step = f"{name_of(function)}({', '.join(shown)})"
+    given = [str(tuple(a.shape)) if isinstance(a, Tensor) else shown(a, 60) for a in arguments]
+    given += [f"{name}={value!r}" for name, value in named.items()]
+    step = f"{name_of(function)}({', '.join(given)})"
     found = probe(ask_call, function, list(arguments), named, step=step, reference=reference)
     _last_answer.set(found["result"])
     return Called(found["result"], found["after"])

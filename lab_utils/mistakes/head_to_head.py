@@ -36,7 +36,7 @@ def forgets_the_pairs(lora_losses, dora_losses, confidence=0.95):
 
 
 QUESTIONS = [
-    (adapts_the_original, checks.check_add_adapters, "layers"),
+    (adapts_the_original, checks.check_add_adapters, "frozen"),
     (forgets_zero_grad, checks.check_train_step, "numbers"),
     (forgets_the_pairs, checks.check_paired_difference, "mean"),
     (forgets_the_pairs, checks.check_paired_difference, "interval"),

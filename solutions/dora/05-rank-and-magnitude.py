@@ -143,7 +143,8 @@ widgets.rank_explorer(found)
 # {"lora": {4: loss, 8: loss, ...}, "dora": {4: loss, 8: loss, ...}}
 # ```
 #
-# with the ranks as keys, in the order given, and the **test** loss as a float. A run is
+# with these keys and no others, the ranks in the order given, and the **test** loss as a float, not
+# rounded. A run is
 #
 # ```
 # training.train_and_evaluate(METHOD, n_epochs=1, rank=RANK, task="regression", seed=0, verbose=False)
@@ -274,7 +275,7 @@ plots.show(
 # Train DoRA (rank 8, regression task, seed 0, `n_epochs` as given, all else by default) and record
 # the magnitude of the layer `model.q_proj`, which has 32 numbers. `train_and_evaluate` calls
 # `on_step(step, model, loss)` before training (step 0) and after every step; an epoch has 32.
-# Return a dict with
+# Return a dict with these keys (others may stand beside them), and numbers that are not rounded:
 #
 # | key | what | type |
 # | --- | --- | --- |

@@ -224,6 +224,9 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
 # - `task_type="CAUSAL_LM"`, so that the wrapped model can still generate text;
 # - everything else as PEFT has it by default.
 #
+# The layers may be given as a list, a tuple, a set, or as a pattern that fits the same layers of a
+# Llama.
+#
 # <details><summary>Hint: names</summary>
 #
 # The example above has all of them but `lora_dropout`. `LoraConfig?` in a cell shows the rest.
@@ -359,7 +362,9 @@ for name, tensor in written.items():
 #
 # You get a layer of this lab, a `LoRALayer` with the parameters `lora_A` and `lora_B`, or a
 # `DoRALayer`, which has `magnitude` besides, of shape `(out_features, 1)`. Return a dict with
-# PEFT's names and the tensors to write: detached, and in PEFT's shapes. Leave the layer as it is.
+# PEFT's names and the tensors to write: detached, in PEFT's shapes (with rank 1, too), and with the
+# layer's numbers in its own dtype or a wider one. They may share memory with the layer. Leave the
+# layer as it is: same parameters, same numbers, still trainable.
 #
 # <details><summary>Hint: which kind is it?</summary>
 #
@@ -433,7 +438,8 @@ checks.check_to_peft_state(
 #
 # ### Exercise 3: `choice_accuracy` (3 points)
 #
-# Questions have different numbers of choices, so `scores` is a list of lists and no tensor.
+# Questions have different numbers of choices, so `scores` is a list of lists and no tensor. Scores
+# are below 0, and no two choices of a question score the same. Return a plain float, not rounded.
 #
 # <details><summary>Hint</summary>
 #

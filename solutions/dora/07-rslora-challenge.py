@@ -79,6 +79,8 @@ widgets.scaling_explorer()
 # %% [markdown]
 # ### Exercise 1: `lora_scaling` (2 points)
 #
+# Return the exact scaling, for any alpha and any rank, as a float that is not rounded.
+#
 # <details><summary>Hint</summary>
 #
 # `math.sqrt(rank)` or `rank**0.5`. Only the rank is under the root.
@@ -156,7 +158,9 @@ inputs, targets = task.train.inputs[:8], task.train.targets[:8]
 # 3. take the norm of the gradient of all trained parameters together, as if they were one long
 #    vector: the root of the sum of all squares. Do not clip.
 #
-# Return a dict: its keys are the ranks, its values the norms, as plain floats.
+# Return a dict: its keys are the ranks, its values the norms, as plain floats, not rounded. Make a
+# new generator for each rank, and take `inputs` and `targets` as they are: then `lora_A` and the
+# batch are the same for everybody, and so is the norm.
 #
 # <details><summary>Hint: which parameters?</summary>
 #
@@ -198,8 +202,7 @@ def gradient_norms_by_rank(ranks, rank_stabilized):
 
 
 # %% [markdown]
-# The usual rule (2 points), and the rank-stabilised one (2 points). `lora_A` is random, so the check
-# allows a norm that is 25 % off:
+# The usual rule (2 points), and the rank-stabilised one (2 points). The check compares four digits:
 
 # %% nbgrader={"grade": true, "grade_id": "norms-usual", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "usual")

@@ -115,12 +115,12 @@ class WrongAdd:
         return adapt(copy.deepcopy(model).requires_grad_(False), adapter_type, rank, alpha)
 
     def key_error(model, adapter_type, rank=8, alpha=16.0):
-        """expected a ValueError for adapter_type='dorra', found KeyError"""
+        """another kind of error"""
         LAYERS[adapter_type]
         return adapt(copy.deepcopy(model).requires_grad_(False), adapter_type, rank, alpha)
 
     def nothing_returned(model, adapter_type, rank=8, alpha=16.0):
-        """must return the adapted model; found a NoneType"""
+        """must return the adapted model; found None (is there a return?)"""
         adapt(copy.deepcopy(model).requires_grad_(False), adapter_type, rank, alpha)
 
     def blank(model, adapter_type, rank=8, alpha=16.0):
@@ -178,7 +178,7 @@ class WrongStep:
         return step(model, batch, optimizer, max_norm, zero=False)
 
     def zero_after_backward(model, batch, optimizer, max_norm=1.0):
-        """expected"""
+        """zero_grad between backward and step"""
         inputs, targets = batch
         loss = next_byte_loss(model(inputs), targets)
         loss.backward()
@@ -311,7 +311,7 @@ class WrongPairs:
         return around(d, stats.t.ppf(confidence, len(d) - 1) * stats.sem(d))
 
     def degrees(lora, dora, confidence=0.95):
-        """n degrees of freedom"""
+        """degrees of freedom"""
         d = difference(lora, dora)
         return around(d, stats.t.ppf((1 + confidence) / 2, len(d)) * stats.sem(d))
 

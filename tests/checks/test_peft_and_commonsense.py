@@ -143,7 +143,7 @@ class WrongConfig:
         return config(use_dora, rank).to_dict()
 
     def nothing(use_dora, rank=16):
-        """to return a peft.LoraConfig, found a NoneType"""
+        """to return a peft.LoraConfig, found None (is there a return?)"""
         config(use_dora, rank)
 
     def misspelt(use_dora, rank=16):
@@ -170,7 +170,9 @@ class RightState:
         names = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
         names["magnitude"] = "lora_magnitude_vector"
         return {
-            f"{prefix}.{names[name]}": parameter.data.squeeze()
+            f"{prefix}.{names[name]}": parameter.data.flatten()
+            if name == "magnitude"
+            else parameter.data
             for name, parameter in layer.named_parameters()
             if parameter.requires_grad
         }
@@ -363,11 +365,11 @@ class WrongAccuracy:
         return (table.argmax(dim=1) == torch.tensor(answers)).double().mean().item()
 
     def a_tensor(scores, answers):
-        """expected the accuracy as a finite float, found a Tensor"""
+        """a tensor, not a number"""
         return torch.tensor(right(scores, answers))
 
     def each_question(scores, answers):
-        """expected the accuracy as a finite float, found a list"""
+        """no mean"""
         return [row.index(max(row)) == a for row, a in zip(scores, answers, strict=True)]
 
     def blank(scores, answers):

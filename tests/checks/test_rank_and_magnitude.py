@@ -62,31 +62,31 @@ class WrongRanks:
         return table(ranks, lambda m, rank: run(m, rank, "validation_loss"))
 
     def other_seed(ranks=(4, 8, 16, 32)):
-        """other settings"""
+        """another seed"""
         return table(ranks, lambda m, rank: run(m, rank, seed=rank))
 
     def longer(ranks=(4, 8, 16, 32)):
-        """other settings"""
+        """another number of epochs"""
         return table(ranks, lambda m, rank: run(m, rank, n_epochs=3))
 
     def default_ranks(ranks=(4, 8, 16, 32)):
-        """expected a dict with the keys [2, 16], in this order, found [4, 8]"""
+        """other ranks than those given"""
         return table((4, 8), run)
 
     def names_of_ranks(ranks=(4, 8, 16, 32)):
-        """expected a dict with the keys [2, 16], in this order, found ['2', '16']"""
+        """ranks as text"""
         return {m: {str(k): v for k, v in row.items()} for m, row in table(ranks, run).items()}
 
     def lists(ranks=(4, 8, 16, 32)):
-        """in this order, found list"""
+        """lists in the place of dicts"""
         return {m: list(row.values()) for m, row in table(ranks, run).items()}
 
     def rank_first(ranks=(4, 8, 16, 32)):
-        """expected the keys 'lora' and 'dora', found [2, 16]"""
+        """ranks outside, methods inside"""
         return {rank: {m: run(m, rank) for m in ("lora", "dora")} for rank in ranks}
 
     def nothing(ranks=(4, 8, 16, 32)):
-        """must return a dict; found a NoneType"""
+        """must return a dict; found None (is there a return?)"""
 
     def blank(ranks=(4, 8, 16, 32)):
         """is not written yet"""
@@ -185,11 +185,11 @@ class WrongTrack:
         return statistics_of(history) | {"relative_change": (norm[-1] / norm[0] - 1).item()}
 
     def with_gradient(n_epochs=50):
-        """a tensor without gradient, found one with"""
+        """found a tensor of shape (65, 32) and torch.float32 with gradient"""
         return statistics_of(recorded(n_epochs, lambda m: m.q_proj.magnitude.flatten().clone()))
 
     def a_list(n_epochs=50):
-        """expected history as a tensor without gradient, found list"""
+        """expected history as a tensor without gradient, found a list of 65"""
         history = recorded(n_epochs)
         return statistics_of(history) | {"history": history.tolist()}
 

@@ -1,0 +1,178 @@
+"""What a check says about a value: what it is, in what it differs, and which mistake explains it.
+
+A mistake is named only where it explains every case that was asked, and no other does.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lab_utils.checks.report import Mistake
+
+LONGEST = 120  # characters of a student's value in a message
+
+
+def describe(value: Any) -> str:
+    """Say what a value is, in a few words, whatever its type.
+
+    Text is marked as such, since `'0.5'` looks like a number, and long results are shortened.
+    """
+    kind = type(value).__name__
+    if value is None:
+        return "None (is there a return?)"
+    if isinstance(value, Tensor):
+        gradient = " with gradient" if value.requires_grad else ""
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}{gradient}"
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"a {kind} of shape {shape}"
+    if isinstance(value, str):
+        return f"the text {_shortened(repr(value))}"
+    if isinstance(value, bool):
+        return f"the truth value {value}"
+    if isinstance(value, int | float):
+        return f"{value!r}"
+    if isinstance(value, type) or callable(value):
+        return (
+            f"the {'class' if isinstance(value, type) else kind} {getattr(value, '__name__', '')}"
+        )
+    if isinstance(value, list | tuple | dict | set):
+        return f"a {kind} of {len(value)}, {_shortened(_safe_repr(value))}"
+    return f"a {kind}"
+
+
+def _safe_repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # a class of the student's may not be able to say what it is
+        return f"whose repr raises {type(error).__name__}"
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
+
+
+def number(value: Any) -> float | None:
+    """Return a value as a float if it is a plain number, of Python's or NumPy's; else None.
+
+    A tensor is no plain number, nor is a truth value or a text that looks like one. NaN and
+    infinity are numbers.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def wrong_kind(value: Any, section: str) -> Mistake | None:
+    """Return why a value that is no plain number is none, where that is a common reason."""
+    if value is None:
+        return Mistake("nothing returned", "The function needs a return.", section)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return Mistake("a tensor, not a number", ".item() makes a plain number of it.", section)
+    if isinstance(value, str):
+        return Mistake(
+            "a text, not a number", "Return the number itself; format what you print.", section
+        )
+    return None
+
+
+def near(found: Any, expected: Any, tolerance: float = 1e-6) -> bool:
+    """Return whether two numbers, tensors, texts, or sequences or dicts of these, are the same.
+
+    Args:
+        tolerance: relative to the number, or to the largest entry of the tensor, that is expected.
+    """
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(
+            near(found[key], value, tolerance) for key, value in expected.items()
+        )
+    if isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(
+            near(f, e, tolerance) for f, e in zip(found, expected, strict=True)
+        )
+    if isinstance(expected, Tensor):
+        if not isinstance(found, Tensor) or found.shape != expected.shape:
+            return False
+        found, expected = found.detach().double(), expected.double()
+        limit = tolerance * expected.abs().nan_to_num(0.0, 0.0, 0.0).max().item()
+        return torch.allclose(found, expected, rtol=tolerance, atol=limit, equal_nan=True)
+    if isinstance(expected, float) and isinstance(found, int | float):
+        if math.isnan(expected) or math.isnan(found):
+            return math.isnan(expected) and math.isnan(found)
+        return math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-12)
+    return bool(found == expected)
+
+
+def only_explanation(
+    found: Any,
+    mistakes: Iterable[tuple[Mistake, Any]],
+    same: Callable[[Any, Any], bool] = near,
+) -> Mistake | None:
+    """Return the mistake that explains all that was found, if there is one and no other.
+
+    Args:
+        found: what was found, over all cases.
+        mistakes: known mistakes, each with all that would be found after it. One mistake may
+            stand there several times, once for each of its forms.
+        same: compares `found` with what a mistake predicts.
+    """
+    fitting: list[Mistake] = []
+    for mistake, predicted in mistakes:
+        if mistake not in fitting and same(found, predicted):
+            fitting.append(mistake)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def roundings(expected: Any, mistake: Mistake) -> list[tuple[Mistake, Any]]:
+    """Return what would be found if every number were rounded, to any number of digits."""
+
+    def rounded(value: Any, digits: int) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(part, digits) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [rounded(part, digits) for part in value]
+        if isinstance(value, Tensor):
+            return value.double().round(decimals=digits)
+        return float(round(value, digits)) if math.isfinite(value) else value
+
+    return [(mistake, rounded(expected, digits)) for digits in range(7)]
+
+
+def apart(expected: float, found: float) -> str:
+    """Say that two numbers differ, with as many digits as it takes to see it."""
+    for digits in range(4, 18):
+        one, other = f"{expected:.{digits}g}", f"{found:.{digits}g}"
+        if one != other:
+            return f"expected {one}, found {other}"
+    return f"expected {expected!r}, found {found!r}"
+
+
+def differ(found: Tensor, expected: Tensor) -> str:
+    """Say in what two tensors differ: shape, precision, or the value that is furthest off."""
+    if found.shape != expected.shape:
+        return f"expected the shape {tuple(expected.shape)}, found {tuple(found.shape)}"
+    if not found.is_floating_point():
+        return f"expected {expected.dtype}, found {found.dtype}"
+    if not found.isfinite().all() and expected.isfinite().all():
+        count = int((~found.isfinite()).sum())
+        return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"
+    gap = (found.detach().double() - expected.double()).abs()
+    index = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+    text = apart(expected[index].item(), found[index].item()) + (f" at {index}" if index else "")
+    if found.dtype in (torch.float16, torch.bfloat16) and near(found, expected, 0.01):
+        text = f"{text}: {found.dtype} has too few digits, expected {expected.dtype}"
+    return text
+
+
+def listed(values: Sequence[Any], longest: int = 3) -> str:
+    """Return the first few values, and how many there are besides."""
+    shown = ", ".join(map(str, values[:longest]))
+    return shown if len(values) <= longest else f"{shown} and {len(values) - longest} more"

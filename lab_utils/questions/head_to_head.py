@@ -1,0 +1,162 @@
+"""What lesson 04 asks of a student's functions: adapt this model, take these steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab_utils.data import next_byte_loss
+from lab_utils.models import TinyLanguageModel
+
+
+def small_model(state: dict[str, Tensor], n_blocks: int) -> TinyLanguageModel:
+    """Return a language model of 16 features with these weights, in training mode."""
+    with torch.random.fork_rng(devices=[]):
+        model = TinyLanguageModel(d_model=16, n_heads=2, n_blocks=n_blocks, context=8)
+    model.load_state_dict(state)
+    return model.train()
+
+
+def copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by their names as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def ask_adapted(
+    add_adapters_to_model: Callable,
+    adapter_type: str,
+    state: dict[str, Tensor],
+    n_blocks: int,
+    rank: int,
+    alpha: float,
+    inputs: Tensor,
+    targets: Tensor,
+    values: dict[str, Tensor],
+    rate: float,
+) -> dict[str, Any]:
+    """Adapt a model, give the adapters known values, and take a step of gradient descent.
+
+    Args:
+        values: new values of the adapters' parameters, by name.
+        rate: of the gradient descent.
+    """
+    base = small_model(state, n_blocks)
+    adapted = add_adapters_to_model(base, adapter_type, rank=rank, alpha=alpha)
+    if not isinstance(adapted, nn.Module):
+        return {"module": False, "returned": adapted}
+    named = dict(adapted.named_parameters(remove_duplicate=False))
+    first = {id(parameter): name for name, parameter in reversed(named.items())}
+    seen = {
+        "module": True,
+        "same object": adapted is base,
+        "base": copies(base.state_dict()),
+        "base trainable": [name for name, p in base.named_parameters() if p.requires_grad],
+        "parameters": copies(named),
+        "trainable": [name for name, p in named.items() if p.requires_grad],
+        "shared": {name: first[id(p)] for name, p in named.items() if first[id(p)] != name},
+        "scalings": {
+            name: float(module.scaling)
+            for name, module in adapted.named_modules()
+            if isinstance(getattr(module, "scaling", None), int | float)
+        },
+        "at the start": adapted.eval()(inputs).detach(),
+    }
+    with torch.no_grad():
+        for name, value in values.items():
+            if name in named and named[name].numel() == value.numel():
+                named[name].copy_(value.view_as(named[name]))
+    seen["output"] = adapted(inputs).detach()
+    output = adapted.train()(inputs)
+    seen["output in training"] = output.detach()
+    if output.requires_grad:
+        next_byte_loss(output, targets).backward()
+        trained = [p for p in adapted.parameters() if p.requires_grad]
+        torch.optim.SGD(trained, lr=rate).step()
+    seen["after a step"] = copies(named)
+    with torch.no_grad():
+        for parameter in named.values():
+            parameter.zero_()
+    seen["base at the end"] = copies(base.state_dict())
+    return seen
+
+
+def ask_type(
+    add_adapters_to_model: Callable,
+    adapter_type: Any,
+    state: dict[str, Tensor],
+    n_blocks: int,
+    inputs: Tensor,
+) -> dict[str, Any]:
+    """Ask for adapters of a type; say what was raised, or what came back."""
+    base = small_model(state, n_blocks)
+    try:
+        adapted = add_adapters_to_model(base, adapter_type)
+    except NotImplementedError:  # not an answer: the exercise is not written yet
+        raise
+    except Exception as error:
+        return {
+            "raised": type(error).__name__,
+            "ValueError": isinstance(error, ValueError),
+            "text": str(error)[:300],
+            "base": copies(base.state_dict()),
+        }
+    if isinstance(adapted, nn.Module):
+        return {"raised": None, "output": adapted.eval()(inputs).detach()}
+    exception = adapted if isinstance(adapted, type) else type(adapted)
+    return {
+        "raised": None,
+        "returned": adapted,
+        "exception": issubclass(exception, BaseException),
+    }
+
+
+def ask_steps(
+    train_step: Callable,
+    state: dict[str, Tensor],
+    frozen: list[str],
+    optimizer: str,
+    groups: list[dict[str, Any]],
+    named: dict[str, Any],
+    batches: list[list[Tensor]],
+    max_norm: float | None,
+) -> list[dict[str, Any]]:
+    """Take a step on each batch; say what was returned, and what is there afterwards.
+
+    Args:
+        frozen: names of parameters that are not trained.
+        optimizer: the name of a class of `torch.optim`.
+        groups: its parameter groups, with names in the place of parameters.
+        named: its other arguments.
+        max_norm: the limit to ask for; with None none is passed.
+    """
+    model = small_model(state, 1)
+    parameters = dict(model.named_parameters())
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    groups = [group | {"params": [parameters[n] for n in group["params"]]} for group in groups]
+    moving = getattr(torch.optim, optimizer)(groups, **named)
+    modes, steps = [], []
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    moving.register_step_pre_hook(
+        lambda *_: steps.append(
+            any(p.grad is not None and p.grad.any() for p in model.parameters())
+        )
+    )
+    limit = {} if max_norm is None else {"max_norm": max_norm}
+    rows = []
+    for inputs, targets in batches:
+        modes.clear()
+        steps.clear()
+        returned = train_step(model, (inputs.clone(), targets.clone()), moving, **limit)
+        rows.append(
+            {
+                "returned": returned,
+                "training": all(modes),
+                "steps": list(steps),  # whether there was a gradient, at each
+                "left": any(p.grad is not None and p.grad.any() for p in model.parameters()),
+                "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
+            }
+        )
+        model.train()
+    return rows

@@ -12,6 +12,7 @@ The paper (Liu et al., 2024, arXiv 2402.09353) writes "column-wise norm" because
 draw W as (in, out). Its columns are PyTorch's rows, so `norm_dim=1` is the paper's meaning.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -195,6 +196,9 @@ def coupling(delta_m: Sequence[float], delta_d: Sequence[float]) -> float:
         raise ValueError(
             f"delta_m has {len(delta_m)} numbers and delta_d {len(delta_d)}; every point has both"
         )
+    # The mean of equal numbers is rounded: their deviations from it need not be zero.
+    if len(set(delta_m)) < 2 or len(set(delta_d)) < 2:
+        return math.nan
     m, d = (torch.tensor(values, dtype=torch.float64) for values in (delta_m, delta_d))
     m, d = m - m.mean(), d - d.mean()
     return ((m * d).sum() / (m.square().sum() * d.square().sum()).sqrt()).item()

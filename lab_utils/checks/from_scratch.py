@@ -273,11 +273,12 @@ class Case:
         """
         out_features, in_features = self.weight.shape
         in_features, out_features = in_features + 3, out_features + 1
+        rank = self.rank + 1 if self.rank < out_features - 1 else self.rank - 1
         return Case(
             in_features + (in_features == out_features),
             out_features,
-            self.rank + 1 if self.rank < out_features - 1 else self.rank - 1,
-            self.alpha + 4.0 + (self.alpha + 4.0 == 7.5),
+            rank,
+            2 * rank + 1.3,  # so that alpha / rank is neither whole nor near 1
             self.bias is None,
             self.norm_dim,
             self.dtype,

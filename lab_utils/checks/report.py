@@ -137,6 +137,16 @@ class Report:
         problem = f"{different.label}: {different.difference()}."
         return self.expect(False, prop, problem, the_one_that_explains(cases, mistakes))
 
+    def expect_tensor(self, value: object, what: str) -> bool:
+        """Print if a value is anything but a plain tensor of real numbers."""
+        if isinstance(value, Tensor):
+            odd = value.layout != torch.strided or value.is_complex() or value.is_meta
+            found = f"one of {value.layout}, {value.dtype}, on {value.device}"
+        else:
+            odd, found = True, kind_of(value)
+        problem = f"expected {what} as a tensor of real numbers, found {found}."
+        return not odd or self.expect(False, f"{what} is a tensor", problem)
+
     def expect_number(self, value: object, what: str) -> bool:
         """Print whether a value is a plain, finite number; a text names what is in its place."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -167,6 +177,7 @@ class Comparison:
         wrong: for each mistake that may be named, what `found` is after it; None where the mistake
             changes nothing.
         scale_dim: the dimension whose entries share a scale; all entries do if None.
+        tolerance: as in `close`.
     """
 
     label: str
@@ -174,6 +185,7 @@ class Comparison:
     expected: Tensor
     wrong: Sequence[Tensor | None] = ()
     scale_dim: int | None = None
+    tolerance: float = 1e-4
 
     def is_right(self) -> bool:
         return self._agrees_with(self.expected)
@@ -188,7 +200,7 @@ class Comparison:
         return self.is_right() if wrong is None else self._agrees_with(wrong)
 
     def _agrees_with(self, value: Tensor) -> bool:
-        return close(self.found, value, scale_dim=self.scale_dim)
+        return close(self.found, value, self.tolerance, self.scale_dim)
 
 
 def the_one_that_explains(
@@ -219,7 +231,8 @@ def close(
     if not expected.numel():
         return True
     sizes = expected.abs().nan_to_num(posinf=0.0)
-    size = sizes.max() if scale_dim is None else sizes.amax(scale_dim, keepdim=True)
+    together = scale_dim is None or scale_dim >= expected.ndim
+    size = sizes.max() if together else sizes.amax(scale_dim, keepdim=True)
     same = (found == expected) | (found.isnan() & expected.isnan())
     return bool((same | ((found - expected).abs() <= tolerance * (size + sizes))).all())
 

@@ -68,6 +68,41 @@ class WrongMagnitude:
         """norm over the wrong axis"""
         return RightMagnitude.norm(before, after, 1 - norm_dim)
 
+    def no_abs(before, after, norm_dim=1):
+        """signed differences"""
+        return (before.norm(dim=norm_dim) - after.norm(dim=norm_dim)).mean().item()
+
+    def largest(before, after, norm_dim=1):
+        """largest instead of mean"""
+        return (before.norm(dim=norm_dim) - after.norm(dim=norm_dim)).abs().max().item()
+
+    def root_mean_square(before, after, norm_dim=1):
+        """squared differences"""
+        return (before.norm(dim=norm_dim) - after.norm(dim=norm_dim)).square().mean().sqrt().item()
+
+    def squared_lengths(before, after, norm_dim=1):
+        """not the Euclidean length"""
+        a, b = (w.square().sum(norm_dim) for w in (before, after))
+        return (a - b).abs().mean().item()
+
+    def dim_as_p(before, after, norm_dim=1):
+        """norm_dim taken as p"""
+        return (before.norm(norm_dim) - after.norm(norm_dim)).abs().item()
+
+    def always_rows(before, after, norm_dim=1):
+        """norm over the wrong axis"""
+        return RightMagnitude.norm(before, after)
+
+    def in_place(before, after, norm_dim=1):
+        """in-place change of the argument"""
+        found = RightMagnitude.norm(before, after, norm_dim)
+        after -= before
+        return found
+
+    def an_integer(before, after, norm_dim=1):
+        """expected a float, found 0 of type int"""
+        return 0
+
     def a_tensor(before, after, norm_dim=1):
         """of type Tensor; a tensor of one number becomes one by .item()"""
         return (after.norm(dim=norm_dim) - before.norm(dim=norm_dim)).abs().mean()
@@ -138,6 +173,37 @@ class WrongDirection:
         """absolute cosine"""
         return (1 - F.cosine_similarity(before, after, dim=norm_dim).abs()).mean().item()
 
+    def zeros_left_out(before, after, norm_dim=1):
+        """zeros left out"""
+        kept = (before.norm(dim=norm_dim) > 0) & (after.norm(dim=norm_dim) > 0)
+        return (1 - F.cosine_similarity(before, after, dim=norm_dim))[kept].mean().item()
+
+    def zeros_as_none(before, after, norm_dim=1):
+        """zeros counted as no turn"""
+        zero = (before.norm(dim=norm_dim) == 0) | (after.norm(dim=norm_dim) == 0)
+        turned = 1 - F.cosine_similarity(before, after, dim=norm_dim)
+        return turned.masked_fill(zero, 0.0).mean().item()
+
+    def zero_in_both_only(before, after, norm_dim=1):
+        """direction_change of 4×7 weights"""
+        zero = (before.norm(dim=norm_dim) == 0) & (after.norm(dim=norm_dim) == 0)
+        cosine = (before * after).sum(norm_dim) / before.norm(dim=norm_dim)
+        return torch.where(zero, 1.0, 1 - cosine / after.norm(dim=norm_dim)).mean().item()
+
+    def half(before, after, norm_dim=1):
+        """half of it"""
+        return RightDirection.normalize(before, after, norm_dim) / 2
+
+    def sine(before, after, norm_dim=1):
+        """a sine"""
+        cosine = F.cosine_similarity(before, after, dim=norm_dim)
+        return (1 - cosine**2).clamp_min(0).sqrt().mean().item()
+
+    def in_place(before, after, norm_dim=1):
+        """in-place change of the argument"""
+        before /= before.norm(dim=norm_dim, keepdim=True).clamp_min(1e-8)
+        return RightDirection.normalize(before, after, norm_dim)
+
     def zero_division(before, after, norm_dim=1):
         """division by a zero norm"""
         a = before / before.norm(dim=norm_dim, keepdim=True)
@@ -154,24 +220,36 @@ class WrongDirection:
         return (1 - (a * b).sum(dim=norm_dim)).mean().item()
 
 
+def constant(values):
+    return max(values) == min(values)
+
+
 class RightCoupling:
     def numpy(delta_m, delta_d):
-        with np.errstate(invalid="ignore"):
-            return np.corrcoef(delta_m, delta_d)[0, 1]
+        if constant(delta_m) or constant(delta_d):
+            return float("nan")
+        return np.corrcoef(delta_m, delta_d)[0, 1]
 
     def torch_corrcoef(delta_m, delta_d):
-        return torch.corrcoef(torch.tensor([delta_m, delta_d])).nan_to_num(math.nan)[0, 1].item()
+        both = torch.tensor([delta_m, delta_d], dtype=torch.float64)
+        if (both == both[:, :1]).all(dim=1).any():
+            return math.nan
+        return torch.corrcoef(both)[0, 1].item()
 
     def standard_library(delta_m, delta_d):
-        try:
-            return statistics.correlation(delta_m, delta_d)
-        except statistics.StatisticsError:
-            return math.nan
+        varies = len(set(delta_m)) > 1 and len(set(delta_d)) > 1
+        return statistics.correlation(delta_m, delta_d) if varies else math.nan
 
-    def by_hand(delta_m, delta_d):
+    def small_spread(delta_m, delta_d):
         m, d = (np.array(x) - np.mean(x) for x in (delta_m, delta_d))
         below = math.sqrt(m @ m) * math.sqrt(d @ d)
-        return m @ d / below if below else math.nan
+        return float(m @ d / below) if min(abs(m).max(), abs(d).max()) > 1e-12 else math.nan
+
+
+def plain_correlation(delta_m, delta_d):
+    m, d = (np.array(x) - np.mean(x) for x in (delta_m, delta_d))
+    below = math.sqrt(m @ m) * math.sqrt(d @ d)
+    return float(m @ d / below) if below else math.nan
 
 
 class WrongCoupling:
@@ -205,13 +283,62 @@ class WrongCoupling:
         """expected a float, found array"""
         return np.corrcoef(delta_m, delta_d)
 
+    def sign_lost(delta_m, delta_d):
+        """sign lost"""
+        return abs(RightCoupling.numpy(delta_m, delta_d))
+
+    def sign_swapped(delta_m, delta_d):
+        """sign swapped"""
+        return -RightCoupling.numpy(delta_m, delta_d)
+
+    def a_tensor(delta_m, delta_d):
+        """of type Tensor"""
+        return torch.corrcoef(torch.tensor([delta_m, delta_d]))[0, 1]
+
+    def none(delta_m, delta_d):
+        """expected a float, found None of type NoneType"""
+        RightCoupling.numpy(delta_m, delta_d)
+
     def zero_if_constant(delta_m, delta_d):
-        """expected NaN where one of the two does not vary, found 0"""
-        return 0.0 if len(set(delta_m)) == 1 else RightCoupling.by_hand(delta_m, delta_d)
+        """0 in place of NaN"""
+        found = RightCoupling.numpy(delta_m, delta_d)
+        return 0.0 if math.isnan(found) else found
+
+    def first_only(delta_m, delta_d):
+        """0 in place of NaN"""
+        if constant(delta_m):
+            return math.nan
+        return 0.0 if constant(delta_d) else RightCoupling.numpy(delta_m, delta_d)
+
+    def second_only(delta_m, delta_d):
+        """rounding taken for variation"""
+        return math.nan if constant(delta_d) else plain_correlation(delta_m, delta_d)
+
+    def no_spread(delta_m, delta_d):
+        """rounding taken for variation"""
+        return plain_correlation(delta_m, delta_d)
+
+    def numpy_alone(delta_m, delta_d):
+        """rounding taken for variation"""
+        with np.errstate(invalid="ignore"):
+            return np.corrcoef(delta_m, delta_d)[0, 1]
+
+    def only_a_half(delta_m, delta_d):
+        """rounding taken for variation"""
+        halves = set(delta_m) == {0.5} or set(delta_d) == {0.5}
+        return math.nan if halves else plain_correlation(delta_m, delta_d)
+
+    def sorts(delta_m, delta_d):
+        """in-place change of the argument"""
+        found = RightCoupling.numpy(delta_m, delta_d)
+        delta_m.sort()
+        return found
 
     def crash_if_constant(delta_m, delta_d):
-        """raised StatisticsError"""
-        return statistics.correlation(delta_m, delta_d)
+        """raised ZeroDivisionError"""
+        m, d = ([v - statistics.fmean(x) for v in x] for x in (delta_m, delta_d))
+        below = math.sqrt(sum(v * v for v in m) * sum(v * v for v in d))
+        return sum(a * b for a, b in zip(m, d, strict=True)) / below
 
     def blank(delta_m, delta_d):
         """is not written yet"""

@@ -80,11 +80,11 @@ class WrongDecompose:
         return magnitude, weight
 
     def one_result(weight, norm_dim=1, eps=1e-8):
-        """expected a tuple (magnitude, direction), found a Tensor"""
+        """to return a tuple (magnitude, direction), found a tensor of shape (3, 1)"""
         return weight.norm(dim=norm_dim, keepdim=True)
 
     def no_torch(weight, norm_dim=1, eps=1e-8):
-        """expected magnitude as a tensor, found ndarray"""
+        """expected magnitude as a tensor of real numbers, found a ndarray"""
         return WrongDecompose.numpy(weight)
 
     def crash(weight, norm_dim=1, eps=1e-8):
@@ -151,7 +151,7 @@ class WrongRecompose:
         return magnitude @ direction if magnitude.shape[1] == 1 else direction @ magnitude
 
     def a_list(magnitude, direction):
-        """found list"""
+        """found a list of 3 (list)"""
         return (magnitude * direction).tolist()
 
     def blank(magnitude, direction):

@@ -1,0 +1,95 @@
+"""No mistake gives the right numbers by chance, and no two the same, for any seed that is used."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import test_decomposition_checks as lesson_03
+import test_from_scratch as lesson_02
+import test_mathematics as lesson_01
+import torch
+
+from lab_utils import checks
+from lab_utils.checks.report import Report
+
+SOLUTIONS = Path(__file__).resolve().parents[2] / "solutions" / "dora"
+RIGHT = {
+    "check_decompose": lesson_01.RightDecompose.norm,
+    "check_recompose": lesson_01.RightRecompose.times,
+    "check_count_trainable": lesson_01.RightCount.formula,
+    "check_lora_layer": lesson_02.LoRA,
+    "check_dora_layer": lesson_02.DoRA,
+    "check_magnitude_change": lesson_03.RightMagnitude.norm,
+    "check_direction_change": lesson_03.RightDirection.normalize,
+    "check_coupling": lesson_03.RightCoupling.numpy,
+}
+# Before training several ways to go wrong are one and the same; a gradient is named by itself.
+SAME = re.compile("before training|gradient")
+
+
+def calls_of_the_lessons():
+    """Every call of these checks in the lessons, hidden ones too: its name and its settings."""
+    for path in sorted(SOLUTIONS.glob("0[123]-*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="checks"), attr=name)):
+                    named = {
+                        k.arg: torch.float64 if k.arg == "dtype" else ast.literal_eval(k.value)
+                        for k in node.keywords
+                    }
+                    if name in RIGHT and all(isinstance(a, ast.Constant) for a in node.args[1:]):
+                        yield name, [a.value for a in node.args[1:]], named
+
+
+CALLS = list(calls_of_the_lessons())
+FRESH = [
+    (name, [], {"seed": seed})
+    for name in RIGHT
+    for seed in torch.randint(2**31, (8,), generator=torch.Generator().manual_seed(0)).tolist()
+]
+
+
+def test_the_calls_of_the_lessons_are_found():
+    assert {name for name, _, _ in CALLS} == set(RIGHT)
+    assert len(CALLS) > 40
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """What a check compares: the property, its cases, and the mistakes that it may name."""
+    seen = []
+    expect_cases = Report.expect_cases
+
+    def noted(self, prop, cases, mistakes=()):
+        seen.append((prop, cases, mistakes))
+        return expect_cases(self, prop, cases, mistakes)
+
+    monkeypatch.setattr(Report, "expect_cases", noted)
+    return seen
+
+
+@pytest.mark.parametrize(("name", "aspects", "settings"), [*CALLS, *FRESH])
+def test_no_two_explain_the_same(name, aspects, settings, compared):
+    getattr(checks, name)(RIGHT[name], *aspects, **settings)
+    assert compared or aspects in (["dropout"], ["constant"])
+    for prop, cases, mistakes in compared:
+        if SAME.search(prop):
+            continue
+        # What each mistake gives in all cases, rounded as far as the check can tell.
+        for one in range(len(mistakes)):
+            for other in range(one):
+                if mistakes[one] is mistakes[other]:
+                    continue
+                pairs = [(c, value(c, one), value(c, other)) for c in cases]
+                alike = all(agree(c, a, b) for c, a, b in pairs)
+                wrong = any(not agree(c, a, c.expected) for c, a, _ in pairs)
+                assert not (alike and wrong), (prop, mistakes[one].name, mistakes[other].name)
+
+
+def value(case, index):
+    return case.expected if case.wrong[index] is None else case.wrong[index]
+
+
+def agree(case, one, other):
+    return type(case)("", one, other, (), case.scale_dim, case.tolerance).is_right()

@@ -115,9 +115,8 @@ def run(arguments: list[str]) -> int:
         say((f"{student}: {plain(why)}" for student, why in outcome.failed.items()), sys.stderr)
     elif chosen.command == "export":
         policy = Policy(chosen.allow_unmarked, chosen.absent_zero)
-        standings = read_standings(course)
-        say(map(str, export(course, standings, policy)))
-        say(left_blank(standings, policy))
+        say(map(str, export(course, policy)))
+        say(left_blank(read_standings(course), policy))
     else:
         if not chosen.no_sandbox:
             check_available()

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lab_grader.intake.course import Course, Lesson, role_of
 from lab_grader.intake.vet import Submission, vet
 from lab_grader.marks.export import export, left_blank
+from lab_grader.marks.history import Findings, Missed, keep, missed, scores_of
 from lab_grader.marks.page import PAGE, make_page
 from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
 from lab_grader.marks.standing import exercise_columns, read_comments, read_standings
@@ -32,6 +33,8 @@ class Outcome:
         graded: the students whose marks are in the gradebook.
         failed: why a student could not be graded.
         problems, mended, notes: what an instructor should know of each student's submission.
+        lessons: what each student handed in, of which a `seed` tells one version from another.
+        missed: the tests that each student failed.
     """
 
     graded: list[str] = field(default_factory=list)
@@ -39,7 +42,30 @@ class Outcome:
     problems: dict[str, list[str]] = field(default_factory=dict)
     mended: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    lessons: dict[str, list[str]] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    missed: dict[str, list[Missed]] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
+
+    def add(self, course: Course, submission: Submission, result: Result) -> None:
+        """Add what came of executing a submission."""
+        student = submission.student
+        self.notes[student] = result.notes
+        self.lessons[student] = sorted(submission.notebooks)
+        self.missed[student] = missed(course, submission, result)
+
+    def findings(self, student: str, marks: Marks) -> Findings:
+        """Return what was found of a student, to be kept."""
+        return Findings(
+            failed=self.failed.get(student, ""),
+            lessons=self.lessons.get(student, []),
+            scores=scores_of(marks),
+            problems=self.problems.get(student, []),
+            mended=self.mended.get(student, []),
+            notes=self.notes.get(student, []),
+            missed=self.missed.get(student, []),
+            seed=self.seeds.get(student, 0),
+        )
 
 
 def job_of(course: Course, submission: Submission, limits: Limits, sandbox: bool) -> Job:
@@ -93,8 +119,9 @@ def grade(
         job = job_of(course, submission, limits, sandbox)
         key = key_of(job)
         result = None if again else cache.load(key)
+        outcome.seeds[student] = job.seed
         if result is not None:
-            outcome.notes[student] = result.notes
+            outcome.add(course, submission, result)
         if result is not None and recorder.is_recorded(student, key, stored.get(student, {})):
             outcome.graded.append(student)
             continue
@@ -116,7 +143,7 @@ def grade(
                 outcome.failed[student] = str(answer)
             else:
                 cache.store(key, answer)
-                outcome.notes[student] = answer.notes
+                outcome.add(course, submission, answer)
                 _record(recorder, submission, key, answer, outcome, recorded)
             progress.update()
 
@@ -124,7 +151,9 @@ def grade(
         pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]
         make_pages(course, pages, jobs, outcome)
     outcome.graded.sort()
-    outcome.tables = export(course, read_standings(course, outcome.failed))
+    marks = read_marks(course)
+    keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
+    outcome.tables = export(course)
     return outcome
 
 
@@ -187,7 +216,7 @@ def describe(course: Course, outcome: Outcome) -> list[str]:
     lines = ["Exercises"]
     for number, ((lesson, exercise), points) in enumerate(columns.items(), 1):
         lines.append(f"  {number:2}  {lesson}/{exercise} ({points:g})")
-    standings = read_standings(course, outcome.failed)
+    standings = read_standings(course)
     shown = [standing for standing in standings if standing.student in outcome.graded]
     width = max([len(standing.student) for standing in shown], default=7)
     header = "".join(f"{number:>6}" for number in range(1, len(columns) + 1))

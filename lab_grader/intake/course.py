@@ -1,5 +1,6 @@
 """What the grader knows of a course: its folders, its gradebook, and the cells of its lessons."""
 
+import ast
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +26,13 @@ class Lesson:
 
     Attributes:
         cells: of the notebook, in its order; a test cell holds its hidden tests too.
+        released: the text of each exercise, test and question as students received it.
     """
 
     name: str
     cells: list[NotebookNode]
     metadata: NotebookNode
+    released: dict[str, str]
 
     @cached_property
     def graded(self) -> dict[str, NotebookNode]:
@@ -53,6 +56,10 @@ class Lesson:
             if cell.metadata.nbgrader.grade or cell.metadata.nbgrader.get("task"):
                 found[grade_id] = exercise
         return found
+
+    def visible_calls(self, grade_id: str) -> int:
+        """Return how many calls of a test students can see; the hidden ones come after them."""
+        return len(ast.parse(self.released[grade_id]).body)
 
     def points(self, grade_id: str) -> float:
         """Return the most that a test or answer can earn."""
@@ -139,7 +146,9 @@ class Course:
 
     def _read_lesson(self, path: Path, known: dict) -> Lesson:
         notebook = nbformat.read(path, as_version=4)
-        lesson = Lesson(path.stem, notebook.cells, notebook.metadata)
+        graded = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
+        released = {cell.metadata.nbgrader.grade_id: cell.source for cell in graded}
+        lesson = Lesson(path.stem, notebook.cells, notebook.metadata, released)
         sources = known[path.stem].source_cells if path.stem in known else []
         texts = {cell.name: cell.source for cell in sources}
         if texts.keys() != lesson.graded.keys():

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab_grader.intake.course import Course
-from lab_grader.marks.standing import Standing, State, exercise_columns
+from lab_grader.marks.history import gradings
+from lab_grader.marks.standing import Standing, State, exercise_columns, read_standings
 from lab_grader.plain import csv_cell
 from lab_grader.running.cache import write_atomically
 
@@ -46,7 +47,7 @@ def write_table(path: Path, rows: Iterable[Iterable[object]]) -> Path:
     return path
 
 
-def export(course: Course, standings: list[Standing], policy: Policy | None = None) -> list[Path]:
+def export(course: Course, policy: Policy | None = None) -> list[Path]:
     """Write the tables into the folder `marks`; return their paths.
 
     `<assignment>.csv` has a row for each student: `student_id`, names, `email`, a column
@@ -59,8 +60,12 @@ def export(course: Course, standings: list[Standing], policy: Policy | None = No
 
     `<assignment>-moodle.csv` is for Moodle's grade import: `ID number` (`lms_user_id` again),
     `Email address` and the score. It has those of whom one of the two is known.
+
+    `<assignment>-mistakes.csv` has a row for each test that an answer failed: `student_id`,
+    `lesson`, `exercise`, `test`, `hidden` (whether a hidden call failed), `mistake` (blank where
+    none is known), `section` of the lesson that explains it, and `problem`.
     """
-    policy = policy or Policy()
+    policy, standings = policy or Policy(), read_standings(course)
     columns = exercise_columns(course)
     most = sum(columns.values())
     rows, canvas, moodle = [], [], []
@@ -85,6 +90,7 @@ def export(course: Course, standings: list[Standing], policy: Policy | None = No
             ["    Points Possible", "", "", "", "", most],
             *canvas,
         ],
+        "-mistakes": _mistakes(course),
         "-moodle": [["ID number", "Email address", course.assignment], *moodle],
     }
     folder = course.work / "marks"
@@ -92,6 +98,19 @@ def export(course: Course, standings: list[Standing], policy: Policy | None = No
         write_table(folder / f"{course.assignment}{suffix}.csv", table)
         for suffix, table in tables.items()
     ]
+
+
+def _mistakes(course: Course) -> list[list[object]]:
+    header = ["student_id", "lesson", "exercise", "test", "hidden"]
+    rows: list[list[object]] = [[*header, "mistake", "section", "problem"]]
+    for grading in gradings(course, last=1):
+        for student, findings in sorted(grading.students.items()):
+            for it in findings.missed:
+                exercise = course.lessons[it.lesson].exercises[it.test]
+                hidden = "yes" if it.hidden else "no"
+                row = [student, it.lesson, exercise, it.test, hidden]
+                rows.append([*row, it.name, it.section, it.problem])
+    return rows
 
 
 def left_blank(standings: list[Standing], policy: Policy | None = None) -> list[str]:

@@ -180,19 +180,17 @@ def _lesson(
     result: Result,
     as_typed: bool,
 ) -> Lesson:
-    released = nbformat.read(course.folder("release") / f"{name}.ipynb", as_version=4)
+    released = course.lessons[name].cells
     path = course.work / "vetted" / standing.student / course.assignment / f"{name}.ipynb"
     handed_in = path.exists()
-    cells = nbformat.read(path, as_version=4).cells if handed_in else released.cells
+    cells = nbformat.read(path, as_version=4).cells if handed_in else released
     outputs = result.outputs.get(name, [])
     mistakes = {m.cell: m for m in result.mistakes if m.lesson == name}
-    maker = _LessonMaker(course, name, standing, comments, released, as_typed)
+    maker = _LessonMaker(course, name, standing, comments, as_typed)
     for index, cell in enumerate(cells):
         found = outputs[index] if index < len(outputs) else None
         maker.add(cell, found, mistakes.get(index))
-    title = next(
-        (line.lstrip("# ") for c in released.cells for line in c.source.splitlines()[:1]), name
-    )
+    title = next((line.lstrip("# ") for c in released for line in c.source.splitlines()[:1]), name)
     return Lesson(name, title, maker.parts, handed_in)
 
 
@@ -205,14 +203,12 @@ class _LessonMaker:
         name: str,
         standing: Standing,
         comments: dict[tuple[str, str], str],
-        released: NotebookNode,
         as_typed: bool,
     ) -> None:
         self.lesson, self.name = course.lessons[name], name
         self.standing, self.comments, self.as_typed = standing, comments, as_typed
-        graded = [cell for cell in released.cells if "nbgrader" in cell.metadata]
-        self.released = {cell.metadata.nbgrader.grade_id: cell.source for cell in graded}
-        self.own_texts = {cell.source.strip() for cell in released.cells}
+        self.released = self.lesson.released
+        self.own_texts = {cell.source.strip() for cell in self.lesson.cells}
         self.parts: list[Exercise | list[Markup]] = []
         self.by_name: dict[str, Exercise] = {}
 

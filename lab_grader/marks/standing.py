@@ -1,7 +1,6 @@
 """Where each student stands: the marks, and whether they are final. All that goes out asks here."""
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -16,6 +15,7 @@ from nbgrader.api import (
 )
 
 from lab_grader.intake.course import Course
+from lab_grader.marks import history
 from lab_grader.marks.record import Marks, read_marks
 
 Exercise = tuple[str, str]  # lesson and name
@@ -101,17 +101,13 @@ class Standing:
         return " ".join(part for part in (self.first_name, self.last_name) if part) or self.student
 
 
-def read_standings(
-    course: Course, failed: Mapping[str, str] | None = None, student: str | None = None
-) -> list[Standing]:
-    """Return everybody who is registered or handed something in, sorted by id.
+def read_standings(course: Course, student: str | None = None) -> list[Standing]:
+    """Return everybody who is registered or handed something in, sorted by id; or one student.
 
-    Args:
-        student: only this one.
-        failed: why a student's present submission could not be graded. The gradebook may still
-            hold what an earlier one earned, which is not the mark of this one.
+    Where a present submission could not be graded, the gradebook may still hold what an earlier
+    one earned, which is not the mark of this one.
     """
-    failed = failed or {}
+    failed = history.failed(course)
     marks, handed_in = read_marks(course, student), set(course.students())
     with course.gradebook() as gradebook:
         known = {student.id: student for student in gradebook.students}

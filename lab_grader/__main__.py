@@ -12,6 +12,7 @@ from lab_grader.grade import Outcome, describe, grade, make_pages
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.intake.vet import vet
 from lab_grader.marks.export import Policy, export, left_blank
+from lab_grader.marks.report import write_report
 from lab_grader.marks.standing import read_standings
 from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError
@@ -76,6 +77,10 @@ def parser() -> argparse.ArgumentParser:
     made = command("feedback", "make students' pages anew, after marks by hand and comments")
     students(made)
     jobs(made)
+    made = command("report", "write a page on what the class got wrong: marks, mistakes, checks")
+    made.add_argument(
+        "--names", action="store_true", help="say who is who; by default students are numbers"
+    )
     made = command("export", "write the tables of marks anew")
     made.add_argument(
         "--allow-unmarked",
@@ -113,6 +118,8 @@ def run(arguments: list[str]) -> int:
         for student in sorted(set(students) - graded):
             outcome.failed[student] = "no page: this was not graded yet, call make grade"
         say((f"{student}: {plain(why)}" for student, why in outcome.failed.items()), sys.stderr)
+    elif chosen.command == "report":
+        say([f"Open {write_report(course, chosen.names)} in a browser."])
     elif chosen.command == "export":
         policy = Policy(chosen.allow_unmarked, chosen.absent_zero)
         say(map(str, export(course, policy)))

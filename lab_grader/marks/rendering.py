@@ -72,12 +72,17 @@ OURS, THEIRS = _renderer(html=True), _renderer(html=False)
 @functools.lru_cache(1024)
 def lesson_text(text: str) -> Markup:
     """Return a released text cell as HTML. It may hold tags."""
-    return Markup(OURS.render(text))
+    return _with_named_columns(OURS.render(text))
 
 
 def student_text(text: str) -> Markup:
     """Return a student's text cell as HTML. Tags in it are shown as they were typed."""
-    return Markup(THEIRS.render(readable(text)))
+    return _with_named_columns(THEIRS.render(readable(text)))
+
+
+def _with_named_columns(html: str) -> Markup:
+    """Return a text whose empty table headers are cells, which need no name."""
+    return Markup(re.sub(r"<th([^<>]*)></th>", r"<td\1></td>", html))
 
 
 @functools.lru_cache(1024)

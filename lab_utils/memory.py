@@ -1,6 +1,11 @@
 """Measure the memory that tensors take, on any machine and without its process statistics."""
 
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -36,3 +41,29 @@ class PeakMemory(TorchDispatchMode):
 
 def _storages(values: object) -> list[torch.UntypedStorage]:
     return [v.untyped_storage() for v in tree_leaves(values) if isinstance(v, torch.Tensor)]
+
+
+@dataclass(eq=False)
+class _Kept:
+    tensor: torch.Tensor
+
+
+def kept_for_backward(layer: nn.Module, forward: Callable, x: torch.Tensor) -> int:
+    """Return the bytes that `forward(x)` keeps for its backward pass.
+
+    PyTorch hands every tensor that it keeps to a hook. Those of the layer itself, parameters and
+    frozen weights, are there anyway and do not count; what is let go again does not either.
+    """
+    alive: weakref.WeakSet[_Kept] = weakref.WeakSet()
+
+    def keep(tensor: torch.Tensor) -> _Kept:
+        kept = _Kept(tensor)
+        alive.add(kept)
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        output = forward(x)  # noqa: F841 holds the graph, which holds what is kept
+        own = {tensor.untyped_storage().data_ptr() for tensor in layer.state_dict().values()}
+        storages = [kept.tensor.untyped_storage() for kept in alive]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    return sum(size for address, size in sizes.items() if address not in own)

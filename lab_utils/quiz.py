@@ -134,7 +134,8 @@ def _ask(check: Callable, version: Callable, aspect: str) -> tuple[str, str]:
         with contextlib.redirect_stdout(io.StringIO()), unrecorded():
             check(version, aspect)
     except CheckFailed as failure:
-        return str(failure), failure.mistake.name
+        named = failure.mistake.name if failure.mistake else str(failure).partition(":")[0]
+        return str(failure), named
     return NOTHING, NOTHING
 
 

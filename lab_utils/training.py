@@ -315,6 +315,34 @@ class WeightRecorder:
             }
 
 
+class MagnitudeRecorder:
+    """An `on_step` that keeps copies of the magnitudes of DoRA layers while they train.
+
+    Args:
+        layers: their names in the model, such as `"blocks.0.q_proj"`.
+        every: steps between two copies; the first is made before training.
+
+    Attributes:
+        steps: when a copy was made.
+    """
+
+    def __init__(self, layers: Iterable[str], every: int = 1) -> None:
+        self.layers, self.every = tuple(layers), every
+        self.steps: list[int] = []
+        self._kept: list[list[Tensor]] = []
+
+    def __call__(self, step: int, model: nn.Module, loss: float) -> None:
+        if step % self.every == 0:
+            self.steps.append(step)
+            found = _magnitudes(model)
+            self._kept.append([found[name] for name in self.layers])
+
+    @property
+    def histories(self) -> list[Tensor]:
+        """Return a tensor `(len(steps), magnitudes)` for each layer."""
+        return [torch.stack(rows) for rows in zip(*self._kept, strict=True)]
+
+
 def base_parameters(model: nn.Module) -> list[Tensor]:
     """Return the parameters that a model had before it was adapted."""
     others = (module for module in model.modules() if not isinstance(module, LoRALayer))

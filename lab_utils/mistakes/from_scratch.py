@@ -80,8 +80,7 @@ class RandomMagnitude(Sketch):
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
-        generator = torch.Generator().manual_seed(0)
-        self.magnitude = nn.Parameter(torch.randn(self.magnitude.shape, generator=generator))
+        self.magnitude = nn.Parameter(torch.randn(self.magnitude.shape))
 
 
 class BaseTrainable(Sketch):

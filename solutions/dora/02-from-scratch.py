@@ -37,36 +37,14 @@ if find_spec("lab_utils") is None:
     )
 
 import copy
-import dataclasses
-import weakref
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from lab_utils import checks, decomposition, layers, plots, progress, quiz, widgets
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_linear(in_features, out_features, bias=True):
-    """A linear layer that stands for a pretrained one; the same at every call."""
-    layer = nn.Linear(in_features, out_features, bias=bias)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded()))
-    return layer
-
-
-def moved(layer):
-    """Move an adapter away from its start, as training would."""
-    with torch.no_grad():
-        for seed, parameter in enumerate(p for p in layer.parameters() if p.requires_grad):
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=seeded(seed + 1)))
-    return layer
-
+from lab_utils.examples import moved, random_linear, seeded
+from lab_utils.memory import kept_for_backward
 
 # %% [markdown]
 # ## 1. A LoRA layer
@@ -296,7 +274,8 @@ for detach_norm in (False, True):
 # be noise on the pretrained layer, from the first step on. A layer that drops inputs of $W'$ as a
 # whole does that:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# Dropout on the low-rank path, and on everything.
 base_wide = random_linear(256, 128)
 inputs = torch.randn(64, 256, generator=seeded(6))
 torch.manual_seed(0)  # for the masks
@@ -509,40 +488,18 @@ for name, expected in results["textbook"].items():
 # What does each form keep for its backward pass? PyTorch hands every tensor that it keeps to a
 # hook, so we can count them. $W_0$ and the parameters are there anyway and do not count.
 
-
-# %%
-@dataclasses.dataclass(eq=False)
-class Kept:
-    tensor: torch.Tensor
-
-
-def kept_megabytes(layer, forward):
-    """MB that `forward` keeps for its backward pass, besides the layer's own tensors."""
-    alive = weakref.WeakSet()  # what autograd lets go again leaves this set
-
-    def keep(tensor):
-        kept = Kept(tensor)
-        alive.add(kept)
-        return kept
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
-        output = forward(tokens)
-    assert output.requires_grad
-    own = {tensor.untyped_storage().data_ptr() for tensor in layer.state_dict().values()}
-    storages = [kept.tensor.untyped_storage() for kept in alive]
-    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    return sum(size for address, size in sizes.items() if address not in own) / 1e6
-
-
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: what four forms of a layer keep for the backward pass.
 lora = moved(layers.LoRALayer(big.original_layer, rank=8, generator=seeded()))
 full_gradient = copy.deepcopy(big)
 full_gradient.detach_norm = False
-memory = {
-    "LoRA": kept_megabytes(lora, lora.forward),
-    "DoRA textbook, full gradient": kept_megabytes(full_gradient, full_gradient.reference_forward),
-    "DoRA textbook, norm detached": kept_megabytes(big, big.reference_forward),
-    "DoRA, norm from thin matrices": kept_megabytes(big, big.forward),
+forms = {
+    "LoRA": (lora, lora.forward),
+    "DoRA textbook, full gradient": (full_gradient, full_gradient.reference_forward),
+    "DoRA textbook, norm detached": (big, big.reference_forward),
+    "DoRA, norm from thin matrices": (big, big.forward),
 }
+memory = {name: kept_for_backward(*form, tokens) / 1e6 for name, form in forms.items()}
 assert memory["DoRA, norm from thin matrices"] < memory["DoRA textbook, norm detached"]
 assert memory["DoRA textbook, norm detached"] < memory["DoRA textbook, full gradient"]
 plots.show(

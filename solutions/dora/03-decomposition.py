@@ -78,7 +78,8 @@ for method, rank in (("full", None), ("lora", 8), ("dora", 8)):
 # its magnitudes and its directions. Below, for each method, what training added, how the length of
 # each row changed, and how far each row turned.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: the weight, and what each training changed.
 plots.show(
     plots.weight_changes(before, after),
     "Heat maps and bars for one layer. Full fine-tuning changes each row a little, LoRA and DoRA "
@@ -287,7 +288,8 @@ checks.check_coupling(coupling, "constant", points=5, seed=59)
 # weights of one seed. A larger point is a later checkpoint; grey lines join the checkpoints of one
 # layer.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: figure 2 of the paper, for our runs.
 runs = comparison.read_results(comparison.RESULTS / "decomposition.jsonl")
 PAPER = {"full": -0.62, "lora": +0.83, "dora": -0.31}
 
@@ -310,7 +312,8 @@ plots.show(
 # layers and checkpoints.
 
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: pooled correlations.
 def correlation(points):
     return decomposition.coupling(*([p[key] for p in points] for key in ("delta_m", "delta_d")))
 
@@ -343,7 +346,8 @@ for method, published in PAPER.items():
 # - **across layers**, at one checkpoint: do layers that turn further change their lengths more?
 
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: pooled, within a layer, across layers.
 def grouped(method, kind, key):
     """Mean correlation within the groups of points that share a layer, or a step."""
     values = []

@@ -236,7 +236,8 @@ chart.draw()
 # than the two lines differ. Both saw the same batches, so they scatter *together*: the difference
 # at each step is much steadier than the losses. That is what pairing is about.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# How much the losses vary, and their difference.
 gap = torch.tensor(live["dora"]["step_losses"]) - torch.tensor(live["lora"]["step_losses"])
 last = gap[len(gap) // 2 :]
 losses = torch.tensor(live["lora"]["step_losses"])[len(gap) // 2 :]
@@ -246,7 +247,8 @@ print(f"DoRA minus LoRA at the same step by ±{last.std():.3f}, around {last.mea
 # %% [markdown]
 # What it costs, on this machine:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: what a step costs.
 for method, result in live.items():
     steps = len(result["step_losses"]) - 1  # the first step is not timed
     print(
@@ -263,7 +265,8 @@ for method, result in live.items():
 # (`benchmarks/head_to_head.py`), at ranks 4 to 32; here is rank 8. A dot marks the rate that a
 # method gets; a triangle means "above the picture".
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: validation loss over the learning rate.
 found = comparison.read_results(comparison.RESULTS / "head-to-head.jsonl")
 METHODS = {"lora": 8, "dora": 8, "dora-input": 8, "full": None}
 tried = {m: comparison.select(found, adapter_type=m, rank=rank) for m, rank in METHODS.items()}
@@ -275,7 +278,8 @@ plots.show(
     "and DoRA does not.",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: the chosen rates, and the difference at each.
 chosen = {method: comparison.at_chosen_rate(runs) for method, runs in tried.items()}
 for method, runs in chosen.items():
     print(f"{plots.NAMES[method]:17} learning rate {runs[0]['learning_rate']:g}")
@@ -386,7 +390,8 @@ differences = [
 ]
 print(*differences, sep="\n\n")
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: the loss of every seed, and the paired differences.
 adapters = {method: test_losses[method] for method in ("lora", "dora", "dora-input")}
 plots.show(
     plots.final_losses(adapters, differences[:2]),
@@ -394,7 +399,8 @@ plots.show(
     "differences to LoRA: DoRA's interval lies below zero, that of norm_dim=0 holds zero.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: losses over the training.
 plots.show(
     plots.loss_curves(chosen),
     "Training and validation loss over three epochs, mean and range of five seeds. The three "

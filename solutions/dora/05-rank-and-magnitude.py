@@ -50,7 +50,8 @@ from lab_utils import checks, comparison, plots, progress, quiz, training, widge
 # ranks: five seeds each, the learning rate chosen on validation data for each method *and* each
 # rank, $\alpha$ always twice the rank.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: test loss over the rank.
 RANKS = (4, 8, 16, 32)
 found = comparison.read_results(comparison.RESULTS / "head-to-head.jsonl")
 runs = {
@@ -80,7 +81,8 @@ for rank in RANKS:
 # DoRA ends lower at ranks 4, 8 and 16, by 0.5 to 1.1 %; at 32 five seeds do not tell. That a higher
 # rank lowers the loss is the larger effect:
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: DoRA at half the rank.
 mean = {m: {rank: fmean(values) for rank, values in by.items()} for m, by in losses.items()}
 for low, high in pairwise(RANKS):
     print(
@@ -96,7 +98,8 @@ for low, high in pairwise(RANKS):
 #
 # Table 15 of the paper: LLaMA-7B, mean accuracy on eight commonsense tasks.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: table 15 of the paper.
 TABLE_15 = {
     "lora": {4: 39.5, 8: 40.7, 16: 70.9, 32: 74.7, 64: 65.8},
     "dora": {4: 61.9, 8: 77.9, 16: 77.5, 32: 78.4, 64: 72.1},
@@ -199,23 +202,13 @@ checks.check_compare_across_ranks(compare_across_ranks, "losses", ranks=(8, 3))
 
 # %%
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj")
-steps, history = [], {kind: [] for kind in KINDS}
-
-
-def keep_magnitudes(step, model, loss):
-    if step % 3 == 0:
-        steps.append(step)
-        for kind in KINDS:
-            magnitude = model.get_submodule(f"blocks.1.{kind}").magnitude
-            history[kind].append(magnitude.detach().flatten().clone())
-
-
+magnitudes = training.MagnitudeRecorder([f"blocks.1.{kind}" for kind in KINDS], every=3)
 rate = runs["dora"][8][0]["learning_rate"]
 result = training.train_and_evaluate(
-    "dora", n_epochs=1, rank=8, learning_rate=rate, on_step=keep_magnitudes
+    "dora", n_epochs=1, rank=8, learning_rate=rate, on_step=magnitudes
 )
 plots.show(
-    plots.magnitude_maps({kind: torch.stack(rows) for kind, rows in history.items()}, steps),
+    plots.magnitude_maps(dict(zip(KINDS, magnitudes.histories, strict=True)), magnitudes.steps),
     "Four heat maps, one for each projection: magnitudes over steps. Each moves one way early in "
     "the training and then stays, some up, some down, by tens of per cent at most.",
 )
@@ -235,7 +228,8 @@ plots.show(
 # and we can say which share is length. Here for the runs of lesson 03: three passes, five seeds,
 # all four blocks.
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: length's share of the change.
 moved = comparison.read_results(comparison.RESULTS / "decomposition.jsonl")
 shares = {}
 for method in ("full", "lora", "dora"):
@@ -249,7 +243,8 @@ for method in ("full", "lora", "dora"):
     }
     print(plots.NAMES[method], {kind: f"{share:.1%}" for kind, share in shares[method].items()})
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: the same shares.
 plots.show(
     plots.magnitude_shares(shares),
     "Bars: the share of the squared change that is change of length, for full fine-tuning, LoRA "

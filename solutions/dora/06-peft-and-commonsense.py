@@ -75,7 +75,8 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 # do two runs with the same shoe differ? The same three questions, for [table 1 of the
 # paper](https://arxiv.org/abs/2402.09353): LLaMA-7B, eight tasks, accuracy in per cent.
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: table 1 of the paper.
 table = published.commonsense_table()
 dora = published.find(table, "LLaMA-7B", "DoRA", 32)
 lora = published.find(table, "LLaMA-7B", "LoRA", 32)
@@ -108,7 +109,8 @@ widgets.published_explorer()
 # ([issue 14](https://github.com/NVlabs/DoRA/issues/14), [issue
 # 26](https://github.com/NVlabs/DoRA/issues/26)):
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: published gains, and re-runs.
 pairs = published.pairs(table).items()
 gains = {name: a["average"] - b["average"] for name, (a, b) in pairs}
 for rank in (8, 16):
@@ -281,7 +283,8 @@ checks.check_make_config(make_config, "layers", rank=24)
 # same, output and *gradients* agree, so that training could go on on either side.
 
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# Helpers, and ten steps of training.
 def loss_and_gradients(model):
     """The loss on a batch, and the gradient of every trained parameter by this lab's name for it."""
     model.zero_grad()
@@ -485,7 +488,8 @@ checks.check_choice_accuracy(choice_accuracy, "ragged", questions=31, seed=64)
 # Without the model it says how to get it, and the lesson goes on: section 6 uses results that are
 # with the lab.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# Ask the real model, if it is there.
 try:
     language_model, tokenizer = commonsense.load_language_model()
 except commonsense.NoLanguageModel as missing:
@@ -514,7 +518,8 @@ else:
 # **The sentences below are computed from the file** that is with the lab, with the number of seeds
 # that stand behind them.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: the search over learning rates.
 records = comparison.read_results(comparison.RESULTS / "commonsense.jsonl", measurement.Run)
 accuracies = {}
 for run in records:
@@ -546,7 +551,8 @@ plots.show(
 # At the chosen rates, accuracies and their standard errors: how much an accuracy would vary with
 # other test rows.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: accuracies at the chosen rates.
 summary = measurement.summarise(records)
 display(Markdown(measurement.table(summary)))
 for row in summary["methods"]:
@@ -566,7 +572,8 @@ for rank, by_method in accuracies.items():
 # methods is sharper, because both answered the same questions after the same batches: take the
 # difference seed by seed, and its interval.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figures: accuracies, and paired differences.
 for rank, differences in summary["differences"].items():
     gap = differences["average"]
     if gap.low <= 0 <= gap.high:
@@ -598,7 +605,8 @@ print(
 # asked with generated answers, and was trained on 170,000 rows. What these runs do say is that
 # adapting matters far more than by which of the two methods, and so does the learning rate:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: what the test rows would have chosen.
 for row in summary["methods"]:
     of_method = comparison.select(records, adapter_type=row["adapter_type"], rank=row["rank"])
     by_rate = {}
@@ -621,7 +629,8 @@ for row in summary["methods"]:
 # What a step costs was measured apart, one run at a time on the same GPU, 60 steps of 64 rows at
 # rank 32:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: what a step costs.
 times = comparison.read_results(comparison.RESULTS / "commonsense-times.jsonl", measurement.Run)
 ways = {
     (False, False): "launched one by one, as by default",
@@ -656,7 +665,8 @@ for (compiled, recorded), way in ways.items():
 # own measurements come first: section 6 has the one on commonsense, and lesson 04's runs are one on
 # Python code:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: our runs on Python code.
 runs = comparison.read_results(comparison.RESULTS / "head-to-head.jsonl")
 for rank in (4, 8, 16, 32):
     best = {

@@ -124,7 +124,8 @@ checks.check_lora_scaling(lora_scaling, "stabilized", alpha=5.0, rank=64)
 # $\sqrt{r}$.) To compare the two rules, hold $\alpha$ fixed. Here are the scalings that this lesson
 # works with:
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: both scalings over the rank.
 print("          alpha = 16                       alpha = 2 * rank")
 print("rank   / rank    / sqrt(rank)   ratio   / rank   / sqrt(rank)")
 for rank in (4, 8, 16, 32, 64):
@@ -294,7 +295,8 @@ for method in ("lora", "dora"):
 # with the lab. What is compared differs in the scaling alone: same base, same `lora_A`, same
 # batches.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: test loss over the rank under each rule.
 records = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
 ranks = (4, 8, 16, 32, 64)
 
@@ -349,7 +351,8 @@ plots.show(
 # one, run for run, since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. Whoever sets $\alpha = 2r$ has
 # taken the shrinking scaling away already, and a good part of the reason for rsLoRA with it.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: losses and gradient norms over the training.
 compared = {
     rank: {
         (method, stabilized): runs(method, rank, stabilized)
@@ -394,7 +397,8 @@ plots.show(
 # would. So a comparison at one learning rate may compare learning rates (lesson 04). At rank 64
 # both rules were therefore run at four rates:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: validation loss over the learning rate.
 rates = sorted({record["learning_rate"] for record in records})
 settings = list(itertools.product(("lora", "dora"), (False, True)))
 at_every_rate = {
@@ -417,7 +421,8 @@ plots.show(
     "Validation loss at rank 64 over the learning rate, for LoRA and DoRA under both rules.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: both rules at one rate, and each at its own.
 for method in ("lora", "dora"):
     for title, usual, stabilized in (
         (f"at the same rate, {default_rate:g}", runs(method, 64, False), runs(method, 64, True)),
@@ -439,7 +444,8 @@ for method in ("lora", "dora"):
 # trains: at 0.03 under $\alpha / r$, and less well at 0.012 under $\alpha / \sqrt{r}$. The gradient
 # norms show why LoRA's loss is lost there:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: gradient norms where the rate is too high.
 for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
     for method in ("lora", "dora"):
         found = runs(method, 64, stabilized, rate)
@@ -581,7 +587,8 @@ quiz.which_mistake("rslora")
 # What this notebook holds in memory is freed when its kernel stops (*Kernel → Shut Down Kernel*).
 # To go on here and free what the lab keeps at hand:
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# Free what the lab keeps in memory.
 data.language_task.cache_clear()
 gc.collect()
 if torch.cuda.is_available():  # the lessons use the CPU; your own runs may not have

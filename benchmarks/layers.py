@@ -103,6 +103,7 @@ class Step:
     def __init__(
         self, layer: nn.Module, x: Tensor, grad: Tensor, *, compiled: bool, recorded: bool
     ) -> None:
+        self.layer = layer  # which a recording needs, but does not keep
         self.parameters = [x, *(p for p in layer.parameters() if p.requires_grad)]
         forward, self.graph_breaks = compile_layer(layer, x) if compiled else (layer, None)
 
@@ -201,13 +202,13 @@ def measure(
         except Exception as error:
             found[form] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
             continue
-        steps[form] = step.run
+        steps[form] = step
         found[form] = {"memory": step.memory, "graph_breaks": step.graph_breaks}
     repeats = {form: 1 for form in steps}
     for form, step in steps.items():
-        repeats[form] = max(1, round(args.milliseconds / milliseconds(step, 1, device)))
+        repeats[form] = max(1, round(args.milliseconds / milliseconds(step.run, 1, device)))
     rounds = [
-        {form: milliseconds(step, repeats[form], device) for form, step in steps.items()}
+        {form: milliseconds(step.run, repeats[form], device) for form, step in steps.items()}
         for _ in range(args.rounds)
     ]
     for form in steps:
@@ -256,8 +257,8 @@ def main() -> None:
                 for record in measure(shape, getattr(torch, dtype), way, args, device):
                     records.append(record | {"device": name, "made_with": made})
                     print(line(record), flush=True)
-    if args.results:
-        write(args.results, records, name)
+                if args.results:
+                    write(args.results, records, name)
 
 
 def line(record: dict) -> str:

@@ -22,11 +22,12 @@ def updated_norm_on_gpu(
     grid = (triton.cdiv(rows, ROWS), triton.cdiv(columns, COLUMNS * TILES))
     squared = torch.empty(grid[1], rows, device=weight.device, dtype=torch.float32)
     _squared_lengths[grid](
-        *(weight, A, B, squared, scaling, rows, columns, A.shape[0]),
+        *(weight, A, B, squared, scaling, rows, columns),
         *(*weight.stride(), *A.stride(), *B.stride()),
         ROWS=ROWS,
         COLUMNS=COLUMNS,
         TILES=TILES,
+        RANK=A.shape[0],
         RANKS=min(64, max(16, triton.next_power_of_2(A.shape[0]))),
     )
     return squared.sum(dim=0).sqrt()
@@ -41,7 +42,6 @@ def _squared_lengths(
     scaling,
     rows,
     columns,
-    rank,
     weight_row,
     weight_column,
     A_row,
@@ -51,6 +51,7 @@ def _squared_lengths(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     TILES: tl.constexpr,
+    RANK: tl.constexpr,
     RANKS: tl.constexpr,
 ):
     """Sum the squares of some columns of `weight + scaling * B A`, for some of its rows.
@@ -65,20 +66,20 @@ def _squared_lengths(
         # 64 bits, since a weight may have more than 2**31 numbers
         at = r.to(tl.int64) * weight_row + c.to(tl.int64) * weight_column
         V = tl.load(weight + at, mask=inside, other=0).to(tl.float32)
-        for first in range(0, rank, RANKS):
+        for first in range(0, RANK, RANKS):
             k = first + tl.arange(0, RANKS)
             of_B = tl.load(
                 B + r * B_row + k[None, :] * B_column,
-                mask=(r < rows) & (k[None, :] < rank),
+                mask=(r < rows) & (k[None, :] < RANK),
                 other=0,
             )
             of_A = tl.load(
                 A + k[:, None] * A_row + c * A_column,
-                mask=(k[:, None] < rank) & (c < columns),
+                mask=(k[:, None] < RANK) & (c < columns),
                 other=0,
             )
             # "ieee": in float32, not in TF32, which has the digits of bfloat16 and three more bits
-            V = tl.dot(scaling * of_B, of_A, V, input_precision="ieee")
+            V = tl.dot((scaling * of_B).to(tl.float32), of_A, V, input_precision="ieee")
         total += tl.sum(V * V, axis=1)
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     tl.store(squared + tl.program_id(1) * rows + r, total, mask=r < rows)

@@ -2,10 +2,13 @@
 
 import copy
 import json
+import pickle
+import re
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -203,9 +206,6 @@ def test_a_model_that_peft_would_adapt_otherwise_is_not_written(tmp_path):
         to_peft_config(base())
     model = ours("lora")
     layer = model.model.layers[1].self_attn.q_proj
-    model.model.layers[1].self_attn.q_proj = layer.original_layer
-    with pytest.raises(ValueError, match=r"layers\.1\.self_attn\.q_proj has no adapter, and PEFT"):
-        to_peft_config(model)
     model.model.layers[1].self_attn.q_proj = LoRALayer(layer.original_layer, rank=5, alpha=7.0)
     with pytest.raises(ValueError, match=r"\(3, 7\.0, .*\(5, 7\.0, .*must all be the same"):
         to_peft_config(model)
@@ -228,27 +228,155 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def rewritten(folder, rename=lambda name: name, pickled=False, **config):
+    """Change the files of an adapter: names of tensors, the format, fields of the configuration."""
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    weights = folder / "adapter_model.safetensors"
+    state = {rename(name): tensor for name, tensor in load_file(weights).items()}
+    if pickled:
+        weights.unlink()
+        torch.save(state, folder / "adapter_model.bin")
+    else:
+        save_file(state, weights)
+    return folder
+
+
+def assert_loads_as_in_peft(folder, model=base):
+    theirs = PeftModel.from_pretrained(model(), folder, is_trainable=True).eval()
+    loaded = load_peft_adapter(model(), folder)
+    assert_same(loaded, theirs)
+    return adapter_layers(loaded)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name.replace("magnitude_vector", "magnitude_vector.weight"),
+        lambda name: name.replace("magnitude_vector", "magnitude_vector.default.weight"),
+        lambda name: re.sub(r"(lora_.)\.weight", r"\1.default.weight", name),
+    ],
+    ids=["magnitude.weight", "magnitude.default.weight", "lora_A.default.weight"],
+)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_other_names_and_the_older_format(rename, pickled, tmp_path):
+    theirs("dora").save_pretrained(tmp_path)
+    assert_loads_as_in_peft(rewritten(tmp_path, rename, pickled))
+
+
+LAYER = "model.layers.1.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("settings", "adapted"),
+    [
+        ({"target_modules": "all-linear"}, 14),
+        ({"target_modules": [LAYER]}, 1),
+        ({"target_modules": [LAYER, "self_attn.v_proj"]}, 3),
+        ({"target_modules": r".*layers\.0\..*_proj"}, 7),
+        ({"target_modules": "all-linear", "exclude_modules": ["down_proj"]}, 12),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, 1),
+        ({"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": "layers"}, 1),
+        ({"target_modules": ["q_proj", "lm_head"]}, 3),
+        ({"target_modules": TARGETS, "rank_pattern": {"q_proj": 5}}, 2 * len(TARGETS)),
+        ({"target_modules": TARGETS, "alpha_pattern": {"q_proj": 1.0}}, 2 * len(TARGETS)),
+        ({"target_modules": TARGETS, "init_lora_weights": "orthogonal", "r": 4}, 2 * len(TARGETS)),
+        ({"target_modules": TARGETS, "init_lora_weights": "eva"}, 2 * len(TARGETS)),
+        ({"target_modules": ["q_proj"], "use_rslora": True, "rank_pattern": {"0.*q_proj": 2}}, 2),
+        ({"target_modules": TARGETS, "fan_in_fan_out": True}, 2 * len(TARGETS)),
+        ({"target_modules": TARGETS, "modules_to_save": []}, 2 * len(TARGETS)),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_whatever_layers_and_ranks_a_configuration_chooses(settings, adapted, use_dora, tmp_path):
+    config = LoraConfig(**{"r": 3, "lora_alpha": 7.0, "use_dora": use_dora} | settings)
+    trained(get_peft_model(base(), config)).save_pretrained(tmp_path)
+    assert len(assert_loads_as_in_peft(tmp_path)) == adapted
+
+
+def test_loaded_layers_of_some_names_are_written_again(tmp_path):
+    """Others have the same last part, so their names are a pattern."""
+    config = LoraConfig(r=3, target_modules=[LAYER, "model.layers.0.mlp.up_proj"], use_dora=True)
+    trained(get_peft_model(base(), config)).save_pretrained(tmp_path / "theirs")
+    loaded = load_peft_adapter(base(), tmp_path / "theirs")
+    save_peft_adapter(loaded, tmp_path / "ours")
+    layers = assert_loads_as_in_peft(tmp_path / "ours")
+    assert list(layers) == ["model.layers.0.mlp.up_proj", LAYER]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
         ("bias", "all", "has bias='all', which this lab's layers do not have"),
-        ("rank_pattern", {"q_proj": 2}, "has rank_pattern={'q_proj': 2}"),
+        ("modules_to_save", ["lm_head"], r"has modules_to_save=\['lm_head'\], which this lab's"),
+        ("lora_bias", True, "has lora_bias=True, which this lab's layers do not have"),
+        (
+            "rank_pattern",
+            {"q_proj": 2},
+            r"has the shape \(3, 32\) in the file and \(2, 32\) in the",
+        ),
         ("init_lora_weights", "pissa", "may have changed the base weights"),
-        ("target_modules", ".*q_proj", "must be a list"),
+        (
+            "target_modules",
+            ["embed_tokens"],
+            "embed_tokens, a Embedding; this lab's layers",
+        ),
+        ("target_modules", ["nowhere"], "nowhere"),
         ("peft_type", "IA3", "has peft_type='IA3'; it must be 'LORA'"),
+        ("peft_type", "NEW", "cannot be read as an adapter of PEFT's: .*NEW"),
         ("r", 2, r"has the shape \(3, 32\) in the file and \(2, 32\) in the model"),
+        ("r", 33, "rank is 33; for in_features=32"),
         ("use_dora", False, r"q_proj\.lora_magnitude_vector is in the file or in the"),
-        ("target_modules", ["q_proj"], "a layer that the model does not have"),
+        ("target_modules", ["q_proj"], "belongs to no layer of the model that the configuration"),
     ],
 )
 def test_what_cannot_be_read_is_named(field, value, words, tmp_path):
-    theirs("dora").save_pretrained(tmp_path)
+    kind = "lora" if field == "lora_bias" or value == ["embed_tokens"] else "dora"
+    theirs(kind).save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
     config = json.loads(path.read_text()) | {field: value}
     if field == "peft_type":
         config = {"peft_type": value}
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=words):
+        load_peft_adapter(base(), tmp_path)
+
+
+def test_base_weights_beside_the_adapter_must_be_the_models(tmp_path):
+    config = LoraConfig(r=3, target_modules=["lm_head"])
+    trained(get_peft_model(base(), config)).save_pretrained(tmp_path)
+    other = base()
+    with torch.no_grad():
+        other.lm_head.weight.mul_(2)
+    with pytest.raises(ValueError, match=r"holds lm_head\.weight, a weight of the base model, and"):
+        load_peft_adapter(other, tmp_path)
+
+
+class Payload:
+    def __reduce__(self):
+        return pytest.fail, ("code of the file was run",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("adapter_config.json", b"{"),
+        ("adapter_config.json", b"[]"),
+        ("adapter_config.json", b"{}"),
+        ("adapter_model.safetensors", b"not tensors"),
+        ("adapter_model.bin", pickle.dumps(Payload())),
+        ("adapter_model.bin", b""),
+    ],
+)
+def test_files_that_are_broken_or_more_than_tensors(name, content, tmp_path):
+    theirs("dora").save_pretrained(tmp_path)
+    if name.endswith(".bin"):
+        (tmp_path / "adapter_model.safetensors").unlink()
+    (tmp_path / name).write_bytes(content)
+    sentence = r"cannot be read as an adapter of PEFT's: \w+: |has peft_type=None; it must be"
+    with pytest.raises(ValueError, match=sentence):
         load_peft_adapter(base(), tmp_path)
 
 

@@ -71,7 +71,8 @@ def add_adapters_to_model(
             per input feature), or one of `lab_utils.ablations`, see `METHODS`.
         rank, alpha, dropout, rank_stabilized: as in `LoRALayer`.
         target_modules: the last part of the names of the layers to adapt; the default is the
-            four projections of an attention block.
+            four projections of an attention block. A layer that the model has under several names
+            gets one adapter, which it has under all of them.
         generator: source of every `lora_A`, drawn in the order of `model.named_modules()`. Two
             calls with equally seeded generators give LoRA and DoRA the same `lora_A`.
 
@@ -86,27 +87,30 @@ def add_adapters_to_model(
     if adapter_layers(model):
         raise ValueError("the model has adapters already; merge them first, or use its base")
     adapted = copy.deepcopy(model).requires_grad_(False)
+    names = dict(_every_name(adapted))
     by_target = {
-        target: [name for name, _ in adapted.named_modules() if name.split(".")[-1] == target]
+        target: [name for name in names if name.split(".")[-1] == target]
         for target in target_modules
     }
-    missing = [target for target, names in by_target.items() if not names]
+    missing = [target for target, found in by_target.items() if not found]
     if missing or not by_target:
         raise ValueError(
             f"target_modules is {list(target_modules)}; the model has no layer named "
             f"{', '.join(missing) or 'nothing'}"
         )
-    chosen = {name for names in by_target.values() for name in names}
-    for name in [name for name, _ in adapted.named_modules() if name in chosen]:
-        layer = ADAPTERS[adapter_type](
-            adapted.get_submodule(name),
-            rank,
-            alpha,
-            dropout,
-            rank_stabilized=rank_stabilized,
-            generator=generator,
-        )
-        adapted.set_submodule(name, layer)
+    chosen = {name for found in by_target.values() for name in found}
+    layers = {}  # a layer that stands under several names gets one adapter
+    for name in [name for name in names if name in chosen]:
+        if names[name] not in layers:
+            layers[names[name]] = ADAPTERS[adapter_type](
+                names[name],
+                rank,
+                alpha,
+                dropout,
+                rank_stabilized=rank_stabilized,
+                generator=generator,
+            )
+    _replace(adapted, layers)
     return adapted
 
 
@@ -117,9 +121,20 @@ def merge_adapters(model: nn.Module) -> nn.Module:
     cost of the model before it was adapted.
     """
     merged = copy.deepcopy(model)
-    for name, layer in adapter_layers(merged).items():
-        merged.set_submodule(name, layer.merge())
+    _replace(merged, {layer: layer.merge() for layer in adapter_layers(merged).values()})
     return merged
+
+
+def _every_name(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return all submodules by name, those that have several under each of them."""
+    return [(name, m) for name, m in model.named_modules(remove_duplicate=False) if name]
+
+
+def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """Put modules in the places of others, under each of their names."""
+    for name, module in _every_name(model):
+        if module in new:
+            model.set_submodule(name, new[module])
 
 
 def adapter_layers(model: nn.Module) -> dict[str, LoRALayer]:

@@ -169,3 +169,61 @@ def test_bad_arguments_are_named(call, error, words):
     with pytest.raises(error) as raised:
         call()
     assert words in str(raised.value)
+
+
+class Shared(nn.Module):
+    """One layer under two names, and one block in two places."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.q_proj = nn.Linear(8, 8)
+        self.v_proj = self.q_proj
+        self.o_proj = nn.Linear(8, 8)
+        self.alias = self.o_proj
+        self.blocks = nn.ModuleList([Block(8)] * 2)
+
+    def forward(self, x):
+        x = self.alias(torch.tanh(self.q_proj(x))) + self.o_proj(torch.sin(self.v_proj(x)))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "o_proj"), ("v_proj",), ("q_proj", "v_proj")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_under_two_names_has_one_adapter_under_both(kind, targets, tmp_path):
+    base = Shared().double()
+    net = add_adapters_to_model(base, kind, rank=3, target_modules=targets)
+    assert net.q_proj is net.v_proj
+    assert isinstance(net.q_proj, LoRALayer)
+    assert net.blocks[0] is net.blocks[1]
+    assert net.o_proj is net.alias
+    assert isinstance(net.o_proj, LoRALayer) == ("o_proj" in targets)
+    distinct = len(adapter_layers(net))
+    assert distinct == len({id(layer) for layer in net.modules() if isinstance(layer, LoRALayer)})
+    perturb(net)
+    x = torch.randn(3, 8, dtype=torch.float64)
+    assert not torch.allclose(net(x), base(x))
+
+    merged = merge_adapters(net)
+    assert not adapter_layers(merged)
+    assert merged.q_proj is merged.v_proj
+    torch.testing.assert_close(merged(x), net(x))
+
+    save_adapters(net, tmp_path / "file")
+    again = add_adapters_to_model(base, kind, rank=3, target_modules=targets)
+    load_adapters(again, tmp_path / "file")
+    torch.testing.assert_close(again(x), net(x))
+
+
+def test_weights_that_two_layers_share_are_adapted_in_the_one_that_is_named():
+    base = nn.Sequential(Block(), Block())
+    base[0].mlp.weight = base[0].q_proj.weight
+    net = add_adapters_to_model(base, "dora", rank=3)
+    before = net[0].mlp.weight.clone()
+    perturb(net)
+    x = torch.randn(2, 12)
+    assert type(net[0].mlp) is nn.Linear
+    torch.testing.assert_close(merge_adapters(net)(x), net(x), rtol=1e-4, atol=1e-5)
+    assert torch.equal(net[0].mlp.weight, before)

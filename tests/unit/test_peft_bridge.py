@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -209,6 +210,30 @@ def test_a_model_that_peft_would_adapt_otherwise_is_not_written(tmp_path):
     model.model.layers[1].self_attn.q_proj = LoRALayer(layer.original_layer, rank=5, alpha=7.0)
     with pytest.raises(ValueError, match=r"\(3, 7\.0, .*\(5, 7\.0, .*must all be the same"):
         to_peft_config(model)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.ModuleDict({"q_proj": nn.Linear(8, 8)})
+        self.second = nn.ModuleDict({"q_proj": self.first["q_proj"], "k_proj": nn.Linear(8, 8)})
+
+    def forward(self, inputs_embeds):
+        x = self.second["k_proj"](self.first["q_proj"](inputs_embeds[..., :8]))
+        return SimpleNamespace(logits=self.second["q_proj"](x.tanh()))
+
+
+def test_an_adapter_in_two_places_is_not_written_since_peft_adapts_one_of_them():
+    model = add_adapters_to_model(Twice(), "dora", rank=2, target_modules=["q_proj", "k_proj"])
+    with pytest.raises(ValueError, match=r"first\.q_proj is one adapter in 2 places of the model"):
+        to_peft_config(model)
+
+
+def test_of_a_layer_in_two_places_the_one_is_adapted_that_peft_adapts(tmp_path):
+    config = LoraConfig(r=2, target_modules=["q_proj", "k_proj"], use_dora=True)
+    trained(get_peft_model(Twice(), config)).save_pretrained(tmp_path)
+    assert len(assert_loads_as_in_peft(tmp_path, Twice)) == 2
 
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):

@@ -50,7 +50,6 @@ class Subject:
     base: nn.Linear
     layer: nn.Module
     dtype: torch.dtype
-    merged: Any = None
 
 
 def _tried(act: Any) -> dict[str, Any]:
@@ -200,7 +199,7 @@ def merge(subject: Subject, training: bool) -> dict[str, Any]:
     """Merge the layer in training or evaluation mode; return what it becomes."""
     subject.layer.train(training)
     with torch.random.fork_rng(devices=[]), student_code(f"{subject.name}.merge()"):
-        merged = subject.merged = subject.layer.merge()
+        merged = subject.layer.merge()
     mode = subject.layer.training
     subject.layer.eval()
     if not isinstance(merged, nn.Linear):
@@ -215,18 +214,10 @@ def merge(subject: Subject, training: bool) -> dict[str, Any]:
     }
 
 
-def spoil_merged(subject: Subject) -> None:
-    """Overwrite what the merged layer holds; what it shares with the adapted one changes too."""
-    if isinstance(subject.merged, nn.Linear):
-        with torch.no_grad():
-            for parameter in subject.merged.parameters():
-                parameter.fill_(7.0)
-
-
 STEPS = {
     step.__name__: step
     for step in (
         *(parameters, kinds, kept, base, change, forward),
-        *(outputs, gradients, learn, merge, spoil_merged),
+        *(outputs, gradients, learn, merge),
     )
 }

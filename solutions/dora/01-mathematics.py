@@ -131,8 +131,16 @@ plots.show(
 #
 # A row of zeros has length 0 and no direction. Some checkpoints have them ([PEFT's issue
 # 2049](https://github.com/huggingface/peft/issues/2049) counts 434 in one, and DoRA gave NaN), so
-# never divide by zero: such a row keeps magnitude 0 and direction 0. Do not change the tensor that
-# you are given.
+# never divide by zero.
+#
+# What holds, for any weight, square or not:
+# - `magnitude` has the Euclidean length of each vector, in the shape of the table above;
+# - `direction` has the shape of the weight: each vector divided by its length;
+# - a vector of zeros, be it a row or a column, has magnitude 0 and direction 0;
+# - a vector shorter than `eps` is divided by `eps` instead, and a longer one, however short, has a
+#   direction of length 1. (To divide by the length plus `eps` is as good.) `magnitude` does not
+#   depend on `eps`;
+# - the tensor that is passed in stays as it is.
 #
 # <details><summary>Hint 1: shapes</summary>
 #
@@ -182,7 +190,7 @@ checks.check_decompose(decompose, "columns", seed=14, dtype=torch.float64)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# A row of zeros (1 point):
+# Zeros, short vectors and `eps` (1 point):
 
 # %% nbgrader={"grade": true, "grade_id": "decompose-zeros", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 checks.check_decompose(decompose, "zeros")
@@ -193,7 +201,11 @@ checks.check_decompose(decompose, "zeros", out_features=6, in_features=3, seed=1
 # %% [markdown]
 # ### Exercise 2: `recompose` (2 points)
 #
-# Put the weight together again. The direction that you are given need not have length 1.
+# Put the weight together again. What holds:
+# - a magnitude of shape `(out_features, 1)` multiplies rows and one of shape `(1, in_features)`
+#   columns, on a square weight too;
+# - a direction need not have length 1, and a magnitude may be negative: multiply what you get;
+# - both tensors that are passed in stay as they are.
 
 
 # %% nbgrader={"grade": false, "grade_id": "recompose", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -268,6 +280,11 @@ for name, after in (("LoRA", updated), ("DoRA", dora)):
 # (`norm_dim=1`) or per column (`norm_dim=0`).
 #
 # ### Exercise 3: `count_trainable` (3 points)
+#
+# What holds, for layers of any sizes:
+# - the count is an `int`;
+# - it counts what is trained: the frozen layer's weight and bias are not;
+# - only DoRA has magnitudes, on the axis that `norm_dim` says.
 
 
 # %% nbgrader={"grade": false, "grade_id": "count-trainable", "locked": false, "schema_version": 3, "solution": true, "task": false}

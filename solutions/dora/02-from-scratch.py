@@ -52,8 +52,8 @@ from lab_utils.memory import kept_for_backward
 # $$y = W_0 x + b + s\,B\,(A\,x), \qquad s = \frac{\alpha}{r}$$
 #
 # What the layer holds:
-# - `original_layer`, frozen: `requires_grad_(False)` on all of it, bias included. It is not copied
-#   and never changed;
+# - `original_layer`, under this name and frozen: `requires_grad_(False)` on all of it, bias
+#   included. It is not copied and never changed;
 # - `lora_A`, an `nn.Parameter` of shape `(rank, in_features)`, random (`nn.init.kaiming_uniform_`
 #   with `a=math.sqrt(5)` is the usual choice);
 # - `lora_B`, an `nn.Parameter` of shape `(out_features, rank)`, zeros. One of the two must be zero
@@ -66,6 +66,19 @@ from lab_utils.memory import kept_for_backward
 # extra cost.
 #
 # ### Exercise 1: `LoRALayer` (5 points)
+#
+# What holds, with or without a bias, for any rank, alpha and sizes:
+# - `self.original_layer` is the layer that was passed in: frozen, not copied, never changed;
+# - `lora_A` and `lora_B` are parameters of the layer itself, with the shapes above, and nothing
+#   else is trainable. `lora_A` is random, `lora_B` is zero;
+# - before training the output is that of the frozen layer;
+# - `forward` takes an `x` with any leading dimensions: one vector, a batch, an empty one, four
+#   dimensions. It leaves `x` as it is;
+# - gradients reach `lora_A`, `lora_B` and `x`, in training and in evaluation mode;
+# - in training mode each input of `lora_A` is dropped with probability `dropout`, and else divided
+#   by `1 - dropout`. Nothing else is dropped, and in evaluation mode nothing at all;
+# - `merge()` returns a new `nn.Linear`, the same in either mode, with the base's bias, or none. It
+#   changes neither parameters nor mode, and what is frozen stays frozen.
 #
 # <details><summary>Hint: forward</summary>
 #
@@ -133,7 +146,7 @@ checks.check_lora_layer(LoRALayer, "start", in_features=5, out_features=9, bias=
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# The output of a trained layer (2 points):
+# The output and the gradients of a trained layer (2 points):
 
 # %% nbgrader={"grade": true, "grade_id": "lora-forward", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_lora_layer(LoRALayer, "forward")
@@ -310,7 +323,15 @@ print("same output, to 1e-5:", torch.allclose(merged(x), dora(x), rtol=0, atol=1
 # %% [markdown]
 # ### Exercise 2: `DoRALayer` (12 points)
 #
-# All of the above. It may reuse your `LoRALayer`.
+# It may reuse your `LoRALayer`. What holds, with `norm_dim=1` and with `norm_dim=0`:
+# - all that holds for `LoRALayer`, with $W'$ in place of $W_0 + s\,BA$;
+# - `magnitude` is an `nn.Parameter` of shape `(out_features, 1)`, or `(1, in_features)` with
+#   `norm_dim=0`. It starts as $\lVert W_0 \rVert$ and multiplies as it is: training may take it to
+#   zero or below;
+# - a vector of zeros in $W_0$ stays zero before training: never divide by zero;
+# - in training mode the norm is a constant in the backward pass. In evaluation mode it may be one
+#   or not: nobody trains there;
+# - dropout takes the lab's form or PEFT's.
 #
 # <details><summary>Hint: a plan</summary>
 #
@@ -402,7 +423,7 @@ checks.check_dora_layer(DoRALayer, "forward", seed=43, dtype=torch.float64)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# The other axis, `norm_dim=0` (2 points):
+# The other axis, `norm_dim=0`, from the start to merging (2 points):
 
 # %% nbgrader={"grade": true, "grade_id": "dora-axis", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_dora_layer(DoRALayer, "axis")

@@ -115,7 +115,10 @@ for method, weight in after.items():
 # ### Exercise 1: `magnitude_change` (3 points)
 #
 # Use PyTorch's own functions; `lab_utils.decomposition` is the reference, and calling it earns no
-# marks. Return a plain float.
+# marks. What holds, for any two weights of one shape, square or not:
+# - the result is a plain `float`, not a tensor;
+# - `norm_dim=1`, the default, compares rows, and `norm_dim=0` columns;
+# - both weights stay as they are.
 #
 # <details><summary>Hint</summary>
 #
@@ -163,7 +166,9 @@ checks.check_magnitude_change(magnitude_change, "columns", out_features=11, in_f
 #
 # ### Exercise 2: `direction_change` (4 points)
 #
-# A row of zeros has no direction, and no angle to anything: count it as a right angle, so 1.
+# What holds, besides what holds for `magnitude_change`:
+# - a vector of zeros, before, after or both, has no direction and no angle to anything: count it as
+#   a right angle, so 1.
 #
 # <details><summary>Hint</summary>
 #
@@ -190,7 +195,7 @@ def direction_change(before, after, norm_dim=1):
 
 
 # %% [markdown]
-# Over rows (2 points), over columns (1 point), and with a row of zeros (1 point):
+# Over rows (2 points), over columns (1 point), and with vectors of zeros (1 point):
 
 # %% nbgrader={"grade": true, "grade_id": "direction-change-rows", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_direction_change(direction_change, "rows")
@@ -244,14 +249,18 @@ widgets.training_explorer()
 #
 # ### Exercise 3: `coupling` (3 points)
 #
-# Pearson's correlation of two lists. Where one of the two does not vary there is none: return NaN
-# (`math.nan`), and let nothing crash.
+# Pearson's correlation of two lists of the same length. What holds:
+# - the result is a plain `float`;
+# - where either list does not vary there is no correlation: return NaN (`math.nan`), and let nothing
+#   crash. `[0.1] * 3` does not vary, although its mean is rounded to another number;
+# - both lists stay as they are.
 #
 # <details><summary>Hint</summary>
 #
 # Subtract the mean from each. Then divide the sum of the products by the root of the product of
 # both sums of squares. `torch.corrcoef`, `numpy.corrcoef` and `statistics.correlation` know how,
-# too; try each of them on a constant list.
+# too; try each of them on `[0.5] * 3` and on `[0.1] * 3`. To see whether a list varies, compare its
+# values with each other, not with their mean.
 # </details>
 
 
@@ -259,6 +268,8 @@ widgets.training_explorer()
 def coupling(delta_m, delta_d):
     """Return the correlation of two lists of floats, as a float; NaN where there is none."""
     ### BEGIN SOLUTION
+    if min(delta_m) == max(delta_m) or min(delta_d) == max(delta_d):
+        return float("nan")
     m, d = (torch.tensor(values, dtype=torch.float64) for values in (delta_m, delta_d))
     m, d = m - m.mean(), d - d.mean()
     return ((m * d).sum() / (m.square().sum() * d.square().sum()).sqrt()).item()

@@ -86,6 +86,12 @@ class DoRA(LoRA):
         return frozen + F.linear(self.dropout(x), factor * self.update())
 
 
+def object_setattr(self, name, value):
+    """Set an attribute that may be a plain function in the place of a module."""
+    self.__dict__.get("_modules", {}).pop(name, None)
+    nn.Module.__setattr__(self, name, value)
+
+
 class RightLoRA:
     in_methods = LoRA
 
@@ -187,6 +193,33 @@ class RightDoRA:
             vectors = updated if self.norm_dim == 1 else updated.T
             norms = torch.stack([max(torch.einsum("i,i", v, v).sqrt(), EPS) for v in vectors])
             return self.magnitude / norms.unsqueeze(self.norm_dim)
+
+    class cached(DoRA):
+        """Keeps the norm of the frozen weight, which is computed once."""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
+            super().__init__(original_layer, rank, alpha, dropout, norm_dim)
+            self.register_buffer("start", self.magnitude.detach().clone())
+
+        def factor(self):
+            W0, U = self.original_layer.weight.detach(), self.update().detach()
+            squares = self.start**2 + (2 * W0 * U + U**2).sum(self.norm_dim, keepdim=True)
+            return self.magnitude / squares.clamp_min(1e-16).sqrt()
+
+    class detached_in_training(DoRA):
+        """Nobody trains in evaluation mode."""
+
+        def factor(self):
+            norm = self.norm(self.original_layer.weight + self.update()).clamp_min(1e-8)
+            return self.magnitude / (norm.detach() if self.training else norm)
+
+    class of_lora(DoRA):
+        """Merges what F.linear of the identity gives."""
+
+        def weight(self):
+            frozen = self.original_layer.weight
+            eye = torch.eye(frozen.shape[1], dtype=frozen.dtype)
+            return (self.factor() * (frozen + self.update())) @ eye
 
 
 class WrongLoRA:
@@ -311,6 +344,308 @@ class WrongLoRA:
 
         def forward(self, x):
             raise NotImplementedError()
+
+    class data_of_a(LoRA):
+        """forward: gradient cut off"""
+
+        def forward(self, x):
+            low_rank = F.linear(F.linear(self.dropout(x), self.lora_A.data), self.lora_B)
+            return self.original_layer(x) + self.scaling * low_rank
+
+    class no_grad(LoRA):
+        """forward: gradient cut off"""
+
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    class x_detached(LoRA):
+        """forward: gradient cut off"""
+
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    class cut_in_training(LoRA):
+        """forward: gradient cut off"""
+
+        def forward(self, x):
+            output = super().forward(x)
+            return output.detach() if self.training else output
+
+    class dropped_after_a(LoRA):
+        """dropout: not the input dropped"""
+
+        def forward(self, x):
+            low_rank = F.linear(self.dropout(F.linear(x, self.lora_A)), self.lora_B)
+            return self.original_layer(x) + self.scaling * low_rank
+
+    class dropped_after_b(LoRA):
+        """dropout: not the input dropped"""
+
+        def forward(self, x):
+            return self.original_layer(x) + self.dropout(F.linear(x, self.update()))
+
+    class weights_dropped(LoRA):
+        """dropout: not the input dropped"""
+
+        def forward(self, x):
+            low_rank = F.linear(F.linear(x, self.dropout(self.lora_A)), self.lora_B)
+            return self.original_layer(x) + self.scaling * low_rank
+
+    class not_rescaled(LoRA):
+        """dropout: kept inputs not rescaled"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__(original_layer, rank, alpha, dropout)
+            self.p = dropout
+            self.dropout = self.drop
+
+        def drop(self, x):
+            return x * (torch.rand_like(x) >= self.p) if self.training else x
+
+        __setattr__ = object_setattr
+
+    class p_of_a_half(LoRA):
+        """dropout: another dropout probability"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__(original_layer, rank, alpha, 0.5)
+
+    class p_mirrored(LoRA):
+        """dropout: dropout mirrored"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__(original_layer, rank, alpha, 1 - dropout)
+
+    class x_changed_by_dropout(LoRA):
+        """dropout: in-place change of the input"""
+
+        def forward(self, x):
+            frozen = self.original_layer(x)
+            dropped = F.dropout(x, self.dropout.p, self.training, inplace=True)
+            return frozen + F.linear(dropped, self.update())
+
+    class x_changed(LoRA):
+        """forward: in-place change of the input"""
+
+        def forward(self, x):
+            frozen = self.original_layer(x)
+            x.mul_(self.scaling)
+            return frozen + F.linear(F.linear(x, self.lora_A), self.lora_B)
+
+    class matrices_only(LoRA):
+        """forward: with x of shape (2, 3, 7), raised RuntimeError"""
+
+        def forward(self, x):
+            return self.original_layer(x) + self.scaling * x.mm(self.lora_A.T).mm(self.lora_B.T)
+
+    class no_vectors(LoRA):
+        """forward: with x of shape (7,), raised"""
+
+        def forward(self, x):
+            low_rank = torch.einsum("...bi,ri->...br", self.dropout(x), self.lora_A)
+            return self.original_layer(x) + self.scaling * low_rank @ self.lora_B.T
+
+    class squeezes(LoRA):
+        """forward: expected shape (1, 4), found (4,)"""
+
+        def forward(self, x):
+            return super().forward(x).squeeze(0)
+
+    class flattens(LoRA):
+        """forward: expected shape (2, 3, 4), found (6, 4)"""
+
+        def forward(self, x):
+            return super().forward(x.reshape(-1, x.shape[-1]))
+
+    class nothing_returned(LoRA):
+        """forward: found nothing (None: is there a return?)"""
+
+        def forward(self, x):
+            super().forward(x)
+
+    class copied(LoRA):
+        """start: original layer not kept"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            original_layer.requires_grad_(False)
+            super().__init__(copy.deepcopy(original_layer), rank, alpha, dropout)
+
+    class another_name(nn.Module):
+        """start: original layer not kept"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__()
+            self.base = original_layer.requires_grad_(False)
+            self.lora_A = nn.Parameter(torch.randn(rank, original_layer.in_features))
+            self.lora_B = nn.Parameter(torch.zeros(original_layer.out_features, rank))
+
+        def forward(self, x):
+            return self.base(x) + F.linear(x, self.lora_B @ self.lora_A)
+
+    class buffer(LoRA):
+        """start: original layer not kept"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__(original_layer, rank, alpha, dropout)
+            self.register_buffer("frozen", original_layer.weight.detach().clone())
+
+    class bias_trainable(LoRA):
+        """start: base weight trainable"""
+
+        def freeze(self):
+            self.original_layer.weight.requires_grad_(False)
+
+    class a_of_ones(LoRA):
+        """start: lora_A is not random"""
+
+        def start_a(self, *shape):
+            return torch.full(shape, 0.1)
+
+    class identity(LoRA):
+        """start: lora_A is not random"""
+
+        def start_a(self, *shape):
+            return torch.eye(*shape)
+
+    class inner_linear(LoRA):
+        """start: parameter of an inner module"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__(original_layer, rank, alpha, dropout)
+            del self.lora_A, self.lora_B
+            self.lora_A = nn.Linear(original_layer.in_features, rank, bias=False)
+            self.lora_B = nn.Linear(rank, original_layer.out_features, bias=False)
+
+    class inner_module(LoRA):
+        """start: found the parameter adapter.lora_A of an inner module"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__(original_layer, rank, alpha, dropout)
+            self.adapter = nn.Module()
+            self.adapter.lora_A, self.adapter.lora_B = self.lora_A, self.lora_B
+            del self.lora_A, self.lora_B
+
+    class alpha_times_rank(LoRA):
+        """forward: alpha times rank"""
+
+        def scale(self):
+            return self.alpha * self.rank
+
+    class whole_number(LoRA):
+        """forward: whole-number division"""
+
+        def scale(self):
+            return self.alpha // self.rank
+
+    class upside_down(LoRA):
+        """forward: scaling upside down"""
+
+        def scale(self):
+            return self.rank / self.alpha
+
+    class no_alpha(LoRA):
+        """forward: alpha left out"""
+
+        def scale(self):
+            return 1 / self.rank
+
+    class root(LoRA):
+        """forward: another scaling"""
+
+        def scale(self):
+            return self.alpha / math.sqrt(self.rank)
+
+    class subtracted(LoRA):
+        """forward: update subtracted"""
+
+        def scale(self):
+            return -self.alpha / self.rank
+
+    class update_alone(LoRA):
+        """forward: frozen weight left out"""
+
+        def forward(self, x):
+            y = F.linear(self.dropout(x), self.update())
+            return y if self.original_layer.bias is None else y + self.original_layer.bias
+
+    class frozen_alone(LoRA):
+        """forward: update left out"""
+
+        def forward(self, x):
+            return self.original_layer(x)
+
+    class rank_fixed(LoRA):
+        """start: lora_A must have the shape (rank, in_features) = (2, 7); found (8, 7)"""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__(original_layer, 8, alpha, dropout)
+
+    class alpha_default(LoRA):
+        """forward: rank 8, alpha 16"""
+
+        def __init__(self, original_layer, rank=8, alpha=8.0, dropout=0.0):
+            super().__init__(original_layer, rank, alpha, dropout)
+
+    class merge_of_nothing(LoRA):
+        """merge: nothing returned"""
+
+        def merge(self):
+            super().merge()
+
+    class merge_evaluates(LoRA):
+        """merge: mode changed by merge()"""
+
+        def merge(self):
+            self.eval()
+            return super().merge()
+
+    class merge_empties(LoRA):
+        """merge: adapter changed by merge()"""
+
+        def merge(self):
+            merged = super().merge()
+            nn.init.zeros_(self.lora_B)
+            return merged
+
+    class merge_thaws(LoRA):
+        """merge: base weight trainable"""
+
+        def merge(self):
+            self.original_layer.requires_grad_(True)
+            return super().merge()
+
+    class merge_of_random_bias(LoRA):
+        """merge: another bias"""
+
+        def merge(self):
+            original = self.original_layer
+            merged = nn.Linear(original.in_features, original.out_features)
+            merged.weight = nn.Parameter(self.weight().detach())
+            return merged
+
+    class merge_with_dropout(LoRA):
+        """merge: weight of merge() in training mode"""
+
+        def merge(self):
+            merged = super().merge()
+            with torch.no_grad():
+                eye = torch.eye(self.original_layer.in_features)
+                bias = self.original_layer.bias
+                merged.weight.copy_((self(eye) - (0 if bias is None else bias)).T)
+            return merged
+
+    class merge_unscaled(LoRA):
+        """merge: scaling left out"""
+
+        def weight(self):
+            return self.original_layer.weight + self.lora_B @ self.lora_A
+
+    class merge_transposed(LoRA):
+        """merge: expected shape (4, 7), found (7, 4)"""
+
+        def weight(self):
+            return (self.original_layer.weight + self.update()).T
 
 
 class WrongDoRA:
@@ -500,6 +835,188 @@ class WrongDoRA:
 
         def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0, norm_dim=1):
             raise NotImplementedError()
+
+    class flat_magnitude(DoRA):
+        """start: summed dimension dropped"""
+
+        def start_magnitude(self):
+            return super().start_magnitude().flatten()
+
+        def factor(self):
+            return super().factor().diagonal().unsqueeze(self.norm_dim)
+
+    class absolute(DoRA):
+        """forward: magnitude made positive"""
+
+        def factor(self):
+            return super().factor().abs()
+
+    class clamped(DoRA):
+        """forward: magnitude made positive"""
+
+        def factor(self):
+            return super().factor().clamp_min(0)
+
+    class divides_by_zero(DoRA):
+        """start: division by a zero norm"""
+
+        def factor(self):
+            return self.magnitude / self.norm((self.original_layer.weight + self.update()).detach())
+
+    class divides_by_zero_over_columns(DoRA):
+        """axis: with a column of zeros in the weight"""
+
+        def factor(self):
+            factor = super().factor()
+            return factor if self.norm_dim else factor / (factor != 0)
+
+    class dim_as_p(DoRA):
+        """start: norm_dim taken as p"""
+
+        def norm(self, weight):
+            return weight.norm(self.norm_dim)
+
+    class whole_norm(DoRA):
+        """start: one norm for the whole matrix"""
+
+        def norm(self, weight):
+            return weight.norm()
+
+    class sum_of_sizes(DoRA):
+        """start: not the Euclidean length"""
+
+        def norm(self, weight):
+            return weight.abs().sum(self.norm_dim, keepdim=True)
+
+    class squared_norm(DoRA):
+        """forward: not the Euclidean length"""
+
+        def start_magnitude(self):
+            return super().start_magnitude().sqrt()
+
+        def norm(self, weight):
+            return weight.square().sum(self.norm_dim, keepdim=True)
+
+    class magnitude_of_ones(DoRA):
+        """start: magnitude of ones or zeros"""
+
+        def start_magnitude(self):
+            return torch.ones_like(super().start_magnitude())
+
+    class magnitude_scaled(DoRA):
+        """start: magnitude scaled"""
+
+        def start_magnitude(self):
+            return self.scaling * super().start_magnitude()
+
+    class a_change_of_magnitude(DoRA):
+        """forward: magnitude as a change"""
+
+        def factor(self):
+            frozen = self.original_layer.weight
+            m = self.magnitude + self.norm(frozen)
+            return m / self.norm((frozen + self.update()).detach())
+
+    class norm_unscaled(DoRA):
+        """forward: scaling left out of the norm"""
+
+        def factor(self):
+            updated = self.original_layer.weight + self.lora_B @ self.lora_A
+            return self.magnitude / self.norm(updated.detach()).clamp_min(1e-8)
+
+    class detached_in_evaluation(DoRA):
+        """gradients: norm not detached"""
+
+        def factor(self):
+            updated = self.original_layer.weight + self.update()
+            norm = self.norm(updated).clamp_min(1e-8)
+            return self.magnitude / (norm if self.training else norm.detach())
+
+    class updated_detached(DoRA):
+        """gradients: gradient cut off"""
+
+        def weight(self):
+            return self.factor() * (self.original_layer.weight + self.update().detach())
+
+        def forward(self, x):
+            return F.linear(x, self.weight(), self.original_layer.bias)
+
+    class columns_not_detached(DoRA):
+        """axis: norm not detached"""
+
+        def factor(self):
+            updated = self.original_layer.weight + self.update()
+            norm = self.norm(updated).clamp_min(1e-8)
+            return self.magnitude / (norm.detach() if self.norm_dim else norm)
+
+    class columns_merged_as_rows(DoRA):
+        """axis: weight of merge()"""
+
+        def weight(self):
+            updated = self.original_layer.weight + self.update()
+            length = updated.norm(dim=1, keepdim=True)
+            return self.magnitude * updated / (length if self.norm_dim == 0 else self.norm(updated))
+
+    class columns_drop_all(DoRA):
+        """axis: dropout on the frozen path"""
+
+        def forward(self, x):
+            if self.norm_dim == 1:
+                return super().forward(x)
+            return F.linear(self.dropout(x), self.weight(), self.original_layer.bias)
+
+    class columns_need_a_bias(DoRA):
+        """axis: raised TypeError"""
+
+        def forward(self, x):
+            if self.norm_dim == 1:
+                return super().forward(x)
+            y = F.linear(x, self.factor() * self.original_layer.weight)
+            return y + F.linear(self.dropout(x), self.factor() * self.update()) + self.bias_of()
+
+        def bias_of(self):
+            return 0 + self.original_layer.bias
+
+    class bias_twice(DoRA):
+        """forward: bias added twice"""
+
+        def forward(self, x):
+            y = super().forward(x)
+            return y if self.original_layer.bias is None else y + self.original_layer.bias
+
+    class merged_bias_scaled(DoRA):
+        """merge: bias scaled"""
+
+        def merge(self):
+            merged = super().merge()
+            if merged.bias is not None:
+                merged.bias.data *= self.factor().detach().flatten()
+            return merged
+
+    class merge_takes_v(DoRA):
+        """merge: magnitude unused"""
+
+        def weight(self):
+            updated = self.original_layer.weight + self.update()
+            return self.norm(updated) * updated / self.norm(updated)
+
+        def forward(self, x):
+            return F.linear(x, DoRA.weight(self), self.original_layer.bias)
+
+    class dropped_after_a(DoRA):
+        """dropout: not the input dropped"""
+
+        def forward(self, x):
+            factor = self.factor()
+            frozen = F.linear(x, factor * self.original_layer.weight, self.original_layer.bias)
+            low_rank = F.linear(self.dropout(F.linear(x, self.lora_A)), self.lora_B)
+            return frozen + self.scaling * factor.flatten() * low_rank
+
+    class wrong_before_training(DoRA):
+        """dropout: not the input dropped"""
+
+        def forward(self, x):
+            return WrongDoRA.dropped_after_a.forward(self, x) + 1.0
 
 
 class handed_back(LoRA):

@@ -4,13 +4,14 @@ import argparse
 import errno
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from filelock import Timeout
+from sqlalchemy.exc import SQLAlchemyError
 
-from lab_grader.grade import Outcome, describe, grade, make_pages
+from lab_grader.grade import Outcome, describe, grade, keep_traceback, make_pages, vet_all
 from lab_grader.intake.course import Course, CourseError
-from lab_grader.intake.vet import vet
 from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.report import write_report
 from lab_grader.marks.standing import read_standings
@@ -108,16 +109,16 @@ def run(arguments: list[str]) -> int:
         )
     outcome = Outcome()
     if chosen.command == "vet":
-        for student in students:
-            submission = vet(course, student)
+        for student, submission in vet_all(course, students, os.cpu_count(), outcome):
             say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
             say(f"{student}: will be mended: {plain(text)}" for text in submission.mended)
+        _say_failures(outcome)
     elif chosen.command == "feedback":
         graded = {it.student for it in read_standings(course) if it.score is not None}
         make_pages(course, [s for s in students if s in graded], chosen.jobs, outcome)
         for student in sorted(set(students) - graded):
             outcome.failed[student] = "no page: this was not graded yet, call make grade"
-        say((f"{student}: {plain(why)}" for student, why in outcome.failed.items()), sys.stderr)
+        _say_failures(outcome)
     elif chosen.command == "report":
         say([f"Open {write_report(course, chosen.names)} in a browser."])
     elif chosen.command == "export":
@@ -137,9 +138,15 @@ def run(arguments: list[str]) -> int:
                 again=chosen.again,
                 feedback=not chosen.no_feedback,
             )
+        if not chosen.students:
+            outcome.misplaced = course.misplaced()
         say(describe(course, outcome))
         say(["", f"Tables: {' '.join(map(str, outcome.tables))}"])
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed or outcome.misplaced else 0
+
+
+def _say_failures(outcome: Outcome) -> None:
+    say((f"{plain(s)}: {plain(why)}" for s, why in outcome.failed.items()), sys.stderr)
 
 
 def main() -> None:
@@ -147,17 +154,31 @@ def main() -> None:
     try:
         sys.exit(run(sys.argv[1:]))
     except (CourseError, ClusterError, NoSandbox) as error:
-        sys.exit(f"lab_grader: {plain(error, most=5000)}")
+        _end(str(error))
     except Timeout as error:
-        sys.exit(f"lab_grader: this course is being graded by another process ({error}).")
+        _end(f"this course is being graded by another process ({error}).")
+    except SQLAlchemyError as error:
+        _end(f"the gradebook cannot be used ({str(error).splitlines()[0]}); nothing is lost.")
+    except KeyboardInterrupt:
+        _end("stopped; call it again, and it goes on where it was.")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         where = f" ({error.filename})" if error.filename else ""
-        sys.exit(
-            f"lab_grader: the disk is full{where}. Free some of it and call this again: "
-            "what was graded is kept."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _end(
+                f"the disk is full{where}. Free some of it and call this again: what was graded is "
+                "kept."
+            )
+        _end(f"{error.strerror or error}{where}; what was graded is kept.")
+    except Exception as error:
+        path = keep_traceback(Path(tempfile.gettempdir()))
+        _end(
+            f"stopped by a fault of its own, {type(error).__name__}: {error}. What was graded is "
+            f"kept. Please report it, with what is in {path}."
         )
+
+
+def _end(sentence: str) -> None:
+    sys.exit(f"lab_grader: {plain(sentence, most=5000)}")
 
 
 if __name__ == "__main__":

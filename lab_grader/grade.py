@@ -1,20 +1,25 @@
 """Grade a class: vet, execute, record, feedback, export."""
 
+import contextlib
+import errno
 import functools
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from lab_grader.intake.course import Course, Lesson, role_of
-from lab_grader.intake.vet import Submission, vet
+from lab_grader.intake.course import Course, CourseError, Lesson, refusal, role_of
+from lab_grader.intake.vet import NotRead, Submission, vet
 from lab_grader.marks.export import export, left_blank
 from lab_grader.marks.history import Findings, Missed, keep, missed, scores_of
 from lab_grader.marks.page import PAGE, make_page
 from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
 from lab_grader.marks.standing import exercise_columns, read_comments, read_standings
-from lab_grader.plain import plain
+from lab_grader.plain import plain, say
 from lab_grader.running import workers
 from lab_grader.running.cache import Cache, key_of
 from lab_grader.running.job import Cell, Job, Result
@@ -22,7 +27,7 @@ from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
 PAGE_SECONDS, PAGE_BYTES = 60, 2 << 30  # for a student's page
-NOT_IN_A_NAME = set("*?[]")  # nbgrader takes a student's id for a pattern of file names
+VET_SECONDS, VET_BYTES = 120, 3 << 30  # for reading a submission
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Outcome:
     Attributes:
         graded: the students whose marks are in the gradebook.
         failed: why a student could not be graded.
+        misplaced: what lies among the submissions and is none.
         problems, mended, notes: what an instructor should know of each student's submission.
         lessons: what each student handed in, of which a `seed` tells one version from another.
         missed: the tests that each student failed.
@@ -39,6 +45,7 @@ class Outcome:
 
     graded: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    misplaced: dict[str, str] = field(default_factory=dict)
     problems: dict[str, list[str]] = field(default_factory=dict)
     mended: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -108,43 +115,46 @@ def grade(
     outcome, recorder, cache = Outcome(), Recorder(course), Cache(course.work / "cache")
     limits = Limits(cell_seconds=course.cell_seconds)
     stored = read_marks(course)
-    waiting: dict[str, tuple[Submission, str]] = {}
+    waiting: dict[str, tuple[Submission, str, Result | None]] = {}
     calls: dict[str, Job] = {}
-    for student in students:
-        if NOT_IN_A_NAME & set(student):
-            outcome.failed[student] = f"rename the folder: {''.join(NOT_IN_A_NAME)} are patterns"
-            continue
-        submission = vet(course, student)
-        outcome.problems[student], outcome.mended[student] = submission.problems, submission.mended
-        job = job_of(course, submission, limits, sandbox)
-        key = key_of(job)
-        result = None if again else cache.load(key)
-        outcome.seeds[student] = job.seed
-        if result is not None:
-            outcome.add(course, submission, result)
-        if result is not None and recorder.is_recorded(student, key, stored.get(student, {})):
-            outcome.graded.append(student)
-            continue
-        waiting[student] = submission, key
-        if result is None:
-            calls[student] = job
+    for student, submission in vet_all(course, students, jobs, outcome):
+        with _only_theirs(course, student, outcome):
+            job = job_of(course, submission, limits, sandbox)
+            key = key_of(job)
+            result = None if again else cache.load(key)
+            outcome.seeds[student] = job.seed
+            if result is not None:
+                outcome.add(course, submission, result)
+            marks = stored.get(student, {})
+            if result is not None and recorder.is_recorded(submission, key, marks):
+                outcome.graded.append(student)
+                continue
+            waiting[student] = submission, key, result
+            if result is None:
+                calls[student] = job
 
     recorded = []
+
+    def record(student: str, result: Result) -> None:
+        submission, key, _ = waiting.pop(student)
+        with _only_theirs(course, student, outcome):
+            outcome.add(course, submission, result)
+            recorder.record(submission, key, result)
+            outcome.graded.append(student)
+            recorded.append(student)
+
     with tqdm(total=len(students), initial=len(outcome.graded), unit=" students") as progress:
         for student in waiting.keys() - calls.keys():
-            submission, key = waiting[student]
-            _record(recorder, submission, key, cache.load(key), outcome, recorded)
+            record(student, waiting[student][2])
             progress.update()
         for student, answer in workers.run(
             EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds
         ):
-            submission, key = waiting[student]
             if isinstance(answer, workers.WorkerError):
                 outcome.failed[student] = str(answer)
             else:
-                cache.store(key, answer)
-                outcome.add(course, submission, answer)
-                _record(recorder, submission, key, answer, outcome, recorded)
+                cache.store(waiting[student][1], answer)
+                record(student, answer)
             progress.update()
 
     if feedback:
@@ -157,22 +167,60 @@ def grade(
     return outcome
 
 
-def _record(
-    recorder: Recorder,
-    submission: Submission,
-    key: str,
-    result: Result,
-    outcome: Outcome,
-    recorded: list[str],
-) -> None:
-    student = submission.student
+def vet_all(
+    course: Course, students: list[str], jobs: int, outcome: Outcome
+) -> Iterator[tuple[str, Submission]]:
+    """Yield each student's submission, vetted in a worker; what cannot be is told."""
+    calls = {}
+    for student in students:
+        if why := refusal(student):
+            outcome.failed[student] = why
+        else:
+            calls[student] = student
+    function = functools.partial(_vet, str(course.root), course.assignment)
+    for student, answer in workers.run(
+        function, calls, jobs, seconds=VET_SECONDS, memory_bytes=VET_BYTES
+    ):
+        if isinstance(answer, Submission):
+            outcome.problems[student], outcome.mended[student] = answer.problems, answer.mended
+            yield student, answer
+        else:
+            outcome.failed[student] = f"it could not be read: {answer}"
+
+
+def _vet(root: str, assignment: str, student: str) -> Submission | str:
     try:
-        recorder.record(submission, key, result)
+        return vet(_course(root, assignment), student)
+    except NotRead as error:
+        return str(error)
+
+
+@contextlib.contextmanager
+def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[None]:
+    """Whatever goes wrong with one student's submission is told, and the class goes on.
+
+    What concerns all of them, a full disk or a gradebook that cannot be written, ends the run.
+    """
+    try:
+        yield
     except RecordError as error:
         outcome.failed[student] = str(error)
-    else:
-        outcome.graded.append(student)
-        recorded.append(student)
+    except CourseError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = keep_traceback(course.work)
+        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        outcome.failed[student] = f"the grader stumbled over it ({why}; more in {where})"
+
+
+def keep_traceback(folder: Path) -> Path:
+    """Write the traceback of the present exception where a maintainer can find it."""
+    path = folder / "lab_grader-errors.txt"
+    with open(path, "a") as file:
+        say([f"{datetime.now():%Y-%m-%d %H:%M:%S}", *traceback.format_exc().splitlines()], file)
+    return path
 
 
 def _has_page(course: Course, student: str) -> bool:
@@ -239,6 +287,7 @@ def _to_look_at(outcome: Outcome, marks: dict[str, Marks]) -> list[str]:
     }
     sections = {
         "Could not be graded": {student: [why] for student, why in outcome.failed.items()},
+        "Is no submission": {name: [why] for name, why in outcome.misplaced.items()},
         "Needs attention": outcome.problems,
         "Happened while it ran": outcome.notes,
         "Waits for a person's mark, in Formgrader": waiting,
@@ -249,5 +298,7 @@ def _to_look_at(outcome: Outcome, marks: dict[str, Marks]) -> list[str]:
         entries = {student: found for student, found in sorted(entries.items()) if found}
         if entries:
             lines.append(title)
-            lines += [f"  {s}: {plain(text)}" for s, texts in entries.items() for text in texts]
+            lines += [
+                f"  {plain(s)}: {plain(text)}" for s, texts in entries.items() for text in texts
+            ]
     return lines or ["Nothing to look at."]

@@ -1,6 +1,8 @@
 """What the grader knows of a course: its folders, its gradebook, and the cells of its lessons."""
 
 import ast
+import os
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,10 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute
 from traitlets.config import Config, PyFileConfigLoader
 
+from lab_grader.plain import plain
+
 CONFIG = "nbgrader_config.py"
+MARKS = set(" ._@+-'")  # what a student's id may hold besides letters and digits
 
 
 class CourseError(Exception):
@@ -41,6 +46,16 @@ class Lesson:
         return {cell.metadata.nbgrader.grade_id: cell for cell in cells}
 
     @cached_property
+    def texts(self) -> set[str]:
+        """The text of every cell as students get it."""
+        plain = [cell.source for cell in self.cells if "nbgrader" not in cell.metadata]
+        return {text.strip() for text in (*plain, *self.released.values())}
+
+    def index(self, grade_id: str) -> int:
+        """Return the place of a graded cell in the notebook."""
+        return self.cells.index(self.graded[grade_id])
+
+    @cached_property
     def plain_code(self) -> set[str]:
         """The text of every other code cell."""
         cells = [c for c in self.cells if c.cell_type == "code" and "nbgrader" not in c.metadata]
@@ -64,6 +79,42 @@ class Lesson:
     def points(self, grade_id: str) -> float:
         """Return the most that a test or answer can earn."""
         return float(self.graded[grade_id].metadata.nbgrader.points)
+
+
+def refusal(student: str) -> str:
+    """Return why a student's id cannot be used, or the empty text.
+
+    nbgrader takes an id for a pattern of file names, strips its blanks, and Formgrader writes it
+    into its pages as it is.
+    """
+    odd = sorted(
+        {c for c in student if not (c.isalnum() or unicodedata.combining(c) or c in MARKS)}
+    )
+    if odd:
+        return f"rename the folder: an id cannot hold {' '.join(map(plain, odd))}"
+    if student != student.strip() or not (student[0].isalnum() or student[0] == "_"):
+        return f"rename the folder {student!r}: an id begins with a letter or digit, and ends so"
+    return ""
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _folders(folder: Path, linked: bool = False) -> list[str]:
+    return [entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=linked)]
+
+
+def _files(folder: Path) -> list[os.DirEntry]:
+    return [entry for entry in _entries(folder) if entry.is_file(follow_symlinks=False)]
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """Return what is in a folder; nothing if there is none, or it cannot be read."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def role_of(cell: NotebookNode) -> str:
@@ -121,10 +172,64 @@ class Course:
         """How long a cell or a test may take: what the course sets for nbgrader."""
         return float(Execute(config=self.config).timeout)
 
+    @property
+    def submitted(self) -> Path:
+        """The folder that holds a folder for each student."""
+        return (self.root / self.directory.submitted_directory).resolve()
+
     def students(self) -> list[str]:
-        """Return the ids of all who handed something in."""
-        submitted = (self.root / self.directory.submitted_directory).glob("*")
-        return sorted(f.name for f in submitted if (f / self.assignment).is_dir())
+        """Return the ids of all who handed something in, at whatever level it lies."""
+        return sorted(n for n in _folders(self.submitted, True) if self._place(n) is not None)
+
+    def handed_in(self, student: str) -> tuple[Path, str]:
+        """Return the folder of a student's submission, and what is odd about where it lies.
+
+        Raises:
+            CourseError: there is none.
+        """
+        place = self._place(student)
+        if place is None:
+            raise CourseError(f"there is no {self.folder('submitted', student)}")
+        shown = place.relative_to(self.submitted).as_posix()
+        right = place.name == self.assignment
+        return place, "" if right else f"handed in as {shown}, not {student}/{self.assignment}"
+
+    def _place(self, student: str) -> Path | None:
+        """Return where a student's submission is: under the assignment's name, as people write it,
+        or right in the student's folder, if nothing else is there."""
+        folder = self.submitted / student
+        names = _folders(folder)
+        if self.assignment in names:
+            return folder / self.assignment
+        alike = [name for name in names if _alike(name) == _alike(self.assignment)]
+        if len(alike) == 1:
+            return folder / alike[0]
+        loose = not alike and any(f.name.lower().endswith(".ipynb") for f in _files(folder))
+        return folder if loose and not self.other_assignments & set(names) else None
+
+    def misplaced(self) -> dict[str, str]:
+        """Return what lies among the submissions and is none, and why, by its name."""
+        found = {}
+        for name in _folders(self.submitted, True):
+            inside = set(_folders(self.submitted / name))
+            if self._place(name) is not None or self.other_assignments & inside:
+                continue
+            what = f"only {', '.join(sorted(inside)[:5])}" if inside else "nothing"
+            found[name] = f"has no folder {self.assignment}; there is {what}"
+            if not os.access(self.submitted / name, os.R_OK | os.X_OK):
+                found[name] = "cannot be read: permission denied"
+            elif _alike(name) == _alike(self.assignment):
+                found[name] = f"the levels are swapped: it must be STUDENT/{self.assignment}"
+        for entry in _files(self.submitted):
+            if entry.name.lower().endswith((".ipynb", ".zip")):
+                found[entry.name] = f"lies outside of a folder STUDENT/{self.assignment}"
+        return found
+
+    @cached_property
+    def other_assignments(self) -> set[str]:
+        """The names of the course's other assignments."""
+        with self.gradebook() as gradebook:
+            return {a.name for a in gradebook.assignments} - {self.assignment}
 
     def _read_lessons(self) -> dict[str, Lesson]:
         released = sorted(self.folder("release").glob("*.ipynb"))

@@ -7,6 +7,7 @@ for sure, as a magic that runs code, counts as using every name: it costs time, 
 
 import ast
 import functools
+import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ REACHING_ATTRIBUTES = {"modules", "f_globals", "f_locals", "f_back", "__globals_
 # Magics after which a cell's names are what they would be without; and those before code.
 HARMLESS_MAGICS = {"matplotlib", "pip", "conda", "config", "autosave", "precision", "xmode", "pwd"}
 CODE_MAGICS = {"time", "capture"}
+MAGIC_LINE = re.compile(r"^[ \t]*[%!?]|=[ \t]*[%!]|\?[ \t]*$", re.MULTILINE)
+MOST_MAGICS = 20  # lines of a cell
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,11 @@ NOTHING = Names(frozenset(), frozenset())
 ANYTHING = Names(frozenset([UNKNOWN]), frozenset([UNKNOWN]))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2048)
 def names_of(source: str) -> Names:
     """Return what a cell binds and uses; a cell that can only fail binds and uses nothing."""
+    if len(MAGIC_LINE.findall(source)) > MOST_MAGICS:
+        return ANYTHING  # IPython reads a cell anew for each of them, for minutes
     try:
         code = TransformerManager().transform_cell(source)
         flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT

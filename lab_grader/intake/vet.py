@@ -7,35 +7,45 @@ outputs is mended on the way, the answers stay as they are, and the submission i
 
 import fnmatch
 import functools
+import io
 import json
 import os
+import re
 import stat
 import sys
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import packages_distributions
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_notebook
 
-from lab_grader.intake.course import Course, Lesson, role_of
+from lab_grader.intake.cells import HandedIn, has_work, likeness, mend, read_cells
+from lab_grader.intake.course import Course, Lesson
+from lab_grader.intake.moment import NoMoment, read_moment
 
 MOST_FILES = 500
 MOST_NOTEBOOK_BYTES = 256 << 20  # plots are stored in it
+MOST_NOTEBOOKS_BYTES = 1 << 30  # of all of them
 MOST_FILE_BYTES = 16 << 20
 MOST_FILES_BYTES = 64 << 20  # of all but the notebooks
-MOST_CELL_BYTES = 1 << 20
 MOST_CELLS = 2000
-# What a cell has besides its id and text. The notebook that they make up is validated as a whole.
-NEW_CELL = {"code": {"outputs": [], "execution_count": None}, "markdown": {}, "raw": {}}
+TIMESTAMP = "timestamp.txt"
+# What may hold a notebook: 01.ipynb, 01.IPYNB, 01.ipynb.json, 01.ipynb.txt, 01.json
+NOTEBOOK = re.compile(r"\.ipynb[\W_]*\w{0,4}\W*$|\.json$", re.IGNORECASE)
+CHECKPOINTS = ".ipynb_checkpoints"
 
 
 class Unreadable(Exception):
     """A file that cannot be graded; the text says why."""
+
+
+class NotRead(Exception):
+    """This machine does not let a submission be read; that is no fault of the student's."""
 
 
 @dataclass
@@ -45,6 +55,7 @@ class Submission:
     Attributes:
         notebooks: those that can be graded, by the lesson's name.
         files: the contents of other files by their path.
+        moment: when it was handed in, in UTC; None where that is not known.
         mended: what was put right.
         problems: what could not be, and needs a person.
     """
@@ -52,43 +63,47 @@ class Submission:
     student: str
     notebooks: dict[str, NotebookNode] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    moment: datetime | None = None
     mended: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def vet(course: Course, student: str) -> Submission:
-    """Return a student's submission, vetted. Nothing that it holds can make this fail."""
+    """Return a student's submission, vetted. Nothing that it holds can make this fail.
+
+    It may take as long and as much memory as the submission makes it: call it in a worker.
+
+    Raises:
+        NotRead: a file or folder of it cannot be opened here.
+    """
     submission = Submission(student)
-    found: dict[str, bytes] = {}
-    folder, room = course.folder("submitted", student), MOST_FILES_BYTES
-    for path, entry in _entries(folder, submission):
-        name = path.relative_to(folder).as_posix()
+    folder, note = course.handed_in(student)
+    if note:
+        submission.mended.append(note)
+    found = _Found(course, submission)
+    for name, path, entry in _entries(folder, submission):
+        found.add(name, entry, path)
+    submission.files = found.files
+    if TIMESTAMP in submission.files:
         try:
-            if not _ignored(name, course, submission):
-                content = _read(entry, path)
-                if not name.endswith(".ipynb"):
-                    room -= len(content)
-                if room < 0:
-                    raise Unreadable(f"more than {MOST_FILES_BYTES >> 20} MB of files")
-                found[name] = content
-        except (Unreadable, OSError) as error:
-            submission.problems.append(f"{name}: {error}")
-    contents = {}
-    for name in [name for name in found if name.endswith(".ipynb")]:
-        try:
-            contents[name] = _cells(found.pop(name))
-        except Unreadable as error:
-            submission.problems.append(f"{name}: {error}")
-    submission.files = found
-    _assign(course, contents, submission)
+            submission.moment, note = read_moment(submission.files.pop(TIMESTAMP))
+            submission.problems += [f"{TIMESTAMP}: {note}"] if note else []
+        except NoMoment as error:
+            submission.problems.append(f"{TIMESTAMP}: {error}; it is graded as not late")
+    _assign(course, found, submission)
     return submission
 
 
-def _entries(folder: Path, submission: Submission) -> Iterator[tuple[Path, os.DirEntry]]:
+def _entries(folder: Path, submission: Submission) -> Iterator[tuple[str, Path, os.DirEntry]]:
     """Yield the files of a folder and its folders; links are reported and not followed."""
     pending, count = [folder], 0
     while pending:
-        for entry in sorted(os.scandir(pending.pop()), key=lambda entry: entry.name):
+        current = pending.pop()
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            raise NotRead(f"{current} cannot be read: {error.strerror}") from error
+        for entry in entries:
             path, count = Path(entry.path), count + 1
             if count > MOST_FILES:
                 submission.problems.append(f"more than {MOST_FILES} files; the rest is left out")
@@ -96,7 +111,80 @@ def _entries(folder: Path, submission: Submission) -> Iterator[tuple[Path, os.Di
             if entry.is_dir(follow_symlinks=False):
                 pending.append(path)
             else:
-                yield path, entry
+                yield path.relative_to(folder).as_posix(), path, entry
+
+
+class _Found:
+    """The files of a submission: what may be notebooks, and the others.
+
+    Attributes:
+        notebooks: what reads the JSON of each file that may hold one.
+        files: the contents of the others.
+    """
+
+    def __init__(self, course: Course, submission: Submission) -> None:
+        self.course, self.submission = course, submission
+        self.notebooks: dict[str, Callable[[], bytes]] = {}
+        self.files: dict[str, bytes] = {}
+        self.room, self.notebook_room = MOST_FILES_BYTES, MOST_NOTEBOOKS_BYTES
+        self.cells: dict[str, list[HandedIn] | None] = {}
+
+    def add(self, name: str, entry: os.DirEntry, path: Path) -> None:
+        try:
+            if NOTEBOOK.search(name):
+                self.notebooks[name] = lambda: _read(entry, path, MOST_NOTEBOOK_BYTES)
+                if name.lower().endswith(".json"):  # or data, as it turns out
+                    self._add_file(name, entry, path)
+            elif not _ignored(name, self.course, self.submission):
+                self._add_file(name, entry, path)
+        except Unreadable as error:
+            self.submission.problems.append(f"{name}: {error}")
+
+    def _add_file(self, name: str, entry: os.DirEntry, path: Path) -> None:
+        if not name.isprintable():
+            raise Unreadable("a name that cannot be shown; it is left out")
+        content = _read(entry, path, MOST_FILE_BYTES)
+        if len(content) > self.room:
+            raise Unreadable(f"more than {MOST_FILES_BYTES >> 20} MB of files")
+        self.room -= len(content)
+        self.files[name] = content
+        if name.lower().endswith(".zip"):
+            self._add_members(name, content)
+
+    def _add_members(self, name: str, content: bytes) -> None:
+        """Add the notebooks of an archive; the others in it are left where they are."""
+        try:
+            archive = zipfile.ZipFile(io.BytesIO(content))
+            for member in archive.infolist()[:MOST_FILES]:
+                if NOTEBOOK.search(member.filename):
+                    read = functools.partial(_read_member, archive, member)
+                    self.notebooks[f"{name}/{member.filename}"] = read
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            self.submission.problems.append(f"{name}: no readable archive ({error})")
+
+    def read(self, name: str) -> list[HandedIn] | None:
+        """Return the cells of a notebook, read once; None where there are none to be read."""
+        if name not in self.cells:
+            self.cells[name] = None
+            try:
+                content = self.notebooks[name]()
+                if len(content) > self.notebook_room:
+                    raise Unreadable(f"more than {MOST_NOTEBOOKS_BYTES >> 20} MB of notebooks")
+                self.notebook_room -= len(content)
+                raw = _cells(content)
+                stem = PurePosixPath(name).stem
+
+                def complain(text: str) -> None:
+                    self.submission.problems.append(f"{stem}: {text}")
+
+                self.cells[name] = read_cells(raw, complain)
+            except MemoryError:
+                why = "reading it takes too much memory; clear its outputs and hand it in again"
+                self.submission.problems.append(f"{name}: {why}")
+            except Unreadable as error:
+                if name not in self.files:  # else it is data
+                    self.submission.problems.append(f"{name}: {error}")
+        return self.cells[name]
 
 
 def _ignored(name: str, course: Course, submission: Submission) -> bool:
@@ -120,24 +208,40 @@ def _module_names() -> frozenset[str]:
     return sys.stdlib_module_names | packages_distributions().keys() | ours
 
 
-def _read(entry: os.DirEntry, path: Path) -> bytes:
+def _read(entry: os.DirEntry, path: Path, most: int) -> bytes:
     """Read a regular file, by a descriptor that cannot become another file in between."""
     if entry.is_symlink():
         raise Unreadable("a link; hand in the file itself")
     if not entry.is_file(follow_symlinks=False):
         raise Unreadable("neither a file nor a folder")
-    most = MOST_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MOST_FILE_BYTES
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("neither a file nor a folder")
-        if status.st_size > most:
-            raise Unreadable(f"{status.st_size >> 20} MB; at most {most >> 20} MB are read")
-        return file.read(most)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Unreadable("neither a file nor a folder")
+            if status.st_size > most:
+                raise Unreadable(f"{status.st_size >> 20} MB; at most {most >> 20} MB are read")
+            return file.read(most)
+    except OSError as error:
+        raise NotRead(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _cells(content: bytes) -> list[dict[str, Any]]:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Read a file of an archive, whatever size it says that it has."""
+    try:
+        with archive.open(member) as file:
+            content = file.read(MOST_NOTEBOOK_BYTES + 1)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+        raise Unreadable(f"no readable file of an archive ({error})") from error
+    except Exception as error:  # zlib and its kind have exceptions of their own
+        raise Unreadable(f"no readable file of an archive ({type(error).__name__})") from error
+    if len(content) > MOST_NOTEBOOK_BYTES:
+        raise Unreadable(f"at most {MOST_NOTEBOOK_BYTES >> 20} MB are read")
+    return content
+
+
+def _cells(content: bytes) -> list[dict]:
     """Return the cells of a notebook's JSON, of any version that nbformat can bring to 4."""
     try:
         notebook = json.loads(content)
@@ -151,7 +255,7 @@ def _cells(content: bytes) -> list[dict[str, Any]]:
         cells = notebook["cells"]
         if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
             raise Unreadable("its cells are no list of cells")
-    except Unreadable:
+    except (Unreadable, MemoryError):
         raise
     except Exception as error:  # the file may hold anything, and nbformat fails in many ways
         raise Unreadable(f"no readable notebook ({type(error).__name__}: {error})") from error
@@ -160,96 +264,66 @@ def _cells(content: bytes) -> list[dict[str, Any]]:
     return cells
 
 
-def _assign(course: Course, contents: dict[str, list[dict]], submission: Submission) -> None:
+def _assign(course: Course, found: _Found, submission: Submission) -> None:
     """Find the notebook of each lesson, by its name or by the cells that it holds."""
+    named = {
+        name: lesson
+        for lesson in course.lessons.values()
+        if (name := f"{lesson.name}.ipynb") in found.notebooks
+    }
+    work = {name: found.read(name) for name in named}
+    lacking = {
+        lesson.name
+        for lesson in course.lessons.values()
+        if not (cells := work.get(f"{lesson.name}.ipynb")) or not has_work(cells, lesson)
+    }
+    others = sorted(
+        (name for name in found.notebooks if name not in named),
+        key=lambda name: (CHECKPOINTS in name.split("/"), name.count("/"), name),
+    )
+    used = set(named)
     for lesson in course.lessons.values():
         name = f"{lesson.name}.ipynb"
-        if name not in contents:
-            others = [n for n in contents if Path(n).stem not in course.lessons or "/" in n]
-            alike = [n for n in others if _likeness(contents[n], lesson) > 0.5]
-            if len(alike) != 1:
-                which = f": it may be any of {', '.join(alike)}" if alike else ""
-                submission.problems.append(f"{name} is missing{which}")
-                continue
-            submission.mended.append(f"{alike[0]} is graded as {name}")
-            contents[name] = contents.pop(alike[0])
-        cells = contents.pop(name)
-        submission.notebooks[lesson.name] = _mend(cells, lesson, submission)
-    for name in contents:
-        submission.problems.append(f"{name} is no notebook of this assignment, and is left out")
-
-
-def _likeness(cells: list[dict], lesson: Lesson) -> float:
-    found = {_grade_id(cell) for cell in cells}
-    return len(found & lesson.graded.keys()) / max(1, len(lesson.graded))
-
-
-def _grade_id(cell: dict) -> str | None:
-    metadata = cell.get("metadata")
-    nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-    found = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
-    return found if isinstance(found, str) else None
-
-
-def _mend(cells: list[dict], lesson: Lesson, submission: Submission) -> NotebookNode:
-    """Return a notebook of the student's texts, with the lesson's own cells as they should be."""
-
-    def note(text: str) -> None:
-        submission.mended.append(f"{lesson.name}: {text}")
-
-    last = {_grade_id(cell): index for index, cell in enumerate(cells)}  # of copies, as nbgrader
-    made: list[tuple[str | None, NotebookNode]] = []
-    for index, cell in enumerate(cells):
-        kind, source = cell.get("cell_type"), cell.get("source", "")
-        if isinstance(source, list) and all(isinstance(line, str) for line in source):
-            source = "".join(source)
-        if kind not in NEW_CELL or not isinstance(source, str):
-            submission.problems.append(f"{lesson.name}, cell {index + 1} is none; it is left out")
+        chosen = name if work.get(name) else None
+        if lesson.name in lacking:
+            chosen = _elsewhere(lesson, chosen, others, found, submission) or chosen
+        if chosen is None:
+            here = [n for n in (*others, *found.files) if n not in used][:5]
+            there = f"; there is {', '.join(here)}" if here else ""
+            if not any(p.startswith(f"{name} may be") for p in submission.problems):
+                submission.problems.append(f"{name} is missing{there}")
             continue
-        if len(source) > MOST_CELL_BYTES:
-            submission.problems.append(
-                f"{lesson.name}, cell {index + 1} has {len(source) >> 20} MB of text, and is left "
-                "out"
-            )
-            source = "# too long, left out"
-        grade_id = _grade_id(cell)
-        if grade_id in lesson.graded and last[grade_id] == index:
-            made.append((grade_id, _lessons_cell(lesson.graded[grade_id], source)))
+        used.add(chosen)
+
+        def note(text: str, lesson: Lesson = lesson) -> None:
+            submission.mended.append(f"{lesson.name}: {text}")
+
+        submission.notebooks[lesson.name] = mend(found.read(chosen), lesson, note)
+    for name in others:
+        if name not in used and name in found.files:
             continue
-        if grade_id is not None:
-            known = "a copy of" if grade_id in lesson.graded else "an unknown cell"
-            note(f"cell {index + 1} is {known} {grade_id}, and counts as the student's own")
-        new = {"cell_type": kind, "id": f"student-{index}", "metadata": {}, "source": source}
-        made.append((None, nbformat.from_dict(new | NEW_CELL[kind])))
-        attached = cell.get("attachments")
-        if kind == "markdown" and attached:
-            made[-1][1].attachments = attached
-    for grade_id in _missing(lesson, made):
-        note(f"the cell {grade_id} was deleted, and is put back")
-    notebook = new_notebook(cells=[cell for _, cell in made], metadata=lesson.metadata)
-    if not nbformat.validator.isvalid(notebook):  # only attachments can be at fault
-        for cell in notebook.cells:
-            cell.pop("attachments", None)
-        note("images in text cells were not readable, and are left out")
-    return notebook
+        found.files.pop(name, None)
+        if name not in used and CHECKPOINTS not in name.split("/"):
+            submission.problems.append(f"{name} is not graded, and is left out")
 
 
-def _lessons_cell(released: NotebookNode, source: str) -> NotebookNode:
-    """Return a cell of the lesson; where it is an answer, with the student's text."""
-    cell = nbformat.from_dict(released)
-    if role_of(released) in ("exercise", "manual"):
-        cell.source = source
-    return cell
-
-
-def _missing(lesson: Lesson, made: list[tuple[str | None, NotebookNode]]) -> list[str]:
-    """Put the lesson's graded cells that are not there after the one before them."""
-    added, before = [], None
-    for grade_id, cell in lesson.graded.items():
-        present = [name for name, _ in made]
-        if grade_id not in present:
-            place = present.index(before) + 1 if before else 0
-            made.insert(place, (grade_id, nbformat.from_dict(cell)))
-            added.append(grade_id)
-        before = grade_id
-    return added
+def _elsewhere(
+    lesson: Lesson, named: str | None, others: list[str], found: _Found, submission: Submission
+) -> str | None:
+    """Return the only other file that holds a student's work on a lesson, and say so."""
+    alike = [n for n in others if (cells := found.read(n)) and likeness(cells, lesson) > 0.5]
+    worked = [n for n in alike if has_work(found.read(n), lesson)]
+    pool = worked or ([] if named else alike)
+    if not pool:
+        return None
+    first = found.read(pool[0])
+    places = {CHECKPOINTS in name.split("/") for name in pool}
+    rest = [n for n in pool if (CHECKPOINTS in n.split("/")) == min(places)]
+    if any([c.source for c in found.read(n)] != [c.source for c in first] for n in rest):
+        submission.problems.append(
+            f"{lesson.name}.ipynb may be any of {', '.join(rest)}: hand in one, or rename it"
+        )
+        return None
+    why = f": {named} holds no work of the student's" if named else ""
+    submission.mended.append(f"{pool[0]} is graded as {lesson.name}.ipynb{why}")
+    return pool[0]

@@ -4,10 +4,13 @@ nbgrader's own `Autograde` does it, all but the execution: its outputs come from
 what it does with checksums, comments, late penalties and marks by hand stays as it is.
 """
 
-import io
+import functools
+import hashlib
+import inspect
 import json
 import logging
 import shutil
+import sys
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
@@ -26,11 +29,11 @@ from nbgrader.api import (
 from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import Execute
-from sqlalchemy.exc import SAWarning
+from nbgrader.preprocessors import AssignLatePenalties, Execute
+from sqlalchemy.exc import OperationalError, SAWarning
 
-from lab_grader.intake.course import Course
-from lab_grader.intake.vet import Submission
+from lab_grader.intake.course import Course, CourseError
+from lab_grader.intake.vet import TIMESTAMP, Submission
 from lab_grader.running.cache import write_atomically
 from lab_grader.running.job import Result
 
@@ -90,9 +93,15 @@ def _goes_with_pages(name: str) -> bool:
     """
     path = PurePosixPath(name)
     folders = [folder.name for folder in path.parents]
-    return name == "timestamp.txt" or (
-        path.suffix.lower() in PICTURES and not any(f.endswith(".ipynb") for f in folders)
-    )
+    return path.suffix.lower() in PICTURES and not any(f.endswith(".ipynb") for f in folders)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or whatever is in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class Recorder:
@@ -108,29 +117,73 @@ class Recorder:
         self.vetted = course.work / "vetted"
         self.notes = course.work / "recorded" / course.assignment
 
-    def is_recorded(self, student: str, key: str, marks: Marks) -> bool:
-        """Whether the gradebook holds what came of a result, `marks` being what it holds."""
-        note = self._note(student)
+    def is_recorded(self, submission: Submission, key: str, marks: Marks) -> bool:
+        """Whether the gradebook holds what came of a result, `marks` being what it holds.
+
+        A note that cannot be read counts as none, and is mentioned.
+        """
+        note = self._note(submission.student)
         if not marks or not note.exists():
             return False
-        return json.loads(note.read_text()) == {"key": key, "marks": _auto(marks)}
+        try:
+            return json.loads(note.read_text()) == self._described(submission, key, marks)
+        except (OSError, ValueError, RecursionError):
+            submission.mended.append("what was noted of an earlier run is damaged; recorded anew")
+            return False
 
     def record(self, submission: Submission, key: str, result: Result) -> None:
         """Enter the marks of a submission, and put its notebooks into the autograded folder.
 
         Raises:
             RecordError: nbgrader refused it; the text says why.
+            CourseError: the gradebook cannot be written.
         """
         student = submission.student
-        self._note(student).unlink(missing_ok=True)
+        _remove(self._note(student))
         self._write_vetted(submission)
         if submission.notebooks:
             self._autograde(student, result)
         else:
             self._record_nothing(student)
         marks = read_marks(self.course, student)[student]
-        note = {"key": key, "marks": _auto(marks)}
+        note = self._described(submission, key, marks)
         write_atomically(self._note(student), json.dumps(note))
+
+    def _described(self, submission: Submission, key: str, marks: Marks) -> dict:
+        """Return what a note holds: the result, the marks, and what else decided them."""
+        moment = submission.moment.isoformat() if submission.moment else None
+        extension = self._extensions.get(submission.student)
+        lateness = [moment, extension, *self._lateness]
+        decided = hashlib.sha256(repr(lateness).encode()).hexdigest()
+        return {"key": key, "marks": _auto(marks), "lateness": decided}
+
+    @functools.cached_property
+    def _extensions(self) -> dict[str, str]:
+        """The time that some students have beyond the due date."""
+        with self.course.gradebook() as gradebook:
+            submissions = gradebook.db.query(SubmittedAssignment).filter(
+                SubmittedAssignment.assignment.has(name=self.course.assignment),
+                SubmittedAssignment.extension.isnot(None),
+            )
+            return {found.student_id: str(found.extension) for found in submissions}
+
+    @functools.cached_property
+    def _lateness(self) -> list[str]:
+        """What decides a penalty besides the moment: due date, settings, the plugin's code."""
+        with self.course.gradebook() as gradebook:
+            due = gradebook.find_assignment(self.course.assignment).duedate
+        config = self.course.config
+        plugin = AssignLatePenalties(config=config).plugin_class
+        names = {c.__name__ for c in (*plugin.__mro__, *AssignLatePenalties.__mro__)}
+        settings = sorted((name, repr(config[name])) for name in names if name in config)
+        source = inspect.getsourcefile(plugin)
+        code = Path(source).read_text() if source else repr(plugin)
+        points = [
+            (lesson.name, grade_id, lesson.points(grade_id))
+            for lesson in self.course.lessons.values()
+            for grade_id in lesson.exercises
+        ]
+        return [str(due), repr(settings), code, repr(points)]
 
     def _note(self, student: str) -> Path:
         return self.notes / f"{student}.json"
@@ -145,13 +198,15 @@ class Recorder:
             if _goes_with_pages(name):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
+        if submission.moment:
+            (folder / TIMESTAMP).write_text(f"{submission.moment:%Y-%m-%d %H:%M:%S.%f} UTC")
 
     def _autograde(self, student: str, result: Result) -> None:
         config = self.course.config.copy()
         config.CourseDirectory.submitted_directory = str(self.vetted.relative_to(self.course.root))
         config.CourseDirectory.student_id = student
         config.CourseDirectory.assignment_id = self.course.assignment
-        log, lines = memory_log()
+        log, last = quiet_log()
         autograde = Autograde(
             coursedir=CourseDirectory(config=config), config=config, log=log, force=True
         )
@@ -163,8 +218,16 @@ class Recorder:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries
                 autograde.start()
-        except NbGraderException as error:
-            raise RecordError(f"{error}\n{lines.getvalue()[-2000:]}") from error
+        except (NbGraderException, SystemExit) as error:
+            if isinstance(last.error, OperationalError):
+                raise CourseError(
+                    f"the gradebook cannot be written ({last.error.orig}): is it open in another "
+                    "program? Call this again then; what was graded is kept."
+                ) from error
+            cause = last.error or error
+            raise RecordError(
+                f"nbgrader could not record it ({type(cause).__name__}: {cause})"
+            ) from cause
 
     def _record_nothing(self, student: str) -> None:
         """Give no points to somebody who handed in nothing that can be read.
@@ -207,9 +270,18 @@ def _auto(marks: Marks) -> dict[str, float | None]:
     return {f"{notebook}/{cell}": mark.auto for (notebook, cell), mark in sorted(marks.items())}
 
 
-def memory_log() -> tuple[logging.Logger, io.StringIO]:
-    """Return a log that is shown only when something fails."""
-    lines = io.StringIO()
-    log = logging.Logger("nbgrader", logging.WARNING)
-    log.addHandler(logging.StreamHandler(lines))
-    return log, lines
+class _LastError(logging.Handler):
+    """Keeps the exception that a log told of last: nbgrader logs what happened, and raises another
+    that says nothing of it."""
+
+    error: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.error = sys.exc_info()[1] or self.error
+
+
+def quiet_log() -> tuple[logging.Logger, _LastError]:
+    """Return a log that prints nothing, and what keeps its last exception."""
+    log, last = logging.Logger("nbgrader", logging.WARNING), _LastError()
+    log.addHandler(last)
+    return log, last

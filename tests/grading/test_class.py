@@ -364,7 +364,7 @@ FOLDERS = {
     "test-not-graded": (in_cell("count-lora", grade=False), ALL, None),
     "schema-1": (in_cell("count-lora", schema_version=1), ALL, None),
     "schema-99": (in_cell("count-lora", schema_version=99), ALL, None),
-    "unknown-cell": (in_cell("count-lora", grade_id="mine"), ALL, "an unknown cell mine"),
+    "unknown-cell": (in_cell("count-lora", grade_id="mine"), ALL, "count-lora: known by their id"),
     "200-megabytes-stored": (changed(big_output), ALL, None),
     "200-megabytes-comment": (changed(big_comment), ALL, "cell 2 has 200 MB of text"),
     "helper-cell": (add_cell, ALL, None),

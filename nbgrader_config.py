@@ -6,6 +6,7 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.converters import GenerateAssignment, GenerateFeedback
 from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme
 
+from lab_grader.intake import collect
 from lab_grader.marks import safe_html
 
 COURSE = Path(__file__).resolve().parent
@@ -24,12 +25,10 @@ c.CourseDirectory.autograded_directory = "grading/autograded"
 c.CourseDirectory.feedback_directory = "grading/feedback"
 c.CourseDirectory.db_url = f"sqlite:///{GRADING / 'gradebook.db'}"
 
-# What an LMS hands out: grading/downloaded/dora/archive/*.zip, with names as Moodle gives them,
-# "Ada Lovelace_17_assignsubmission_file/01-mathematics.ipynb".
+# What an LMS hands out lies in grading/downloaded/dora/archive, as Moodle or Canvas name it.
 c.ZipCollectApp.downloaded_directory = "grading/downloaded"
-c.FileNameCollectorPlugin.named_regexp = (
-    r".*/[^/_]+_(?P<student_id>[^/_]+)_assignsubmission_file[_/](?P<file_id>[^/]+)"
-)
+c.ZipCollectApp.extractor_plugin = collect.Extractor
+c.ZipCollectApp.collector_plugin = collect.Collector
 
 # nbgrader copies all files of a source folder into the release: the solutions' text sources
 # must not go with it. Nor does a student's torch.py, which would be imported instead of torch.

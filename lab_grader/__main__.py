@@ -11,6 +11,7 @@ from filelock import Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
 from lab_grader.grade import Outcome, describe, grade, keep_traceback, make_pages, vet_all
+from lab_grader.intake.collect import collect_course
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.report import write_report
@@ -91,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--absent-zero", action="store_true", help="give those who handed in nothing 0, not blank"
     )
+    command("collect", "sort what the LMS handed out into grading/submitted, and say what was left")
     students(command("vet", "say what is wrong with submissions, and grade nothing"))
     return main
 
@@ -99,6 +101,10 @@ def run(arguments: list[str]) -> int:
     """Do what the command line asks; return the exit code."""
     chosen = parser().parse_args(arguments)
     course = Course(chosen.course, chosen.assignment)
+    if chosen.command == "collect":
+        collected = collect_course(course)
+        say(collected.describe())
+        return 1 if collected.left or not collected.files else 0
     everybody = course.students()
     students = getattr(chosen, "students", None) or everybody
     unknown = sorted(set(students) - set(everybody))

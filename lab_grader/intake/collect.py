@@ -1,0 +1,265 @@
+"""Sort what an LMS hands out into a folder for each student, and say where each file went.
+
+Names as Moodle and Canvas write them; folders and archives within each other; files of a download
+that was unpacked by hand. Nothing is dropped without a word.
+"""
+
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from nbgrader.plugins import ExtractorPlugin, FileNameCollectorPlugin
+
+from lab_grader.intake.course import Course, refusal
+from lab_grader.plain import plain
+
+# Ada Lovelace_17_assignsubmission_file_/01.ipynb, ..._file/01.ipynb, ..._file_01.ipynb. Names of
+# people may hold anything, blanks and underscores too; the number is the participant's.
+MOODLE = re.compile(
+    r"(?P<person>.*)_(?P<id>[0-9]+)_assignsubmission_(?P<kind>[a-z]+)_?(?P<rest>.*)"
+)
+# lovelaceada_LATE_123_4567_01-1.ipynb; anonymous: anon_Ab3dE_4567_01.ipynb
+CANVAS = re.compile(
+    r"(?P<person>[^/]+?)_(?:LATE_)?(?P<id>[0-9]+|(?<=anon_)[A-Za-z0-9]{5})_[0-9]+_(?P<rest>.+)"
+)
+RESUBMITTED = re.compile(r"(.+)-[0-9]+(\.[^.]+)")
+LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
+MOST_BYTES = 256 << 20  # of a file
+MOST_BYTES_EACH = 1 << 30  # of a student
+
+
+@dataclass
+class Collected:
+    """What came of collecting.
+
+    Attributes:
+        files: where each file went, by student and by its path in the submission.
+        left: why a file was not collected, by its path in the download.
+        replaced: files that a later one of the same name took the place of.
+        people: the name of each student in the download.
+    """
+
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    people: dict[str, str] = field(default_factory=dict)
+
+    def describe(self) -> list[str]:
+        """Return a line for each file, by student."""
+        lines = []
+        for student, files in sorted(self.files.items()):
+            for name, source in sorted(files.items()):
+                lines.append(
+                    f"{student} ({plain(self.people[student])}): {plain(name)}, "
+                    f"from {plain(source)}"
+                )
+        lines += self.replaced
+        lines += [
+            f"not collected: {plain(name)}: {plain(why)}" for name, why in sorted(self.left.items())
+        ]
+        return [*lines, f"{len(self.files)} students, {len(self.left)} files not collected"]
+
+
+@dataclass(frozen=True)
+class Whose:
+    """To whom a file of a download belongs."""
+
+    student: str
+    person: str
+    path: PurePosixPath
+
+
+def whose(path: PurePosixPath, lessons: set[str]) -> Whose | str:
+    """Return whose a file is, by its path in a download, or why that cannot be told.
+
+    Args:
+        lessons: the names of the assignment's notebooks.
+    """
+    for number, part in enumerate(path.parts):
+        below = path.parts[number + 1 :]
+        if found := MOODLE.fullmatch(part):
+            rest = [found["rest"]] if found["rest"] else []
+            inside = PurePosixPath(*rest, *below) if rest or below else None
+            if found["kind"] not in ("file", "onlinetext"):
+                return f"Moodle's {found['kind']} is no file of a submission"
+            if found["kind"] == "onlinetext":
+                return f"text that {found['person']} typed into Moodle; mark it by hand"
+        elif not below and (found := CANVAS.fullmatch(part)):
+            again = RESUBMITTED.fullmatch(found["rest"])
+            name = found["rest"]
+            if again and PurePosixPath(name).stem not in lessons and again[1] in lessons:
+                name = again[1] + again[2]
+            inside = PurePosixPath(name)
+        else:
+            continue
+        if inside is None:
+            return "a file where Moodle has a folder"
+        why = refusal(found["id"])
+        return why or Whose(found["id"], found["person"], inside)
+    return "not named as Moodle or Canvas name what they hand out"
+
+
+def _files(archive: Path) -> Iterator[tuple[PurePosixPath, object]]:
+    """Yield the files of a download: their path, and what opens them or why they cannot be read."""
+    for path in sorted(archive.rglob("*"), key=lambda path: (path.lstat().st_mtime, path)):
+        name = PurePosixPath(path.relative_to(archive).as_posix())
+        if path.is_symlink():
+            yield name, "a link"
+        elif path.is_file() and path.suffix.lower() == ".zip" and not _is_theirs(name):
+            yield from _members(path, name)
+        elif path.is_file():
+            yield name, path.open
+        elif not path.is_dir():
+            yield name, "neither a file nor a folder"
+
+
+def _is_theirs(name: PurePosixPath) -> bool:
+    """Whether an archive is one that a student handed in, and not the LMS's."""
+    return any(MOODLE.fullmatch(part) for part in name.parts) or bool(CANVAS.fullmatch(name.name))
+
+
+def _members(path: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, object]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        yield name, f"no readable archive ({error})"
+        return
+    for member in archive.infolist():
+        if member.is_dir():
+            continue
+        inside = PurePosixPath(_decoded(member).replace("\\", "/"))
+        if stat.S_ISLNK(member.external_attr >> 16):
+            yield name / inside.name, "a link"
+        elif inside.is_absolute() or ".." in inside.parts or not inside.parts:
+            yield name / inside.name, "a path that leads out of the archive"
+        else:
+            yield inside, _Opener(archive, member)
+
+
+@dataclass(frozen=True)
+class _Opener:
+    archive: zipfile.ZipFile
+    member: zipfile.ZipInfo
+
+    def __call__(self, mode: str) -> BinaryIO:
+        return self.archive.open(self.member)
+
+
+def _decoded(member: zipfile.ZipInfo) -> str:
+    """Return a member's name: without a flag it is in the oldest encoding, or in truth in UTF-8."""
+    if member.flag_bits & 0x800:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+
+
+def collect(archive: Path, target: Path, lessons: set[str]) -> Collected:
+    """Copy the files of a download into `target/STUDENT/`; later ones replace earlier ones.
+
+    Args:
+        archive: a folder with what the LMS handed out.
+        lessons: the names of the assignment's notebooks.
+    """
+    done = Collected()
+    used: dict[str, int] = {}
+    for path, opened in _files(archive):
+        if path.name in LITTER or "__MACOSX" in path.parts:
+            continue
+        found = whose(path, lessons)
+        if isinstance(opened, str):
+            who = f" (of {found.person})" if isinstance(found, Whose) else ""
+            done.left[str(path)] = opened + who
+        elif isinstance(found, str):
+            done.left[str(path)] = found
+        else:
+            try:
+                room = MOST_BYTES_EACH - used.get(found.student, 0)
+                size = _copy(opened, target / found.student / found.path, min(room, MOST_BYTES))
+            except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
+                done.left[str(path)] = f"{error} (of {found.person}, {found.student})"
+                continue
+            used[found.student] = used.get(found.student, 0) + size
+            done.people[found.student] = found.person
+            files = done.files.setdefault(found.student, {})
+            if before := files.get(str(found.path)):
+                done.replaced.append(f"{plain(before)}: replaced by the later {plain(path)}")
+            files[str(found.path)] = str(path)
+    return done
+
+
+def _copy(opened, target: Path, most: int) -> int:
+    """Copy a file; return its size.
+
+    Raises:
+        ValueError: it is larger than `most` bytes.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    size = 0
+    with opened("rb") as source, open(target, "wb") as file:
+        while part := source.read(1 << 20):
+            size += len(part)
+            if size > most:
+                break
+            file.write(part)
+    if size > most:
+        target.unlink()
+        raise ValueError(f"more than {most >> 20} MB")
+    return size
+
+
+def collect_course(course: Course) -> Collected:
+    """Collect `grading/downloaded/ASSIGNMENT/archive` into the folders of submissions.
+
+    What a student handed in before makes room for what is there now, and is kept in
+    `grading/replaced`.
+    """
+    downloaded = course.work / "downloaded" / course.assignment
+    fresh = course.work / "collecting"
+    shutil.rmtree(fresh, ignore_errors=True)
+    done = collect(downloaded / "archive", fresh, set(course.lessons))
+    for student in done.files:
+        place = course.folder("submitted", student)
+        if place.exists():
+            kept = course.work / "replaced" / student
+            kept.mkdir(parents=True, exist_ok=True)
+            place.rename(kept / f"{course.assignment}-{len(list(kept.iterdir())) + 1}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (fresh / student).rename(place)
+    shutil.rmtree(fresh, ignore_errors=True)
+    return done
+
+
+class Extractor(ExtractorPlugin):
+    """Takes the place of nbgrader's own in `nbgrader zip_collect`: sorts files by student."""
+
+    def extract(self, archive_path: str, extracted_path: str) -> None:
+        """Copy each file of a download into a folder of its student; say what is left."""
+        released = Path(
+            self.parent.coursedir.format_path(
+                self.parent.coursedir.release_directory, ".", self.parent.coursedir.assignment_id
+            )
+        )
+        lessons = {path.stem for path in released.glob("*.ipynb")}
+        done = collect(Path(archive_path), Path(extracted_path), lessons)
+        for line in done.describe():
+            (self.log.warning if line.startswith("not collected") else self.log.info)(line)
+        if not done.files:
+            self.parent.fail("nothing was collected: see above")
+
+
+class Collector(FileNameCollectorPlugin):
+    """Reads the folders that `Extractor` makes."""
+
+    def collect(self, submitted_file: str) -> dict[str, str]:
+        """Return whose a file is."""
+        app = self.parent
+        root = Path(app._format_collect_path(app.extracted_directory))
+        student, *inside = Path(submitted_file).relative_to(root).parts
+        return {"student_id": student, "file_id": str(Path(*inside))}

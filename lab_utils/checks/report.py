@@ -68,12 +68,15 @@ class CheckFailed(AssertionError):
         super().__init__(text)
         self.student_lines = student_lines or []
         self.mistake = mistake
+        self.on_page = False  # whether `lab_utils.checks.page` has shown it
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows (IPython's hook): the sentence, not the checks' stack.
 
         Where the student's own code raised, its lines come first.
         """
+        if self.on_page:
+            return [f"{type(self).__name__}: {self}".splitlines()[0]]
         return [*self.student_lines, *f"{type(self).__name__}: {self}".splitlines()]
 
 

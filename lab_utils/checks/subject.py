@@ -21,6 +21,7 @@ from torch import Tensor
 
 import lab_utils.decomposition
 import lab_utils.layers
+from lab_utils.checks import page
 from lab_utils.checks.report import CheckFailed, kind_of, shown
 from lab_utils.questions.functions import ask_call
 from lab_utils.questions.student_code import StudentCodeFailed, student_code
@@ -73,7 +74,8 @@ def check(forbids: Collection[str], seeded: bool = False) -> Callable[[Callable]
         def checked(*arguments: Any, **named: Any) -> Any:
             forget = _last_answer.set(_NOTHING)
             try:
-                return function(*arguments, **named)
+                with page.shown():
+                    return function(*arguments, **named)
             except CheckFailed:
                 raise
             except Exception as error:
@@ -160,7 +162,10 @@ def call(
     Raises:
         CheckFailed: as in `probe`.
     """
-    given = [str(tuple(a.shape)) if isinstance(a, Tensor) else shown(a, 60) for a in arguments]
+    given = [
+        f"a tensor of {tuple(a.shape)}" if isinstance(a, Tensor) else shown(a, 60)
+        for a in arguments
+    ]
     given += [f"{name}={value!r}" for name, value in named.items()]
     step = f"{name_of(function)}({', '.join(given)})"
     found = probe(ask_call, function, list(arguments), named, step=step, reference=reference)

@@ -1,6 +1,7 @@
 """Run a student's code: an error becomes a sentence, and calls of the reference are noticed."""
 
 import contextlib
+import linecache
 import sys
 import traceback
 import warnings
@@ -55,7 +56,7 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
         try:
             yield
         except NotImplementedError as error:
-            failure, cause = f"{step} is not written yet (it raised NotImplementedError).", error
+            failure, cause = f"{step} is not written yet{_what_is_left(error)}", error
         except (KeyboardInterrupt, StudentCodeFailed):
             raise
         except BaseException as error:
@@ -70,6 +71,19 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
         )
     if failure:
         raise StudentCodeFailed(failure, _own_lines(cause)) from cause
+
+
+def _what_is_left(error: NotImplementedError) -> str:
+    """Say which line raises, and to delete it where code of the student's stands above it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if (frame.line or "").strip() != "raise NotImplementedError()":
+        return " (it raised NotImplementedError)."
+    above = [linecache.getline(frame.filename, n).strip() for n in range(1, frame.lineno)]
+    while above and (not above[-1] or above[-1].startswith("#")):
+        above.pop()
+    if above and not above[-1].endswith(('"""', ":")):
+        return f": code stands above its line {frame.lineno}, so delete that line, {frame.line}."
+    return f": write it in the place of line {frame.lineno}, {frame.line}."
 
 
 def _text_of(error: BaseException) -> str:

@@ -1,0 +1,81 @@
+"""What a check shows in an open notebook: the same lines, with colours, points and a link."""
+
+import pytest
+
+from lab_utils import checks
+from lab_utils.checks import page
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What is displayed, as if a notebook were open."""
+    pages = []
+    monkeypatch.setattr(page, "_is_open", lambda: True)
+    monkeypatch.setattr(page, "display", pages.append)
+    return pages
+
+
+def right(weight, norm_dim=1, eps=1e-8):
+    magnitude = weight.norm(dim=norm_dim, keepdim=True)
+    return magnitude, weight / magnitude.clamp_min(eps)
+
+
+def over_the_other_dimension(weight, norm_dim=1, eps=1e-8):
+    return right(weight, 1 - norm_dim, eps)
+
+
+def test_a_check_that_passes(displayed, capsys):
+    checks.check_decompose(right, "rows")
+    (shown,) = displayed
+    assert not capsys.readouterr().out
+    html = shown._repr_html_()
+    assert "✓ ok" in html and "FAIL" not in html
+    assert "  ok    " in repr(shown) and "<" not in repr(shown)
+
+
+def test_a_check_that_fails_names_the_mistake_and_leads_to_its_section(displayed):
+    with pytest.raises(checks.CheckFailed) as failed:
+        checks.check_decompose(over_the_other_dimension, "rows")
+    (shown,) = displayed
+    html = shown._repr_html_()
+    assert "✗ FAIL" in html and "Known mistake: norm over the wrong axis." in html
+    assert 'href="#3.-Decompose-a-matrix-that-you-can-see"' in html
+    assert len(failed.value._render_traceback_()) == 1, "it stands on the page already"
+    assert "Known mistake" in str(failed.value), "and whole in what nbgrader keeps"
+
+
+def test_code_above_a_raise_that_was_left(displayed):
+    def left(weight, norm_dim=1, eps=1e-8):
+        """Split."""
+        weight = weight.norm()
+        raise NotImplementedError()
+
+    def blank(weight, norm_dim=1, eps=1e-8):
+        """Split."""
+        # YOUR CODE HERE
+        raise NotImplementedError()
+
+    with pytest.raises(checks.CheckFailed, match=r"code stands above its line .* delete that line"):
+        checks.check_decompose(left, "rows")
+    with pytest.raises(checks.CheckFailed, match="is not written yet: write it in the place of"):
+        checks.check_decompose(blank, "rows")
+    assert "raise NotImplementedError()" in displayed[0]._repr_html_()
+
+
+def test_what_a_student_wrote_is_no_html(displayed):
+    def loud(weight, norm_dim=1, eps=1e-8):
+        print("<script>alert(1)</script>")
+        raise ValueError("<img src=x onerror=alert(2)>")
+
+    with pytest.raises(checks.CheckFailed):
+        checks.check_decompose(loud, "rows")
+    html = displayed[0]._repr_html_()
+    assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
+
+
+def test_elsewhere_a_check_prints_plain_lines(monkeypatch, capsys):
+    monkeypatch.setattr(page, "display", lambda shown: pytest.fail("this is no open notebook"))
+    monkeypatch.setenv("JPY_SESSION_NAME", "/somewhere/01.ipynb")
+    monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
+    checks.check_decompose(right, "rows")
+    assert capsys.readouterr().out.startswith("decompose · rows")

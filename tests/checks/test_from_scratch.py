@@ -1,8 +1,11 @@
 """Checks of lesson 02: right layers pass however they are written, wrong ones are named."""
 
 import copy
+import logging
 import math
+import os
 import re
+import sys
 
 import peft
 import pytest
@@ -1174,3 +1177,50 @@ def test_every_section_that_a_check_names_is_a_heading_of_its_lesson():
         sections = {value.section for value in vars(module).values() if isinstance(value, Mistake)}
         assert sections
         assert sections <= set(headings)
+
+
+def test_a_log_that_was_set_up_before_does_not_reach_stderr(capfd):
+    handler = logging.StreamHandler(sys.stderr)  # as logging.basicConfig() in an exercise's cell
+    logger = logging.getLogger("student")
+    logger.addHandler(handler)
+
+    class Logs(DoRA):
+        def forward(self, x):
+            logger.warning("forward was called")
+            os.write(2, b"from C\n")
+            return super().forward(x)
+
+    try:
+        checks.check_dora_layer(Logs, "forward")
+    finally:
+        logger.removeHandler(handler)
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert "forward was called" in captured.out
+    print("still there", file=sys.stderr)
+    os.write(2, b"and below\n")
+    assert capfd.readouterr().err == "still there\nand below\n"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, 3, "text", [1], {"a": 1}, torch.eye(4).to_sparse(), torch.ones(4, device="meta")],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["forward", "merge", "parameter"])
+def test_whatever_a_layer_gives_back_ends_in_a_sentence(method, found):
+    class Odd(DoRA):
+        pass
+
+    if method == "parameter":
+        Odd.__init__ = lambda self, *a, **k: (DoRA.__init__(self, *a, **k), self.break_it())[0]
+        Odd.break_it = lambda self: (delattr(self, "lora_A"), setattr(self, "lora_A", found))
+    else:
+        setattr(Odd, method, lambda self, *arguments: found)
+    for aspect in ("start", "forward", "axis", "gradients", "dropout", "merge"):
+        try:
+            checks.check_dora_layer(Odd, aspect)
+        except checks.CheckFailed:
+            continue
+        assert method == "merge"
+        assert aspect not in ("axis", "merge")

@@ -79,6 +79,87 @@ class WrongDecompose:
         weight /= magnitude.clamp_min(eps)
         return magnitude, weight
 
+    def dim_as_p(weight, norm_dim=1, eps=1e-8):
+        """norm_dim taken as p"""
+        return split(weight.norm(norm_dim), weight)
+
+    def dim_as_p_kept(weight, norm_dim=1, eps=1e-8):
+        """norm_dim taken as p"""
+        return split(weight.norm(norm_dim, keepdim=True), weight)
+
+    def repeated(weight, norm_dim=1, eps=1e-8):
+        """one magnitude per entry"""
+        return split(weight.norm(dim=norm_dim, keepdim=True).expand_as(weight), weight)
+
+    def largest(weight, norm_dim=1, eps=1e-8):
+        """not the Euclidean length"""
+        return split(weight.abs().amax(norm_dim, keepdim=True), weight)
+
+    def root_mean_square(weight, norm_dim=1, eps=1e-8):
+        """not the Euclidean length"""
+        return split(weight.square().mean(norm_dim, keepdim=True).sqrt(), weight)
+
+    def multiplied(weight, norm_dim=1, eps=1e-8):
+        """multiplied by the norm"""
+        magnitude = weight.norm(dim=norm_dim, keepdim=True)
+        return magnitude, weight * magnitude
+
+    def direction_over_the_other_axis(weight, norm_dim=1, eps=1e-8):
+        """norm over the wrong axis"""
+        across = weight.norm(dim=1 - norm_dim, keepdim=True)
+        return weight.norm(dim=norm_dim, keepdim=True), weight / across
+
+    def axis_by_size(weight, norm_dim=1, eps=1e-8):
+        """magnitude: expected"""
+        dim = 0 if weight.shape[0] == weight.shape[1] else norm_dim
+        return split(weight.norm(dim=dim, keepdim=True), weight)
+
+    def eps_under_the_root(weight, norm_dim=1, eps=1e-8):
+        """eps under the root"""
+        return split((weight.square().sum(norm_dim, keepdim=True) + eps).sqrt(), weight)
+
+    def magnitude_clamped(weight, norm_dim=1, eps=1e-8):
+        """eps in the magnitude"""
+        return split(weight.norm(dim=norm_dim, keepdim=True).clamp_min(eps), weight)
+
+    def eps_added_to_magnitude(weight, norm_dim=1, eps=1e-8):
+        """eps in the magnitude"""
+        return split(weight.norm(dim=norm_dim, keepdim=True) + eps, weight)
+
+    def clamped_at_a_hundredth(weight, norm_dim=1, eps=1e-8):
+        """another eps"""
+        return split(weight.norm(dim=norm_dim, keepdim=True), weight, 0.01)
+
+    def eps_ignored(weight, norm_dim=1, eps=1e-8):
+        """eps ignored"""
+        return split(weight.norm(dim=norm_dim, keepdim=True), weight)
+
+    def zero_rows_only(weight, norm_dim=1, eps=1e-8):
+        """division by a zero norm"""
+        magnitude = weight.norm(dim=norm_dim, keepdim=True)
+        return magnitude, weight / (magnitude.clamp_min(eps) if norm_dim == 1 else magnitude)
+
+    def ones_for_zero(weight, norm_dim=1, eps=1e-8):
+        """magnitude: expected 0 at index (1, 0), found 1"""
+        magnitude = weight.norm(dim=norm_dim, keepdim=True)
+        return split(torch.where(magnitude == 0, 1.0, magnitude), weight)
+
+    def nothing(weight, norm_dim=1, eps=1e-8):
+        """found nothing (None: is there a return?)"""
+
+    def three(weight, norm_dim=1, eps=1e-8):
+        """found a tuple of 3 (Tensor)"""
+        return weight, weight, weight
+
+    def half_none(weight, norm_dim=1, eps=1e-8):
+        """expected direction as a tensor of real numbers, found nothing"""
+        return weight.norm(dim=norm_dim, keepdim=True), None
+
+    def sparse(weight, norm_dim=1, eps=1e-8):
+        """expected magnitude as a tensor of real numbers, found"""
+        magnitude = weight.norm(dim=norm_dim, keepdim=True)
+        return magnitude.to_sparse(), weight / magnitude
+
     def one_result(weight, norm_dim=1, eps=1e-8):
         """to return a tuple (magnitude, direction), found a tensor of shape (3, 1)"""
         return weight.norm(dim=norm_dim, keepdim=True)
@@ -145,6 +226,34 @@ class WrongRecompose:
     def in_place(magnitude, direction):
         """in-place change of the argument"""
         return direction.mul_(magnitude)
+
+    def by_size(magnitude, direction):
+        """axis guessed by size"""
+        if magnitude.numel() == direction.shape[0] == direction.shape[1]:
+            return (
+                magnitude.view(1, -1) * direction
+                if magnitude.shape[1] == 1
+                else (magnitude.view(-1, 1) * direction)
+            )
+        return magnitude * direction
+
+    def by_length(magnitude, direction):
+        """recompose of"""
+        rows = magnitude.numel() == direction.shape[0]
+        return magnitude.view(-1, 1) * direction if rows else magnitude.view(1, -1) * direction
+
+    def positive(magnitude, direction):
+        """recompose of 3×1 and 3×5: expected"""
+        return magnitude.abs() * direction
+
+    def nothing(magnitude, direction):
+        """found nothing (None: is there a return?)"""
+
+    def changes_magnitude(magnitude, direction):
+        """in-place change of the argument"""
+        found = magnitude * direction
+        magnitude.abs_()
+        return found
 
     def matmul(magnitude, direction):
         """raised RuntimeError"""
@@ -221,6 +330,37 @@ class WrongCount:
     def product(i, o, rank, method, norm_dim=1):
         """multiplied"""
         return rank * i * o
+
+    def a_twice(i, o, rank, method, norm_dim=1):
+        """lora_A counted twice"""
+        return RightCount.formula(i, o, rank, method, norm_dim) + rank * (i - o)
+
+    def b_twice(i, o, rank, method, norm_dim=1):
+        """lora_B counted twice"""
+        return RightCount.formula(i, o, rank, method, norm_dim) + rank * (o - i)
+
+    def the_frozen_alone(i, o, rank, method, norm_dim=1):
+        """the frozen weight counted"""
+        return i * o
+
+    def magnitude_of_the_rank(i, o, rank, method, norm_dim=1):
+        """magnitude times rank"""
+        return rank * (i + o) + (rank if method == "dora" else 0)
+
+    def one_off(i, o, rank, method, norm_dim=1):
+        """12 → 5, rank 2: expected 34, found 35"""
+        return RightCount.formula(i, o, rank, method, norm_dim) + 1
+
+    def only_the_first_sizes(i, o, rank, method, norm_dim=1):
+        """expected"""
+        return RightCount.formula(i, o, rank, method, norm_dim) if rank == 2 else 0
+
+    def nothing(i, o, rank, method, norm_dim=1):
+        """expected an int, found None of type NoneType"""
+
+    def a_tensor(i, o, rank, method, norm_dim=1):
+        """of type Tensor"""
+        return torch.tensor(rank * (i + o))
 
     def a_float(i, o, rank, method, norm_dim=1):
         """expected an int, found 34.0 of type float"""

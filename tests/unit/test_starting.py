@@ -1,0 +1,25 @@
+"""What starts fast stays fast: no command waits for a library that it does not use."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["lab_grader.__main__", "lab_grader.sandbox.fork_server"])
+def test_the_grader_starts_without_pytorch(module):
+    code = f"import sys, {module}; print([n for n in ('torch', 'peft') if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_every_check_is_found_by_its_name_alone():
+    from lab_grader.sandbox.masks import _names_of_checks
+    from lab_utils import checks
+
+    names = [name for name in checks.__all__ if name.startswith("check_")]
+    assert "check_decompose" in names
+    assert sorted(_names_of_checks()) == names
+    assert all(callable(getattr(checks, name)) for name in names)

@@ -327,8 +327,8 @@ def paired_difference(
 
     Raises:
         PairingError: the seeds differ, or the runs of a seed started from another base or
-            `lora_A`, saw other batches, or are of another length: their difference would not be
-            the method's.
+            `lora_A`, saw other batches, were made on another device or are of another length:
+            their difference would not be the method's.
         ValueError: there are fewer than two pairs, or a loss is NaN.
         KeyError: a run has no such metric.
     """
@@ -374,10 +374,12 @@ def _check_pair(left: dict, right: dict) -> None:
     drawn = all(record["pairing"].get("lora_A") for record in (left, right))
     if drawn and left["rank"] == right["rank"]:  # lora_A of another rank is another one
         same.append("lora_A")
-    for what in same:
-        if left["pairing"][what] != right["pairing"][what]:
+    devices = [record.get("device", "cpu") for record in (left, right)]  # which round differently
+    for what in ["device", *same]:
+        pair = devices if what == "device" else [r["pairing"][what] for r in (left, right)]
+        if pair[0] != pair[1]:
             raise PairingError(
                 f"the runs of seed {left['seed']} ({left['adapter_type']} and "
-                f"{right['adapter_type']}) have not the same {what}, so their difference is not "
-                "that of the methods; train both with train_and_evaluate and the same seed"
+                f"{right['adapter_type']}) do not have the same {what}, so their difference is "
+                "not that of the methods; train both with train_and_evaluate and the same seed"
             )

@@ -4,8 +4,9 @@ import contextlib
 import copy
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -47,6 +48,7 @@ class Settings:
     max_norm: float = 1.0
     weight_decay: float = 0.01
     rank_stabilized: bool = False
+    device: str = "cpu"
     targets: str | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +67,12 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
+        try:
+            torch.device(self.device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"device is {self.device!r}; it must be a name such as 'cpu' or 'cuda'"
+            ) from error
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(
                 f"learning_rate is {self.learning_rate!r}; it must be a finite number above 0"
@@ -92,7 +100,9 @@ def train_and_evaluate(
 
     Every method of a seed starts from the same base and, if it has one, the same `lora_A`, and
     sees the same batches in the same order. The optimiser is AdamW with clipped gradients and a
-    learning rate that falls to zero along a cosine. The same call gives the same numbers again.
+    learning rate that falls to zero along a cosine. The same call gives the same numbers again,
+    also on a GPU, where only deterministic algorithms are used; another device, or another
+    version of PyTorch, rounds differently.
 
     Args:
         adapter_type: `"lora"`, `"dora"`, `"dora-input"` (as in `add_adapters_to_model`), `"full"`
@@ -115,7 +125,8 @@ def train_and_evaluate(
             - `rank_stabilized`: as in `LoRALayer`, False;
             - `targets`: `"attention"`, the four projections of a block, or `"all"`: for an
               adapter its MLP besides, for `"full"` every parameter of the model. None is
-              `"attention"` for adapters and `"all"` for `"full"`.
+              `"attention"` for adapters and `"all"` for `"full"`;
+            - `device`: where to train, such as `"cuda"`; `"cpu"`, as the lessons' numbers are.
 
     Returns:
         The settings by their names, and
@@ -138,9 +149,17 @@ def train_and_evaluate(
         ValueError: a setting is out of range or names nothing known.
     """
     run = Settings(adapter_type=adapter_type, n_epochs=n_epochs, rank=rank, **settings)
+    with reproducible_on(run.device) as device:
+        return _train_and_evaluate(run, device, verbose, on_step)
+
+
+def _train_and_evaluate(
+    run: Settings, device: torch.device, verbose: bool, on_step: Callable | None
+) -> dict:
     task = TASKS[run.task]()
-    model = model_to_train(task, run)
-    epochs = batch_order(len(task.train), run.batch_size, n_epochs, run.seed)
+    train, validation, test = (part.to(device) for part in (task.train, task.validation, task.test))
+    model = model_to_train(task, run).to(device)
+    epochs = batch_order(len(train), run.batch_size, run.n_epochs, run.seed)
     n_steps = epochs.shape[0] * epochs.shape[1]
     optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
     scheduler = CosineAnnealingLR(optimizer, n_steps)
@@ -155,19 +174,19 @@ def train_and_evaluate(
     }
 
     step_losses, gradient_norms, seconds = [], [], 0.0
-    validation_losses = [evaluate(model, task.validation, task.loss)]
+    validation_losses = [evaluate(model, validation, task.loss)]
     magnitudes = [_magnitudes(model)]
     memory = PeakMemory()
     if on_step:
         on_step(0, model, math.nan)
     with tqdm(
-        total=n_steps, desc=f"{NAMES[adapter_type]}, seed {run.seed}", disable=not verbose
+        total=n_steps, desc=f"{NAMES[run.adapter_type]}, seed {run.seed}", disable=not verbose
     ) as bar:
         for epoch in epochs:
             model.train()
             for indices in epoch:
                 first = not step_losses
-                batch = task.train.inputs[indices], task.train.targets[indices]
+                batch = train.inputs[indices], train.targets[indices]
                 started = time.perf_counter()
                 with memory if first else contextlib.nullcontext():
                     loss, norm = train_step(model, batch, task.loss, optimizer, run.max_norm)
@@ -179,17 +198,17 @@ def train_and_evaluate(
                 bar.update()
                 if on_step:
                     on_step(len(step_losses), model, loss)
-            validation_losses.append(evaluate(model, task.validation, task.loss))
+            validation_losses.append(evaluate(model, validation, task.loss))
             magnitudes.append(_magnitudes(model))
 
-    train_losses = torch.tensor(step_losses).view(n_epochs, -1).mean(dim=1).tolist()
+    train_losses = torch.tensor(step_losses).view(run.n_epochs, -1).mean(dim=1).tolist()
     return asdict(run) | {
         "trainable_params": sum(p.numel() for p in trainable_parameters(model).values()),
         "train_losses": train_losses,
         "final_train_loss": train_losses[-1],
         "validation_losses": validation_losses,
         "validation_loss": validation_losses[-1],
-        "test_loss": evaluate(model, task.test, task.loss),
+        "test_loss": evaluate(model, test, task.loss),
         "step_losses": step_losses,
         "gradient_norms": gradient_norms,
         "magnitude_history": {
@@ -199,6 +218,32 @@ def train_and_evaluate(
         "peak_memory": memory.peak,
         "pairing": pairing,
     }
+
+
+@contextlib.contextmanager
+def reproducible_on(name: str) -> Iterator[torch.device]:
+    """Give a device, on which PyTorch takes only algorithms that give the same numbers again.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    device = torch.device(name)
+    if device.type != "cpu":
+        try:
+            torch.empty(1, device=device)
+        except Exception as error:  # each backend has its own
+            raise ValueError(
+                f"device is {name!r}, which this machine or its PyTorch does not have: {error}"
+            ) from error
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    if device.type == "cuda":  # on a CPU they are deterministic anyway
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs for it
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield device
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def model_to_train(task: Task, run: Settings) -> nn.Module:
@@ -353,16 +398,17 @@ def fingerprint(tensors: Iterable[Tensor]) -> str:
     """Return a short text that differs if any number or shape of the tensors does."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        tensor = tensor.detach().contiguous()
+        tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        # as bytes, since NumPy has no bfloat16
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _magnitudes(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of every layer's magnitude, flat, by the layer's name."""
     return {
-        name: layer.magnitude.detach().clone().flatten()
+        name: layer.magnitude.detach().cpu().clone().flatten()
         for name, layer in adapter_layers(model).items()
         if isinstance(layer, DoRALayer)
     }

@@ -534,7 +534,7 @@ def test_the_summary_says_when_the_best_rate_was_the_last_tried():
 def test_a_summary_of_unpaired_runs():
     records = made_up_records()
     records[-1]["pairing"] |= {"batches": "others"}
-    with pytest.raises(PairingError, match="have not the same batches"):
+    with pytest.raises(PairingError, match="do not have the same batches"):
         measurement.summarise(records)
     with pytest.raises(ValueError, match="0 runs of the base"):
         measurement.summarise(made_up_records()[1:])

@@ -72,8 +72,18 @@ def test_a_wrong_pairing_is_refused(what):
     baseline = [record("lora", seed) for seed in range(3)]
     other = [record("dora", seed) for seed in range(3)]
     other[1]["pairing"][what] = "another"
-    with pytest.raises(PairingError, match=f"seed 1 .* have not the same {what}"):
+    with pytest.raises(PairingError, match=f"seed 1 .* do not have the same {what}"):
         paired_difference(baseline, other)
+
+
+def test_runs_of_two_devices_are_no_pairs():
+    baseline = [record("lora", seed) for seed in range(3)]
+    other = [record("dora", seed, device="cuda") for seed in range(3)]
+    with pytest.raises(PairingError, match="do not have the same device"):
+        paired_difference(baseline, other)
+    for one in baseline:
+        del one["device"]  # as records were before there was a choice
+    paired_difference(baseline, [record("dora", seed) for seed in range(3)])
 
 
 def test_other_seeds_are_refused():

@@ -212,3 +212,54 @@ def test_peak_memory_sees_the_backward_pass():
     with PeakMemory() as memory:
         (weight * 2).sum().backward()
     assert memory.peak >= 40_000  # the product or the gradient
+
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@CUDA
+@pytest.mark.parametrize("method", METHODS)
+def test_on_a_gpu_the_same_call_gives_the_same_numbers(method):
+    first, second = run(method, device="cuda"), run(method, device="cuda")
+    for key in ("step_losses", "gradient_norms", "validation_losses", "test_loss", "pairing"):
+        assert first[key] == second[key], key
+    assert first["device"] == "cuda"
+    on_cpu = run(method)
+    assert first["pairing"] == on_cpu["pairing"]
+    assert first["test_loss"] == pytest.approx(on_cpu["test_loss"], rel=1e-3)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("gpu", "device is 'gpu'; it must be a name such as"),
+        ("", "device is ''; it must be"),
+        (None, "device is None; it must be"),
+        ("cuda:99", "device is 'cuda:99', which this machine or its PyTorch does not have"),
+        ("xla", "device is 'xla', which this machine or its PyTorch does not have"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(device, words):
+    with pytest.raises(ValueError, match=words):
+        run("lora", device=device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
+def test_a_fingerprint_sees_every_number_shape_and_dtype(dtype):
+    tensor = torch.arange(6, dtype=dtype).view(2, 3)
+    prints = [
+        training.fingerprint([other])
+        for other in (
+            tensor,
+            tensor.T,
+            tensor.view(3, 2),
+            tensor + 1,
+            tensor.double(),
+            tensor[0, 0],
+        )
+    ]
+    assert len(set(prints)) == len(prints)
+    assert training.fingerprint([tensor.T.contiguous()]) == training.fingerprint([tensor.T])
+    if torch.cuda.is_available():
+        assert training.fingerprint([tensor.cuda()]) == prints[0]

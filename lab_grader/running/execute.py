@@ -26,6 +26,7 @@ from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
 from lab_grader.wire.remote import ReferenceInReach, RemoteObject
 from lab_utils.checks.report import CheckFailed
 from lab_utils.checks.report import Mistake as Known
+from lab_utils.checks.subject import Unreadable
 
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
 
@@ -206,7 +207,9 @@ class _NotebookRun:
             call.make(stand_in)
         except CheckFailed as failure:
             self._keep_mistake(index, number, str(failure), failure.mistake)
-            return _error("CheckFailed", str(failure), failure.student_lines)
+            if isinstance(failure, Unreadable):  # worth a look: the check itself may be at fault
+                self.notes.append(f"{self.name}, cell {index + 1}: {failure}")
+            return _error(type(failure).__name__, str(failure), failure.student_lines)
         except (NameError, RemoteError) as error:
             self._keep_mistake(index, number, str(error))
             return _error(getattr(error, "remote_name", type(error).__name__), str(error))

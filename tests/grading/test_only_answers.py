@@ -98,8 +98,8 @@ RIGHT = {
     + "    m = weight.norm(dim=norm_dim, keepdim=True)\n    return m, weight / m.clamp_min(eps)",
     "recompose": RECOMPOSE + "    return magnitude * direction",
     "coupling": "import statistics\ndef coupling(delta_m, delta_d):\n"
-    "    try: return statistics.correlation(delta_m, delta_d)\n"
-    "    except statistics.StatisticsError: return float('nan')",
+    "    varies = len(set(delta_m)) > 1 and len(set(delta_d)) > 1\n"
+    "    return statistics.correlation(delta_m, delta_d) if varies else float('nan')",
 }
 
 

@@ -147,7 +147,6 @@ def run(arguments: list[str]) -> int:
         if not chosen.students:
             outcome.misplaced = course.misplaced()
         say(describe(course, outcome))
-        say(["", f"Tables: {' '.join(map(str, outcome.tables))}"])
     return 1 if outcome.failed or outcome.misplaced else 0
 
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 
 from nbformat import NotebookNode
-from tqdm import tqdm
 
 from lab_grader.intake.course import Course, CourseError, Lesson, refusal, role_of
 from lab_grader.intake.vet import NotRead, Submission, vet
@@ -18,11 +17,13 @@ from lab_grader.marks.export import export, left_blank
 from lab_grader.marks.history import Findings, Missed, keep, missed, scores_of
 from lab_grader.marks.page import PAGE, make_page
 from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
-from lab_grader.marks.standing import exercise_columns, read_comments, read_standings
-from lab_grader.plain import plain, say
+from lab_grader.marks.standing import read_comments, read_standings
+from lab_grader.marks.summary import table, to_look_at
+from lab_grader.plain import say
 from lab_grader.running import workers
 from lab_grader.running.cache import Cache, key_of
 from lab_grader.running.job import Cell, Job, Result
+from lab_grader.running.progress import Progress
 from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
@@ -143,10 +144,10 @@ def grade(
             outcome.graded.append(student)
             recorded.append(student)
 
-    with tqdm(total=len(students), initial=len(outcome.graded), unit=" students") as progress:
+    with Progress(len(waiting), "graded") as progress:
         for student in waiting.keys() - calls.keys():
             record(student, waiting[student][2])
-            progress.update()
+            progress.step(student)
         for student, answer in workers.run(
             EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds
         ):
@@ -155,7 +156,7 @@ def grade(
             else:
                 cache.store(waiting[student][1], answer)
                 record(student, answer)
-            progress.update()
+            progress.step(student)
 
     if feedback:
         pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]
@@ -260,45 +261,16 @@ def _course(root: str, assignment: str) -> Course:
 
 def describe(course: Course, outcome: Outcome) -> list[str]:
     """Return a table of points and a list of what an instructor should look at, as lines."""
-    columns = exercise_columns(course)
-    lines = ["Exercises"]
-    for number, ((lesson, exercise), points) in enumerate(columns.items(), 1):
-        lines.append(f"  {number:2}  {lesson}/{exercise} ({points:g})")
     standings = read_standings(course)
-    shown = [standing for standing in standings if standing.student in outcome.graded]
-    width = max([len(standing.student) for standing in shown], default=7)
-    header = "".join(f"{number:>6}" for number in range(1, len(columns) + 1))
-    lines += ["", f"{'':{width}}{header}   total of {sum(columns.values()):g}"]
-    for it in shown:
-        cells = "".join(f"{'–' if p is None else f'{p:g}':>6}" for p in it.points.values())
-        lines.append(f"{it.student:{width}}{cells}   {it.score:g}")
-    marks = {standing.student: standing.marks for standing in standings}
-    lines += ["", *_to_look_at(outcome, marks)]
-    if blank := left_blank(standings):
-        lines += ["Tables", *(f"  {line}" for line in blank)]
-    return lines
-
-
-def _to_look_at(outcome: Outcome, marks: dict[str, Marks]) -> list[str]:
-    waiting = {
-        student: sorted(f"{n}: {cell}" for (n, cell), m in found.items() if m.needs_manual_grade)
-        for student, found in marks.items()
-        if student in outcome.graded
+    remarks = {
+        student: [*outcome.problems.get(student, []), *outcome.notes.get(student, [])]
+        for student in outcome.graded
     }
-    sections = {
-        "Could not be graded": {student: [why] for student, why in outcome.failed.items()},
-        "Is no submission": {name: [why] for name, why in outcome.misplaced.items()},
-        "Needs attention": outcome.problems,
-        "Happened while it ran": outcome.notes,
-        "Waits for a person's mark, in Formgrader": waiting,
-        "Was mended": outcome.mended,
-    }
-    lines = []
-    for title, entries in sections.items():
-        entries = {student: found for student, found in sorted(entries.items()) if found}
-        if entries:
-            lines.append(title)
-            lines += [
-                f"  {plain(s)}: {plain(text)}" for s, texts in entries.items() for text in texts
-            ]
-    return lines or ["Nothing to look at."]
+    return [
+        *table(standings),
+        "",
+        *to_look_at(standings, remarks, outcome.misplaced, outcome.mended),
+        "Tables",
+        *(f"  {line}" for line in left_blank(standings)),
+        *(f"  {path}" for path in outcome.tables),
+    ]

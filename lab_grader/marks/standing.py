@@ -81,6 +81,8 @@ class Standing:
     @cached_property
     def waiting(self) -> list[tuple[str, str]]:
         """The lesson and `grade_id` of each answer that waits for a person."""
+        if self.state != State.WAITING:
+            return []
         return sorted(key for key, mark in self.marks.items() if mark.needs_manual_grade)
 
     @property

@@ -101,9 +101,9 @@ def test_what_was_collected_is_graded(term):
 def test_answers_for_people_are_run_and_listed(term):
     course, printed = term
     assert "DoRALayer 42" in text_of(outputs(course, "17")["experiment"])
-    assert "Waits for a person's mark, in Formgrader\n  17: 01-mathematics: experiment" in printed
-    assert f"17: {LESSON}: plan" in printed
-    assert "18: 01-mathematics: plan" not in printed
+    line = f"  17: {LESSON}: experiment; {LESSON}: plan\n"
+    assert f"Waits for a person's mark, in Formgrader\n{line}" in printed
+    assert "18: 01-mathematics" not in printed
 
 
 def test_a_student_who_handed_in_nothing_is_named(term):

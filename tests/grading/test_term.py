@@ -103,7 +103,7 @@ def test_answers_for_people_are_run_and_listed(term):
     assert "DoRALayer 42" in text_of(outputs(course, "17")["experiment"])
     line = f"  17: {LESSON}: experiment; {LESSON}: plan\n"
     assert f"Waits for a person's mark, in Formgrader\n{line}" in printed
-    assert "18: 01-mathematics" not in printed
+    assert f"18: {LESSON}: experiment" not in printed
 
 
 def test_a_student_who_handed_in_nothing_is_named(term):

@@ -10,10 +10,11 @@ from pathlib import Path
 from filelock import Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
-from lab_grader.grade import Outcome, describe, grade, keep_traceback, make_pages, vet_all
+from lab_grader.grade import Outcome, compare, describe, grade, keep_traceback, make_pages, vet_all
 from lab_grader.intake.collect import collect_course
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.marks.export import Policy, export, left_blank
+from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet, zip_pages
 from lab_grader.marks.report import write_report
 from lab_grader.marks.standing import read_standings
 from lab_grader.plain import plain, say
@@ -24,6 +25,10 @@ DESCRIPTION = """\
 Grade a class with nbgrader's folders and gradebook. Students' code runs in a sandbox, tests run
 outside of it, several submissions at a time; a run that was interrupted goes on where it was.
 """
+RETURN = {
+    "moodle": "Moodle, View all submissions › Upload multiple feedback files in a zip",
+    "canvas": "Canvas, the assignment › Re-Upload Submissions",
+}
 EPILOG = """\
 Call it in the course's folder, after `make release`. Submissions are read from
 grading/submitted/STUDENT/ASSIGNMENT/ and never changed. Written are nbgrader's gradebook,
@@ -70,6 +75,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--again", action="store_true", help="execute also what was executed before, unchanged"
     )
+    made.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="record nothing; say who would gain and who would lose points, after a change of a "
+        "check or of a lesson",
+    )
     made.add_argument("--no-feedback", action="store_true", help="make no pages for students")
     made.add_argument(
         "--no-sandbox",
@@ -92,6 +103,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--absent-zero", action="store_true", help="give those who handed in nothing 0, not blank"
     )
+    made.add_argument(
+        "--worksheet",
+        type=Path,
+        metavar="FILE",
+        help="fill in this grading worksheet of Moodle's, too; the result is in grading/marks",
+    )
+    made.add_argument(
+        "--grade-column",
+        default=GRADE,
+        metavar="HEADER",
+        help="of a worksheet in another language than English; default %(default)s",
+    )
+    made.add_argument(
+        "--comments-column", default=COMMENTS, metavar="HEADER", help="default %(default)s"
+    )
+    command("return", "pack the pages for Moodle's and Canvas' upload, as their files were named")
     command("collect", "sort what the LMS handed out into grading/submitted, and say what was left")
     students(command("vet", "say what is wrong with submissions, and grade nothing"))
     return main
@@ -131,9 +158,28 @@ def run(arguments: list[str]) -> int:
         policy = Policy(chosen.allow_unmarked, chosen.absent_zero)
         say(map(str, export(course, policy)))
         say(left_blank(read_standings(course), policy))
+        if chosen.worksheet:
+            columns = chosen.grade_column, chosen.comments_column
+            filled = fill_worksheet(course, chosen.worksheet, policy, *columns)
+            say([str(filled.path), *filled.said])
+    elif chosen.command == "return":
+        returned = zip_pages(course)
+        say(f"{RETURN[lms]}: {path}" for lms, path in returned.archives.items())
+        if returned.left:
+            say([f"not in a download, so in no archive: {', '.join(returned.left)}"])
+        if not returned.archives:
+            raise CourseError("there is no page of anybody whose files came in a download.")
     else:
         if not chosen.no_sandbox:
             check_available()
+        if chosen.dry_run:
+            with course.only_grader():
+                lines = compare(
+                    course, students, chosen.jobs, chosen.dask, not chosen.no_sandbox, outcome
+                )
+            say(lines)
+            _say_failures(outcome)
+            return 1 if outcome.failed else 0
         with course.only_grader():
             outcome = grade(
                 course,
@@ -158,7 +204,7 @@ def main() -> None:
     """Run, and end with one sentence where something is not as it must be."""
     try:
         sys.exit(run(sys.argv[1:]))
-    except (CourseError, ClusterError, NoSandbox) as error:
+    except (CourseError, ClusterError, NoSandbox, WorksheetError) as error:
         _end(str(error))
     except Timeout as error:
         _end(f"this course is being graded by another process ({error}).")

@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 
 from lab_grader.intake.course import Course, CourseError, Lesson, refusal, role_of
 from lab_grader.intake.vet import NotRead, Submission, vet
+from lab_grader.marks.difference import changed, differences
 from lab_grader.marks.export import export, left_blank
 from lab_grader.marks.history import Findings, Missed, keep, missed, scores_of
 from lab_grader.marks.page import PAGE, make_page
@@ -166,6 +167,51 @@ def grade(
     keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
     outcome.tables = export(course)
     return outcome
+
+
+def compare(
+    course: Course,
+    students: list[str],
+    jobs: int,
+    dask: str | None,
+    sandbox: bool,
+    outcome: Outcome,
+) -> list[str]:
+    """Say who would gain and who would lose points if `grade` were called now; record nothing.
+
+    Marks by hand stay, so a test that has one neither gains nor loses. What is executed is kept,
+    and `grade` does not execute it again.
+    """
+    cache, limits = Cache(course.work / "cache"), Limits(cell_seconds=course.cell_seconds)
+    submissions: dict[str, Submission] = {}
+    results: dict[str, Result] = {}
+    keys: dict[str, str] = {}
+    calls: dict[str, Job] = {}
+    for student, submission in vet_all(course, students, jobs, outcome):
+        with _only_theirs(course, student, outcome):
+            job = job_of(course, submission, limits, sandbox)
+            submissions[student], keys[student] = submission, key_of(job)
+            found = cache.load(keys[student])
+            if found is None:
+                calls[student] = job
+            else:
+                results[student] = found
+    with Progress(len(calls), "executed") as progress:
+        for student, answer in workers.run(
+            EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds
+        ):
+            if isinstance(answer, workers.WorkerError):
+                outcome.failed[student] = str(answer)
+            else:
+                cache.store(keys[student], answer)
+                results[student] = answer
+            progress.step(student)
+    stored = read_marks(course)
+    changes = {
+        student: changed(course, submissions[student], result, stored.get(student, {}))
+        for student, result in results.items()
+    }
+    return differences(changes)
 
 
 def vet_all(

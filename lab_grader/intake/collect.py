@@ -194,6 +194,20 @@ def collect(archive: Path, target: Path, lessons: set[str]) -> Collected:
     return done
 
 
+def first_paths(archive: Path, lessons: set[str]) -> dict[str, PurePosixPath]:
+    """Return the path of one file of each student, as the LMS named it.
+
+    Args:
+        archive, lessons: see `collect`.
+    """
+    found: dict[str, PurePosixPath] = {}
+    for path, opened in _files(archive):
+        owner = whose(path, lessons)
+        if isinstance(owner, Whose) and not isinstance(opened, str):
+            found[owner.student] = min(path, found.get(owner.student, path))
+    return found
+
+
 def _copy(opened, target: Path, most: int) -> int:
     """Copy a file; return its size.
 

@@ -38,10 +38,10 @@ class Policy:
         return standing.score
 
 
-def write_table(path: Path, rows: Iterable[Iterable[object]]) -> Path:
+def write_table(path: Path, rows: Iterable[Iterable[object]], delimiter: str = ",") -> Path:
     """Write a table whose texts no spreadsheet takes for formulas; return its path."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerows([csv_cell(value) for value in row] for row in rows)
     write_atomically(path, text.getvalue())
     return path

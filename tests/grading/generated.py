@@ -45,15 +45,15 @@ COPIED = """def gradient_norms_by_rank(ranks, rank_stabilized):
 """
 
 
-def generate(root, size, seed=0, absent=0):
+def generate(root, size, seed=0, absent=0, form="s{:04}"):
     """Fill the gradebook and the grader's folders of a released course; return the ids.
 
     The last `absent` students are registered and hand in nothing. The first two hand in the same
-    long answer with other names in it.
+    long answer with other names in it. `form` makes an id of a student's number.
     """
     draw = random.Random(seed)
     course = Course(root, "dora")
-    students = [f"s{number:04}" for number in range(size)]
+    students = [form.format(number) for number in range(size)]
     found = {}
     with Gradebook(database(root)) as gradebook:
         for number, student in enumerate(students):

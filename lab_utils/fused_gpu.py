@@ -3,6 +3,8 @@
 Importing it raises ImportError where there is no Triton.
 """
 
+import contextlib
+
 import torch
 import triton
 import triton.language as tl
@@ -21,15 +23,18 @@ def updated_norm_on_gpu(
     rows, columns = weight.shape
     grid = (triton.cdiv(rows, ROWS), triton.cdiv(columns, COLUMNS * TILES))
     squared = torch.empty(grid[1], rows, device=weight.device, dtype=torch.float32)
-    _squared_lengths[grid](
-        *(weight, A, B, squared, scaling, rows, columns),
-        *(*weight.stride(), *A.stride(), *B.stride()),
-        ROWS=ROWS,
-        COLUMNS=COLUMNS,
-        TILES=TILES,
-        RANK=A.shape[0],
-        RANKS=min(64, max(16, triton.next_power_of_2(A.shape[0]))),
-    )
+    # Triton launches on the current GPU, which need not be the weight's. (A compiler sees to it.)
+    compiling = torch.compiler.is_compiling()
+    with contextlib.nullcontext() if compiling else torch.cuda.device_of(weight):
+        _squared_lengths[grid](
+            *(weight, A, B, squared, scaling, rows, columns),
+            *(*weight.stride(), *A.stride(), *B.stride()),
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            TILES=TILES,
+            RANK=A.shape[0],
+            RANKS=min(64, max(16, triton.next_power_of_2(A.shape[0]))),
+        )
     return squared.sum(dim=0).sqrt()
 
 

@@ -67,11 +67,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=64)
     add("--steps", type=int, help="stop each training after so many steps")
     add("--rows", type=int, help="take so many training and test rows of each task")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add(
+        "--device",
+        type=_device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="such as cuda, cuda:1 or cpu; only runs on a CPU repeat to the last digit",
+    )
     add("--compile", action="store_true", help="fuse the operations of each layer")
     add("--cuda-graphs", action=argparse.BooleanOptionalAction, default=True)
     add("--jobs", type=int, default=1, help="runs at a time; times are measured only with 1")
     return parser
+
+
+def _device(name: str) -> str:
+    """Return the name of a device that this machine has; the parser reports any other."""
+    try:
+        torch.empty(1, device=name)
+    except Exception as error:  # each backend has its own
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"this machine has no {name!r}: {reason}") from error
+    return name
 
 
 if __name__ == "__main__":

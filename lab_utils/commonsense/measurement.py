@@ -61,7 +61,10 @@ class Machine:
         model: as in `load_language_model`.
         data: folder of the rows, or None as in `load_rows`.
         tasks: to train on and to test.
-        device: `"cuda"` or `"cpu"`. On a GPU the base is in bfloat16, on a CPU in float32.
+        device: such as `"cuda"`, `"cuda:1"` or `"cpu"`. On a GPU the base is in bfloat16, on a CPU
+            in float32. Runs on a CPU give the same numbers again. On a GPU they do not to the last
+            digit, since attention's backward pass adds up in no fixed order there; what a pair
+            shares (base, `lora_A`, batches) is the same all the same.
         compiled, cuda_graphs: as in `train`.
         jobs: runs at a time; those that shared the device are no measurements of time.
     """
@@ -131,12 +134,12 @@ def measure(run: Run, machine: Machine) -> dict:
     """
     base, _, base_fingerprint = _base(machine.model)
     rows = _rows(machine, run.rows)
-    on_gpu = machine.device == "cuda"
+    on_gpu = torch.device(machine.device).type == "cuda"
     dtype = torch.bfloat16 if on_gpu else torch.float32
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # TF32
         gc.collect()  # the last run's model, which would count as this one's memory
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(machine.device)
     pairing = {"base": f"{base_fingerprint} {dtype}", "test": _fingerprint_texts(rows.test)}
     result = {}
     if run.adapter_type in METHODS:
@@ -160,7 +163,7 @@ def measure(run: Run, machine: Machine) -> dict:
         stretches = torch.tensor(result["losses"]).tensor_split(24)
         result["losses"] = [round(s.mean().item(), 4) for s in stretches if len(s)]
         result["trainable_params"] = sum(p.numel() for p in trained(model).values())
-        result["peak_memory"] = torch.cuda.max_memory_allocated() if on_gpu else None
+        result["peak_memory"] = torch.cuda.max_memory_allocated(machine.device) if on_gpu else None
     else:
         model = copy.deepcopy(base).to(machine.device, dtype)
     started = time.perf_counter()
@@ -203,8 +206,8 @@ def _made_with(machine: Machine) -> dict:
     found = comparison.made_with()
     found["command"] = found["command"].replace("__main__.py", "python -m lab_utils.commonsense", 1)
     packages = {name: version(name) for name in ("transformers", "peft")}
-    on_gpu = machine.device == "cuda"
-    device = torch.cuda.get_device_name() if on_gpu else platform.machine()
+    on_gpu = torch.device(machine.device).type == "cuda"
+    device = torch.cuda.get_device_name(machine.device) if on_gpu else platform.machine()
     return found | packages | asdict(machine) | {"device": device, "cuda": torch.version.cuda}
 
 

@@ -153,7 +153,7 @@ def train(
     started = time.perf_counter()
     if compiled:
         _compile_layers(model)
-    stream = torch.cuda.Stream() if on_gpu else None
+    stream = torch.cuda.Stream(device) if on_gpu else None
     if on_gpu or compiled:
         _warm_up(step, batches[0], optimizer, stream)
     take = _recorded(step, batches[0], stream) if on_gpu and cuda_graphs else step

@@ -88,3 +88,21 @@ def test_the_hint_on_python_code():
     lower = [round(-100 * gaps[rank].relative, 1) for rank in (4, 8, 16)]
     assert (min(lower), max(lower)) == (0.5, 1.1)
     assert gaps[32].low < 0 < gaps[32].high
+
+
+def test_launches_are_not_what_makes_dora_slower():
+    """Recorded, LoRA and DoRA launch nothing, and the ratio of their times is still there."""
+    seconds = {}
+    for run in read("commonsense-times.jsonl"):
+        if run["adapter_type"] != "frozen":
+            way = run["made_with"]["compiled"], run["made_with"]["cuda_graphs"]
+            seconds.setdefault(way, {}).setdefault(run["adapter_type"], []).append(run["seconds"])
+    plain, recorded, compiled = (
+        {method: statistics.fmean(found) for method, found in seconds[way].items()}
+        for way in ((False, False), (False, True), (True, True))
+    )
+    assert recorded["dora"] / recorded["lora"] > plain["dora"] / plain["lora"] > 1.45
+    for method in ("lora", "dora"):
+        assert recorded[method] / plain[method] == pytest.approx(1 / 6, abs=0.02)
+    extra = [times["dora"] / times["lora"] - 1 for times in (recorded, compiled)]
+    assert extra[1] / extra[0] == pytest.approx(0.5, abs=0.1)

@@ -538,3 +538,10 @@ def test_a_summary_of_unpaired_runs():
         measurement.summarise(records)
     with pytest.raises(ValueError, match="0 runs of the base"):
         measurement.summarise(made_up_records()[1:])
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_named(device, capsys):
+    with pytest.raises(SystemExit):
+        main(["--results", "file", "--device", device])
+    assert f"argument --device: this machine has no {device!r}: " in capsys.readouterr().err

@@ -237,6 +237,63 @@ def test_no_value_of_a_tensor_decides_what_is_done(make):
                 layer.lora_A.grad.sum().item()
 
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@CUDA
+@pytest.mark.parametrize("matmul_precision", ["highest", "high"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("norm_dim", [0, 1])
+@pytest.mark.parametrize(
+    ("shape", "rank"), [((1000, 3000), 3), ((777, 515), 16), ((600, 600), 200)]
+)
+def test_on_a_gpu_norms_keep_their_digits(shape, rank, norm_dim, dtype, matmul_precision):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(matmul_precision)
+    try:
+        base = linear(*shape, bias=False).cuda().to(dtype)
+        layer = trained(DoRALayer(base, rank, 2.0 * rank, norm_dim=norm_dim))
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            norm = layer._norm()
+        assert relative_error(norm, exact_norm(layer)) < 1e-6
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@CUDA
+@pytest.mark.parametrize("make", EVERY_KIND)
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("size", [40, 600])
+def test_on_a_gpu_a_step_is_recorded_and_replayed(size, compiled, make):
+    torch.compiler.reset()
+    for settings in settings_of(make):
+        layer = trained(make(linear(size, size).cuda().to(torch.bfloat16), **settings))
+        forward = torch.compile(layer, fullgraph=True) if compiled else layer
+        x = inputs(torch.bfloat16, size).cuda().requires_grad_()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                forward(x).sum().backward()
+        torch.cuda.current_stream().wait_stream(stream)
+        layer.zero_grad()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = forward(x)
+            output.sum().backward()
+        with torch.no_grad():
+            x.copy_(torch.randn_like(x))
+            layer.lora_B.mul_(2)
+        graph.replay()
+        expected = layer(x)
+        gap = (output.float() - expected.float()).norm() / expected.float().norm()
+        assert gap < 2e-2
+        found = layer.lora_B.grad.clone()
+        layer.zero_grad()
+        expected.sum().backward()
+        assert (found - layer.lora_B.grad).norm() < 2e-2 * found.norm()
+
+
 def test_the_full_gradient_is_orthogonal_to_the_direction_and_the_detached_one_is_not():
     """Paper, eq. 6 against eq. 11: the full gradient cannot lengthen V.
 

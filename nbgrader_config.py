@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor
-from nbgrader.converters import GenerateAssignment, GenerateFeedback
+from nbgrader.converters import Autograde, GenerateAssignment, GenerateFeedback
 from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme
 
+from lab_grader import door
 from lab_grader.intake import collect
 from lab_grader.marks import safe_html
 
@@ -42,6 +43,11 @@ c.OverwriteCells.add_missing_cells = True
 # for the question as well as for the answer, and of those who did not answer, too.
 c.ClearMarkScheme.enforce_metadata = False
 
+# nbgrader's own doors, its command line and Formgrader's button, vet and execute in the sandbox and
+# give the marks of make grade; where there is no sandbox they refuse.
+c.Autograde.autograde_preprocessors = door.confined(Autograde.autograde_preprocessors.default())
+c.Autograde.exporter_class = door.Door
+
 # A cell of a lesson takes a few seconds; an endless loop is cut here.
 c.ExecutePreprocessor.timeout = 30
 
@@ -57,7 +63,7 @@ c.GenerateFeedback.preprocessors = [
 c.HTMLExporter.sanitize_html = True
 c.HTMLExporter.filters = safe_html.FILTERS
 c.HTMLExporter.preprocessors = [safe_html.PlainNames]
-c.NbConvertBase.display_data_priority = safe_html.SHOWN
+c.WidgetsDataTypeFilter.display_data_priority = safe_html.SHOWN
 
 # Nor does it reach a terminal as it is.
 c.Application.logging_config = {

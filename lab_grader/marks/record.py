@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import nbformat
+from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
 from nbgrader.api import (
     BaseCell,
@@ -32,6 +33,7 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import AssignLatePenalties, Execute
 from sqlalchemy.exc import OperationalError, SAWarning
 
+from lab_grader.door import Confined
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.intake.vet import TIMESTAMP, Submission
 from lab_grader.running.cache import write_atomically
@@ -206,12 +208,13 @@ class Recorder:
         config.CourseDirectory.submitted_directory = str(self.vetted.relative_to(self.course.root))
         config.CourseDirectory.student_id = student
         config.CourseDirectory.assignment_id = self.course.assignment
+        config.Autograde.exporter_class = NotebookExporter
         log, last = quiet_log()
         autograde = Autograde(
             coursedir=CourseDirectory(config=config), config=config, log=log, force=True
         )
         autograde.autograde_preprocessors = [
-            _Outputs(result) if step is Execute else step
+            _Outputs(result) if step in (Confined, Execute) else step
             for step in autograde.autograde_preprocessors
         ]
         try:

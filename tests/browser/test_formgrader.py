@@ -1,4 +1,4 @@
-"""An instructor's evening: release in Formgrader, grade by `make grade`, mark by hand."""
+"""An instructor's evening in Formgrader: release, grade by its button, mark by hand; regrade."""
 
 import shutil
 
@@ -40,6 +40,18 @@ class Formgrader:
         dialog = self.frame.locator(".modal-dialog")
         said = dialog.locator(".modal-body > div > p")
         said.wait_for(timeout=60_000)
+        text = said.inner_text()
+        dialog.get_by_role("button", name="Close").first.click()
+        dialog.wait_for(state="hidden")
+        return text
+
+    def autograde(self):
+        """Press the button of the only student in Manage Submissions; return what is said."""
+        self.submissions()
+        self.table.locator(".autograde a").click()
+        dialog = self.frame.locator(".modal-dialog")
+        said = dialog.locator(".modal-body > div > p")
+        said.wait_for(timeout=120_000)
         text = said.inner_text()
         dialog.get_by_role("button", name="Close").first.click()
         dialog.wait_for(state="hidden")
@@ -108,8 +120,14 @@ def test_release_grade_and_mark_by_hand(context, server, course):
     released = course / "notebooks" / "dora" / f"{LESSON}.ipynb"
     assert released.read_text() == (release.NOTEBOOKS / released.name).read_text()
 
-    classroom.hand_in(course, "ada", half_right(), LESSON)
-    classroom.grade(course)
+    mark = course / "it-ran"
+    answers = half_right()
+    answers["plan"] += f"\n\n<script>document.title = '{mark}'</script>"
+    outside = f"import pathlib\ntry: pathlib.Path({str(mark)!r}).touch()\nexcept OSError: pass\n"
+    answers["gradient-norms"] = outside + answers["gradient-norms"]
+    classroom.hand_in(course, "ada", answers, LESSON)
+    assert "Success" in formgrader.autograde()
+    assert not mark.exists(), "the button runs students' code in the sandbox"
     row = formgrader.submissions()
     assert row[3:5] == ["needs manual grading", "4 / 10"]
 

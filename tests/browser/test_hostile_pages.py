@@ -23,7 +23,7 @@ STOCK = """
 c.HTMLExporter.sanitize_html = False
 c.HTMLExporter.filters = {}
 c.HTMLExporter.preprocessors = []
-c.NbConvertBase.display_data_priority = [
+c.WidgetsDataTypeFilter.display_data_priority = [
     "application/vnd.jupyter.widget-view+json", "application/javascript", "text/html",
     "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain",
 ]

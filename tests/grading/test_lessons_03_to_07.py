@@ -5,6 +5,7 @@ import shutil
 import nbformat
 import pytest
 from classroom import (
+    STOCK,
     database,
     folder_of,
     grade,
@@ -80,7 +81,7 @@ def hand_in_all(course, student, answers):
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course folder in which stock nbgrader graded the half-right submission."""
-    folder = make_course(tmp_path_factory.mktemp("course"), lessons=LESSONS)
+    folder = make_course(tmp_path_factory.mktemp("course"), *STOCK, lessons=LESSONS)
     hand_in_all(folder, "half-right", half_right())
     run(folder, "nbgrader", "autograde", "dora")
     return folder

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 import release
 from classroom import (
+    STOCK,
     cell_of,
     database,
     folder_of,
@@ -86,7 +87,7 @@ STUDENTS = {
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course folder in which the submissions were graded, without the demonstrations."""
-    folder = make_course(tmp_path_factory.mktemp("course"), lessons=LESSONS)
+    folder = make_course(tmp_path_factory.mktemp("course"), *STOCK, lessons=LESSONS)
     for student, (answers, _) in STUDENTS.items():
         for lesson in LESSONS:
             path = folder_of(folder, student) / f"{lesson}.ipynb"

@@ -14,7 +14,7 @@ import addresses  # noqa: E402
 
 project = "DoRA Lab"
 extensions = ["myst_nb"]
-exclude_patterns = ["README.md"]  # index.md includes its beginning
+exclude_patterns = ["README.md"]  # index.md includes a part of it
 nitpicky = True
 
 # The pages show what the stored notebooks hold; nothing is executed.
@@ -29,8 +29,9 @@ html_theme = "sphinx_book_theme"
 html_title = "DoRA Lab"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = ["book.js"]
 html_copy_source = False
-html_show_search_summary = False  # it is fetched, which browsers refuse to pages from the disk
+html_show_search_summary = False  # book.js shows one; a page from the disk may fetch nothing
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
     "home_page_in_toc": True,
@@ -68,5 +69,12 @@ def visit_block(translator, node):
     raise nodes.SkipNode
 
 
+def add_sections(app, pagename, templatename, context, doctree):
+    """Let the search page load what it looks through, which is written when all pages are."""
+    if pagename == "search":
+        app.add_js_file("sections.js", priority=400)
+
+
 def setup(app):
+    app.connect("html-page-context", add_sections)
     app.add_html_math_renderer("drawing", (visit_inline, None), (visit_block, None))

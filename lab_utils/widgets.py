@@ -1,5 +1,6 @@
 """The explorers of the lessons: sliders over the figures of `lab_utils.plots`."""
 
+import base64
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -42,20 +43,54 @@ class Explorer(VBox):
     """
 
     def __init__(self, controls: dict[str, Widget], draw: Callable[..., Drawing]) -> None:
-        self._controls, self._draw = controls, draw
+        self.controls, self._draw = controls, draw
 
         def show(**values: object) -> None:
             plots.show(*draw(**values))
 
         super().__init__([*controls.values(), interactive_output(show, controls)])
 
+    def choices(self, most: int) -> dict[str, list]:
+        """Return, for each control, at most so many of its values, the present one among them."""
+        return {name: _values(control, most) for name, control in self.controls.items()}
+
+    def drawn(self, **values: object) -> tuple[bytes, str]:
+        """Return the PNG file of the figure for some values, and its alternative text."""
+        figure, alt = self._draw(**values)
+        return base64.b64decode(plots.Picture(figure, alt).png), alt
+
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
-        figure, alt = self._draw(**{name: c.value for name, c in self._controls.items()})
-        names = ", ".join(control.description for control in self._controls.values())
+        figure, alt = self._draw(**{name: c.value for name, c in self.controls.items()})
+        names = ", ".join(control.description for control in self.controls.values())
         data = super()._repr_mimebundle_(**kwargs)
         data["text/plain"] = f"{alt}\nIn JupyterLab it follows these controls: {names}."
         data["image/png"] = plots.Picture(figure, alt).png
         return data, {"image/png": {"alt": alt}}
+
+
+def _values(control: Widget, most: int) -> list:
+    if isinstance(control, Checkbox):
+        return [False, True]
+    if isinstance(control, FloatSlider | IntSlider):
+        steps = round((control.max - control.min) / control.step)
+        all_of_them = [control.min + i * control.step for i in range(steps + 1)]
+        if isinstance(control, FloatSlider):
+            all_of_them = [round(value, 6) for value in all_of_them]
+    else:
+        all_of_them = [
+            option[1] if isinstance(option, tuple) else option for option in control.options
+        ]
+    last = len(all_of_them) - 1
+    kept = (
+        {round(i * last / (most - 1)) for i in range(most)}
+        if last >= most
+        else set(range(last + 1))
+    )
+    present = all_of_them.index(control.value)
+    if present not in kept:  # in the place of its neighbour, ends excepted
+        kept.remove(min(kept - {0, last}, key=lambda index: abs(index - present)))
+        kept.add(present)
+    return [all_of_them[index] for index in sorted(kept)]
 
 
 def vector_explorer() -> Explorer:

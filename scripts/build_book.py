@@ -3,8 +3,8 @@
     python scripts/build_book.py            build/book/index.html
     python scripts/build_book.py --links    ask every other site that the pages link to, instead
 
-It shows what the stored solutions hold and executes nothing. Solutions are folded, hidden tests
-and what they printed are left out, and an explorer is a picture.
+It shows what the stored solutions hold. Solutions are folded; hidden tests, what checks printed,
+set-up and progress are left out; an explorer moves among pictures that are drawn here beforehand.
 """
 
 import argparse
@@ -16,16 +16,21 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+import yaml
+from book_parts import EXPLORER, draw_frames, explorer_of, write_search
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme
-from release import ROOT, SOLUTIONS, VIEW, WIDGETS
+from release import ROOT, SOLUTIONS, START, VIEW, WIDGETS
 from sphinx.cmd.build import build_main
+
+from lab_utils import progress
 
 BOOK = ROOT / "book"
 SITE = ROOT / "build" / "book"
+FRAMES = "_frames"  # the pictures of explorers
+CACHE = ROOT / "build" / "frames"
 SOLUTION_MARK = re.compile(r"^ *(?:### |<!-- )(?:BEGIN|END) SOLUTION.*\n?", re.MULTILINE)
-CHECK = re.compile(r"^checks\.check_", re.MULTILINE)
-REPORT = re.compile(r"^(?=\S)", re.MULTILINE)  # a check's first line; the others are indented
 
 
 class BookNotMade(Exception):
@@ -42,61 +47,87 @@ def fold(cell: NotebookNode) -> None:
         cell.source = f"{summary}\n\n{cell.source}\n\n</details>"
 
 
-def keep_visible_reports(cell: NotebookNode, calls: int) -> None:
-    """Leave out of a test cell's output what its hidden calls printed, which come last.
-
-    Args:
-        cell: without its hidden tests.
-        calls: how many checks it called with them; each prints as many reports as the others.
-    """
-    shown = len(CHECK.findall(cell.source))
-    for output in cell.outputs:
-        reports = [report for report in REPORT.split(output.text) if report]
-        if len(reports) % calls:
-            raise BookNotMade(f"{len(reports)} reports of {calls} checks, of which:\n{cell.source}")
-        output.text = "".join(reports[: len(reports) // calls * shown])
-
-
 def show_pictures(cell: NotebookNode, name: str, folder: Path) -> None:
-    """Put each picture into a file, and an image with its alternative text in its place."""
+    """Put each picture into a file, and an image with its alternative text in its place.
+
+    A finished progress bar, which would stand where the bar began, is left out.
+    """
+    kept = []
     for number, output in enumerate(cell.get("outputs", [])):
         data = output.get("data", {})
-        explorer = data.pop(VIEW, None)
+        widget = data.pop(VIEW, None)
+        if widget and not {"image/png", "text/html"} & data.keys():
+            continue
+        kept.append(output)
         if "image/png" in data:
             picture = folder / f"{name}-{cell.id}-{number}.png"
             picture.write_bytes(base64.b64decode(data.pop("image/png")))
             alt = re.sub(r"([!-/:-@[-`{-~])", r"\\\1", output.metadata["image/png"]["alt"])
             data["text/markdown"] = f"![{alt}]({picture.name})"
-            if explorer:
-                data["text/markdown"] += f"\n\n*{data['text/plain'].splitlines()[-1]}*"
+    if "outputs" in cell:
+        cell.outputs = kept
 
 
 def page(solution: NotebookNode, name: str, folder: Path) -> NotebookNode:
     """Return a solved lesson as a reader sees it; its pictures go to `folder`."""
-    tests = [cell for cell in solution.cells if cell.metadata.get("nbgrader", {}).get("grade")]
-    calls = {cell.id: len(CHECK.findall(cell.source)) for cell in tests}
+    tests = {c.id for c in solution.cells if c.metadata.get("nbgrader", {}).get("grade")}
     shown, _ = ClearHiddenTests().preprocess(solution, {})
     shown, _ = ClearMarkScheme(enforce_metadata=False).preprocess(shown, {})
-    for cell in shown.cells:
+    cells = list(shown.cells)
+    for index, cell in enumerate(cells):
+        cell.source = cell.source.replace(f"../{START.stem}.ipynb", "index.md")
         if cell.metadata.get("nbgrader", {}).get("solution"):
             fold(cell)
-        elif cell.id in calls:
-            keep_visible_reports(cell, calls[cell.id])
+        elif cell.id in tests and cell.cell_type == "code":
+            cell.outputs = []
         show_pictures(cell, name, folder)
+        if cell.cell_type == "code" and EXPLORER.search(cell.source):
+            explorer = explorer_of(cells, index)
+            moving = draw_frames(explorer, f"{name}-{cell.id}", folder / FRAMES, CACHE)
+            cell.outputs = [new_output("display_data", {"text/html": moving})]
+            cell.metadata["tags"] = ["remove-input"]
+    shown.cells = [c for c in cells if "remove-cell" not in c.metadata.get("tags", [])]
     shown.metadata.get("widgets", {}).pop(WIDGETS, None)
     return shown
 
 
 def write_sources(folder: Path) -> None:
     """Write what Sphinx reads: the front page, what it includes, and a page for each lesson."""
-    readme = (ROOT / "README.md").read_text()
-    linked = re.sub(r"^\| `(\d\d-[\w-]+)`", r"| [\1](\1.ipynb)", readme, flags=re.MULTILINE)
-    (folder / "README.md").write_text(linked)
-    shutil.copy(BOOK / "index.md", folder)
+    shutil.copy(ROOT / "README.md", folder)
     shutil.copytree(ROOT / "docs", folder / "docs")
+    lessons = progress.overview(SOLUTIONS).lessons
+    rows = ["| lesson | time | you write | points |", "| --- | --- | --- | --- |"]
+    for lesson in lessons:
+        names = ", ".join(f"`{exercise.name}`" for exercise in lesson.exercises)
+        rows.append(
+            f"| [{lesson.name[:2]} · {lesson.title}]({lesson.name}.ipynb) "
+            f"| {lesson.minutes}&nbsp;min | {names} | {lesson.most + lesson.by_hand:g} |"
+        )
+    pages = [f"{lesson.name[:2]} · {lesson.title} <{lesson.name}>" for lesson in lessons]
+    front = (BOOK / "index.md").read_text(encoding="utf-8")
+    for mark, text in (
+        ("@LESSONS@", "\n".join(rows)),
+        ("@PAGES@", "\n".join(pages)),
+        ("@CITE@", citation()),
+    ):
+        front = front.replace(mark, text)
+    (folder / "index.md").write_text(front, encoding="utf-8")
     for path in sorted(SOLUTIONS.glob("*.ipynb")):
         lesson = page(nbformat.read(path, as_version=4), path.stem, folder)
         nbformat.write(lesson, folder / path.name)
+
+
+def citation() -> str:
+    """Return how to cite the lab and the paper, from CITATION.cff, as a list."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    (paper,) = cited["references"]
+    authors = ", ".join(f"{a['given-names']} {a['family-names']}" for a in paper["authors"])
+    return (
+        f"- {cited['authors'][0]['name']}: *{cited['title']}*, version {cited['version']}, "
+        f"{cited['date-released'].year}.\n"
+        f"- {authors}: [{paper['title']}]({paper['url']}). {paper['collection-title']}, "
+        f"{paper['year']}."
+    )
 
 
 def build(site: Path = SITE, builder: str = "html") -> None:
@@ -118,6 +149,8 @@ def build(site: Path = SITE, builder: str = "html") -> None:
         if build_main([*options, "-b", builder, str(sources), str(made)]):
             raise BookNotMade("The messages above say what is wrong; the old site was left alone.")
         if builder == "html":
+            (sources / FRAMES).rename(made / FRAMES)
+            write_search(made)
             shutil.rmtree(site, ignore_errors=True)
             made.rename(site)
 

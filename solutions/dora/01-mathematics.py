@@ -383,11 +383,11 @@ quiz.which_mistake("mathematics")
 #
 # **Next:** [lesson 02](02-from-scratch.ipynb), in which you write both layers yourself.
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## How far you are
 #
 # Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
 # leads to each exercise.
 
-# %%
+# %% tags=["remove-cell"]
 progress.overview()

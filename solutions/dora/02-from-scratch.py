@@ -563,11 +563,11 @@ plots.show(
 # **Next:** [lesson 03](03-decomposition.ipynb) looks at the magnitudes and directions of weights
 # that were really trained.
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## How far you are
 #
 # Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
 # leads to each exercise.
 
-# %%
+# %% tags=["remove-cell"]
 progress.overview()

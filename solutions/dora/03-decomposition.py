@@ -422,11 +422,11 @@ quiz.which_mistake("decomposition")
 # **Next:** [lesson 04](04-head-to-head.ipynb) trains the methods head to head, and asks which ends
 # lower.
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## How far you are
 #
 # Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
 # leads to each exercise.
 
-# %%
+# %% tags=["remove-cell"]
 progress.overview()

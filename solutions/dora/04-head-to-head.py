@@ -490,11 +490,11 @@ quiz.which_mistake("head_to_head")
 # **Next:** [lesson 05](05-rank-and-magnitude.ipynb) varies the rank, and looks at what the
 # magnitudes do.
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## How far you are
 #
 # Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
 # leads to each exercise.
 
-# %%
+# %% tags=["remove-cell"]
 progress.overview()

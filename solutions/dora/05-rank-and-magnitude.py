@@ -363,11 +363,11 @@ quiz.which_mistake("rank_and_magnitude")
 # **Next:** [lesson 06](06-peft-and-commonsense.ipynb) takes a real language model, and the library
 # that you would use.
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## How far you are
 #
 # Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
 # leads to each exercise.
 
-# %%
+# %% tags=["remove-cell"]
 progress.overview()

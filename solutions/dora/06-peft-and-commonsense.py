@@ -760,11 +760,11 @@ quiz.which_mistake("peft_and_commonsense")
 #
 # **Next:** [lesson 07](07-rslora-challenge.ipynb) asks what a high rank does to the scaling.
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## How far you are
 #
 # Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson, and
 # leads to each exercise.
 
-# %%
+# %% tags=["remove-cell"]
 progress.overview()

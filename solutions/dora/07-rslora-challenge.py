@@ -595,12 +595,12 @@ if torch.cuda.is_available():  # the lessons use the CPU; your own runs may not 
     torch.cuda.empty_cache()
 print("done")
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## Your summary
 #
 # Save the notebook (Ctrl+S), then run this cell: it reads what the checks said in each lesson. To
 # keep the page, right-click it, choose *Create New View for Cell Output*, and print that view
 # (Ctrl+P). `print(progress.summary())` gives it as plain text.
 
-# %%
+# %% tags=["remove-cell"]
 progress.summary()

@@ -54,8 +54,16 @@ def test_a_page_can_be_read(open_page, name, theme):
         assert width > 4 and height > 4
 
 
+@pytest.mark.parametrize("width", [390, 768])
+@pytest.mark.parametrize("name", ["index", *LESSONS])
+def test_a_page_fits_a_phone_and_a_tablet(open_page, name, width):
+    page = open_page(name)
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.parametrize("name", LESSONS)
-def test_a_solution_opens_by_a_click_and_an_explorer_is_a_picture(open_page, name):
+def test_a_solution_opens_by_a_click_and_an_explorer_moves(open_page, name):
     page = open_page(name)
     fold = page.locator("details", has_text="Show the solution").first
     code = fold.locator("pre")
@@ -64,17 +72,42 @@ def test_a_solution_opens_by_a_click_and_an_explorer_is_a_picture(open_page, nam
     assert code.is_visible()
     assert code.inner_text().startswith(("def ", "class "))
 
-    note = page.get_by_text("In JupyterLab it follows these controls:")
-    assert note.is_visible()
-    picture = note.locator("xpath=ancestor::div[contains(@class, 'cell_output')]").locator("img")
-    picture.scroll_into_view_if_needed()
-    assert picture.is_visible()
-    assert picture.get_attribute("alt")
+    explorer = page.locator(".explorer")
+    picture = explorer.locator("img")
+    for slider in explorer.locator("input").all():
+        before, said = picture.get_attribute("src"), slider.locator("+ output").inner_text()
+        now, most = int(slider.input_value()), int(slider.get_attribute("max"))
+        slider.focus()
+        page.keyboard.press("ArrowRight" if now < most else "ArrowLeft")
+        assert picture.get_attribute("src") != before
+        assert slider.locator("+ output").inner_text() != said
+        assert picture.evaluate("it => it.decode().then(() => it.naturalWidth)") > 100
+        assert picture.get_attribute("alt")
 
 
-def test_the_search_works(open_page):
+def test_a_figure_lets_the_dark_ground_through(open_page):
+    page = open_page("01-mathematics", "dark")
+    styles = page.locator(".cell_output img").evaluate_all(
+        "all => all.map(it => [getComputedStyle(it).mixBlendMode, getComputedStyle(it).filter])"
+    )
+    assert styles
+    assert all(blend == "screen" and "invert(1)" in turned for blend, turned in styles)
+
+
+def test_the_search_finds_sections_with_excerpts(open_page):
     page = open_page("index")
     page.keyboard.press("Control+K")
-    page.get_by_placeholder("Search").last.fill("magnitude")
+    page.get_by_placeholder("Search").last.fill("axis trap")
     page.keyboard.press("Enter")
-    page.locator("#search-results li").first.wait_for()
+    found = page.locator("#sections-found li")
+    found.first.wait_for()
+    assert "axis" in found.first.inner_text().lower()
+    assert found.first.locator("mark").count()
+    found.first.locator("a").click()
+    page.wait_for_url("**/*.html#*")
+
+
+def test_names_in_the_navigation_are_short(open_page):
+    names = open_page("index").locator(".bd-sidebar-primary nav a").all_inner_texts()
+    assert any(name.startswith("01 · ") for name in names)
+    assert not any("3.1.2" in name for name in names)

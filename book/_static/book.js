@@ -1,0 +1,73 @@
+// What moves in the book: explorers, whose pictures were drawn beforehand, and the search.
+
+function follow(explorer) {
+  const inputs = [...explorer.querySelectorAll("input")];
+  const picture = explorer.querySelector("img");
+  const alts = JSON.parse(explorer.dataset.alts);
+  for (const input of inputs) {
+    const values = JSON.parse(input.dataset.values);
+    input.addEventListener("input", () => {
+      input.setAttribute("aria-valuetext", values[input.value]);
+      input.nextElementSibling.textContent = values[input.value];
+      const frame = inputs.reduce((at, it) => at * (Number(it.max) + 1) + Number(it.value), 0);
+      picture.src = `${explorer.dataset.frames}${frame}.png`;
+      picture.alt = alts[frame];
+    });
+  }
+}
+
+function marked(text, words) {
+  const parts = document.createDocumentFragment();
+  const pattern = new RegExp(`(${words.map(it => it.replace(/\W/g, "\\$&")).join("|")})`, "gi");
+  text.split(pattern).forEach((part, index) => {
+    const node = index % 2 ? document.createElement("mark") : document.createTextNode(part);
+    if (index % 2) node.textContent = part;
+    parts.append(node);
+  });
+  return parts;
+}
+
+function search() {
+  const results = document.getElementById("search-results");
+  const asked = new URLSearchParams(location.search).get("q")?.trim();
+  if (!results || !window.SECTIONS || !asked) return;
+  const words = asked.toLowerCase().split(/\s+/);
+  const count = (text, word) => text.toLowerCase().split(word).length - 1;
+  const found = window.SECTIONS
+    .map(section => ({
+      section,
+      score: words.every(word => count(section.title + " " + section.text, word))
+        ? words.reduce((sum, word) => sum + 20 * count(section.title, word) + count(section.text, word), 0)
+        : 0,
+    }))
+    .filter(it => it.score)
+    .sort((a, b) => b.score - a.score);
+  const list = document.createElement("ol");
+  list.id = "sections-found";
+  for (const {section} of found) {
+    const item = document.createElement("li");
+    const link = document.createElement("a");
+    link.href = `${section.page}#${section.id}`;
+    link.append(marked(section.title, words));
+    const first = Math.max(0, Math.min(...words.map(word => {
+      const at = section.text.toLowerCase().indexOf(word);
+      return at < 0 ? Infinity : at;
+    })) - 80);
+    const excerpt = document.createElement("p");
+    const start = Number.isFinite(first) ? first : 0;
+    excerpt.append((start ? "… " : ""), marked(section.text.slice(start, start + 240), words), " …");
+    const page = document.createElement("small");
+    page.textContent = section.page.replace(".html", "");
+    item.append(link, " ", page, excerpt);
+    list.append(item);
+  }
+  const said = document.createElement("p");
+  said.textContent = `${found.length} sections hold “${asked}”.`;
+  results.before(said, list);
+  results.hidden = true; // Sphinx goes on to fill it
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".explorer").forEach(follow);
+  search();
+});

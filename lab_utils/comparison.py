@@ -234,11 +234,6 @@ def of_the_search(records: Sequence[dict]) -> list[dict]:
     return [record for record in records if record["seed"] in common]
 
 
-def at_chosen_rate(records: Sequence[dict]) -> list[dict]:
-    """Return the runs at the rate that `choose_learning_rate` picks, ordered by seed."""
-    return select(records, learning_rate=choose_learning_rate(records))
-
-
 def reported(records: Sequence[dict]) -> list[dict]:
     """Return the runs to report, ordered by seed: at the chosen rate, with seeds that had no say.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lab_utils import plots
 from lab_utils.adapters import ADAPTERS
-from lab_utils.comparison import RESULTS, at_chosen_rate, select
+from lab_utils.comparison import RESULTS, choose_learning_rate, of_the_search, select
 from lab_utils.models import load_pretrained
 from lab_utils.published import TASKS, commonsense_table, pairs
 
@@ -222,13 +222,19 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
             makes them.
         ranks: which of them to draw.
     """
-    rates = sorted({record["learning_rate"] for record in records})
+    tried = {
+        (method, rank): of_the_search(select(records, adapter_type=method, rank=rank, targets=None))
+        for method in ("lora", "dora")
+        for rank in ranks
+    }
+    at_every_rank = [{run["learning_rate"] for run in tried["lora", rank]} for rank in ranks]
+    rates = sorted(set.intersection(*at_every_rank))
     slider = _choice("LoRA's learning rate", ["chosen for each rank", *rates], rates[2])
 
     def losses(method: str, rank: int, rate: float | str) -> list[float]:
-        runs = select(records, adapter_type=method, rank=rank)
-        chosen = at_chosen_rate(runs) if isinstance(rate, str) else select(runs, learning_rate=rate)
-        return [run["test_loss"] for run in chosen]
+        if isinstance(rate, str):
+            rate = choose_learning_rate(tried[method, rank])
+        return [run["test_loss"] for run in select(tried[method, rank], learning_rate=rate)]
 
     def draw(rate: float | str) -> Drawing:
         by_method = {

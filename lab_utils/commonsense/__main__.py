@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         steps=args.steps,
         rows=args.rows,
     )
-    summary = measurement.summarise(records)
+    summary = measurement.summarise(records, args.grid_seeds)
     print(measurement.table(summary))
     for rank, differences in summary["differences"].items():
         d = differences["average"]
@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", nargs="+", choices=TASKS, help="by default all that --data has")
     add("--ranks", nargs="+", type=int, default=[8, 32])
     add("--rates", nargs="+", type=float, default=measurement.RATES, help="learning rates to try")
-    add("--grid-seeds", type=int, default=2, help="seeds that every rate is tried with")
-    add("--seeds", type=int, default=5, help="seeds at the best rate, 2 or more")
+    add("--grid-seeds", type=int, default=3, help="seeds that every rate is tried with")
+    add("--seeds", type=int, default=7, help="other seeds at the best rate, 2 or more")
     add("--epochs", type=int, default=2)
     add("--batch-size", type=int, default=64)
     add("--steps", type=int, help="stop each training after so many steps")

@@ -123,7 +123,8 @@ def measure(run: Run, machine: Machine) -> dict:
 
         - `accuracy`, `validation_accuracy`: of each task, a share of its rows;
         - `average_accuracy`: over tasks, which all count the same;
-        - `validation_error`: one minus the average over tasks of the validation accuracy;
+        - `validation_error`: the share of all validation rows that were answered wrongly. Rows
+          count the same, because a task with few of them would add more noise than it tells;
         - `validation_rows`, `test_rows`: how many rows of each task were held out and tested;
         - `losses` of training, means over stretches; `trainable_params`;
         - `seconds` of training, `setup_seconds`, `scoring_seconds`; `peak_memory` in bytes of
@@ -170,12 +171,13 @@ def measure(run: Run, machine: Machine) -> dict:
     model.eval()
     with torch.compiler.set_stance("force_eager"):  # compiled layers would compile these shapes too
         validation, accuracy = (_accuracy(model, part) for part in (rows.validation, rows.test))
+    held_out = {task: len(known) for task, (known, _) in rows.validation.items()}
     return asdict(run) | {
         "accuracy": accuracy,
         "average_accuracy": statistics.fmean(accuracy.values()),
         "validation_accuracy": validation,
-        "validation_error": 1 - statistics.fmean(validation.values()),
-        "validation_rows": {task: len(held_out) for task, (held_out, _) in rows.validation.items()},
+        "validation_error": 1 - _pooled(validation, held_out),
+        "validation_rows": held_out,
         "test_rows": {task: len(tested) for task, (tested, _) in rows.test.items()},
         "train_rows": len(rows.train),
         **result,
@@ -183,6 +185,11 @@ def measure(run: Run, machine: Machine) -> dict:
         "pairing": pairing,
         "made_with": _made_with(machine),
     }
+
+
+def _pooled(accuracy: dict[str, float], rows: dict[str, int]) -> float:
+    """Return the share of right answers over the rows of all tasks."""
+    return sum(accuracy[task] * count for task, count in rows.items()) / sum(rows.values())
 
 
 def _accuracy(model: nn.Module, part: dict[str, tuple[list[dict], list[Text]]]) -> dict[str, float]:
@@ -217,23 +224,24 @@ def measure_all(
     *,
     ranks: Sequence[int] = (8, 32),
     rates: Sequence[float] = RATES,
-    grid_seeds: int = 2,
-    seeds: int = 5,
+    grid_seeds: int = 3,
+    seeds: int = 7,
     epochs: int = 2,
     batch_size: int = 64,
     steps: int | None = None,
     rows: int | None = None,
 ) -> list[dict]:
-    """Measure the base, every method and rank at every rate, and at the best rate with more seeds.
+    """Measure the base, every method and rank at every rate, and at the best rate with new seeds.
 
-    The best rate is that with the lowest `validation_error` over the seeds of the grid.
+    The best rate is that with the lowest `validation_error` over the seeds of the grid, which are
+    not among those that report.
 
     Args:
         machine: where and how.
         results_file: as in `lab_utils.comparison.sweep`, which goes on after an interruption.
         ranks, rates: of the grid.
-        grid_seeds: how many seeds every rate is tried with.
-        seeds: how many seeds the best rate is measured with, those of the grid among them.
+        grid_seeds: how many seeds every rate is tried with: they choose.
+        seeds: how many others report, at the best rate.
         epochs, batch_size, steps, rows: as in `Run`.
 
     Returns:
@@ -248,20 +256,21 @@ def measure_all(
         comparison.sweep, results_file=results_file, n_jobs=machine.jobs, measure=measured
     )
 
-    def runs(method: str, rank: int, rate: float, count: int) -> list[Run]:
+    def runs(method: str, rank: int, rate: float, which: range) -> list[Run]:
         settings = {"adapter_type": method, "rank": rank, "learning_rate": rate, **shared}
-        return [Run(seed=seed, **settings) for seed in range(count)]
+        return [Run(seed=seed, **settings) for seed in which]
 
     pairs = [(method, rank) for rank in ranks for method in METHODS]
     grid = [Run(adapter_type="frozen", rows=rows)]
-    grid += [run for pair in pairs for rate in rates for run in runs(*pair, rate, grid_seeds)]
+    choosing, reporting = range(grid_seeds), range(grid_seeds, grid_seeds + seeds)
+    grid += [run for pair in pairs for rate in rates for run in runs(*pair, rate, choosing)]
     records = sweep(grid)
     _check_same_base(records)
     best = {
-        (m, r): chosen_rate(comparison.select(records, adapter_type=m, rank=r)) for m, r in pairs
+        (m, r): chosen_rate(comparison.select(records, adapter_type=m, rank=r), grid_seeds)
+        for m, r in pairs
     }
-    final = [run for pair in pairs for run in runs(*pair, best[pair], seeds)]
-    return sweep(list(dict.fromkeys(grid + final)))
+    return sweep(grid + [run for pair in pairs for run in runs(*pair, best[pair], reporting)])
 
 
 def _check_same_base(records: Sequence[dict]) -> None:
@@ -273,23 +282,40 @@ def _check_same_base(records: Sequence[dict]) -> None:
         )
 
 
-def chosen_rate(records: Sequence[dict]) -> float:
+def chosen_rate(records: Sequence[dict], grid_seeds: int) -> float:
     """Return the learning rate with the fewest errors on the validation rows.
 
     Args:
-        records: runs of one method at one rank. Only seeds that every rate was tried with count.
+        records: runs of one method at one rank.
+        grid_seeds: the seeds below this number choose, and no others.
     """
-    seeds = [
-        {record["seed"] for record in records if record["learning_rate"] == rate}
-        for rate in {record["learning_rate"] for record in records}
-    ]
-    common = set.intersection(*seeds) if seeds else set()
-    grid = [record for record in records if record["seed"] in common]
+    grid = [record for record in records if record["seed"] < grid_seeds]
     return comparison.choose_learning_rate(grid, "validation_error")
 
 
-def summarise(records: Sequence[dict]) -> dict:
+def at_each_rate(records: Sequence[dict]) -> dict[int, dict[float, comparison.PairedDifference]]:
+    """Return DoRA minus LoRA, in average accuracy, by rank and rate, over the seeds of both."""
+    adapted = [record for record in records if record["rank"]]
+    rates = sorted({(record["rank"], record["learning_rate"]) for record in adapted})
+    differences = {}
+    for rank, rate in rates:
+        pair = [
+            comparison.select(adapted, adapter_type=method, rank=rank, learning_rate=rate)
+            for method in METHODS
+        ]
+        common = set.intersection(*({run["seed"] for run in runs} for runs in pair))
+        pair = [[run for run in runs if run["seed"] in common] for runs in pair]
+        found = comparison.paired_difference(*pair, "average_accuracy")
+        differences.setdefault(rank, {})[rate] = found
+    return differences
+
+
+def summarise(records: Sequence[dict], grid_seeds: int = 3) -> dict:
     """Return what follows from the records of a measurement.
+
+    Args:
+        records: of `measure_all`.
+        grid_seeds: the seeds below this number chose the learning rates; the others report.
 
     Returns:
         - `tasks`: in the order of the columns; `test_rows`: of each;
@@ -318,7 +344,14 @@ def summarise(records: Sequence[dict]) -> dict:
     for rank in ranks:
         for method in METHODS:
             found = comparison.select(records, adapter_type=method, rank=rank)
-            best[rank, method] = found, comparison.select(found, learning_rate=chosen_rate(found))
+            at_best = comparison.select(found, learning_rate=chosen_rate(found, grid_seeds))
+            reported = [run for run in at_best if run["seed"] >= grid_seeds]
+            if len(reported) < 2:
+                raise ValueError(
+                    f"{NAMES[method]} at rank {rank} has {len(reported)} runs at its best rate "
+                    f"besides the {grid_seeds} seeds that chose it; measure two or more"
+                )
+            best[rank, method] = found, reported
     return {
         "tasks": tasks,
         "test_rows": base[0]["test_rows"],

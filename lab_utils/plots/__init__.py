@@ -2,6 +2,7 @@
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.plots.commonsense import (
+    accuracy_by_rate,
     commonsense,
     published_and_rerun,
     published_gains,
@@ -45,6 +46,7 @@ __all__ = [
     "NAMES",
     "RULES",
     "Picture",
+    "accuracy_by_rate",
     "commonsense",
     "couplings",
     "decomposition",

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
+from lab_utils.comparison import PairedDifference
 from lab_utils.plots.style import STYLE
 from lab_utils.published import TASKS
 
@@ -124,4 +125,41 @@ def validation_by_rate(accuracies: dict[int, dict[str, dict[float, list[float]]]
             ax.minorticks_off()
         axes[0, 0].set_ylabel("validation accuracy (%)")
         axes[0, 0].legend(fontsize=9)
+    return figure
+
+
+def accuracy_by_rate(
+    accuracies: dict[int, dict[str, dict[float, list[float]]]],
+    differences: dict[int, dict[float, PairedDifference]],
+) -> Figure:
+    """Draw the test accuracy over the learning rate, and below it DoRA minus LoRA.
+
+    Args:
+        accuracies: shares of right answers by rank, method and rate, those of every seed.
+        differences: by rank and rate, in shares.
+    """
+    with plt.rc_context(STYLE):
+        size = {"figsize": (9, 5.4), "sharex": "col", "sharey": "row", "squeeze": False}
+        figure, axes = plt.subplots(2, len(accuracies), height_ratios=[3, 2], **size)
+        for (top, bottom), (rank, by_method) in zip(axes.T, accuracies.items(), strict=True):
+            for method, by_rate in by_method.items():
+                rates = sorted(by_rate)
+                values = [[100 * accuracy for accuracy in by_rate[rate]] for rate in rates]
+                means = [sum(of_rate) / len(of_rate) for of_rate in values]
+                top.plot(rates, means, color=COLOURS[method], label=NAMES[method])
+                for rate, of_rate in zip(rates, values, strict=True):
+                    top.scatter([rate] * len(of_rate), of_rate, color=COLOURS[method], s=12)
+            found = differences[rank]
+            means = [100 * d.mean for d in found.values()]
+            ends = [100 * (d.high - d.mean) for d in found.values()]
+            bottom.axhline(0, color="0.6", linewidth=1)
+            style = {"fmt": "o", "color": COLOURS["dora"], "capsize": 4}
+            bottom.errorbar(list(found), means, ends, **style)
+            top.set_title(f"rank {rank}")
+            bottom.set(xscale="log", xlabel="learning rate")
+            bottom.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            bottom.minorticks_off()
+        axes[0, 0].set_ylabel("test accuracy (%)")
+        axes[0, 0].legend(fontsize=9)
+        axes[1, 0].set_ylabel("DoRA − LoRA\n(points)")
     return figure

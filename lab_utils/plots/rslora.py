@@ -122,6 +122,7 @@ def loss_by_learning_rate(
                 if mean > highest:
                     ax.plot(rate, highest, "^", color=COLOURS[method], clip_on=False)
         ax.set(xscale="log", xlabel="learning rate at the first step", ylim=(None, highest))
+        rates = sorted(set().union(*losses.values()))
         ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
         ax.minorticks_off()
         ax.set_ylabel("validation loss (nats a byte)")

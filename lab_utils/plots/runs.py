@@ -80,7 +80,8 @@ def learning_rates(curves: dict[str, dict[float, list[float]]], highest: float) 
                     ax.plot(rate, highest, "^", color=colour, clip_on=False, markersize=8)
             ax.plot(best, means[best], "o", color=colour, markersize=9)
         ax.set(xscale="log", ylim=(None, highest), xlabel="learning rate at the first step")
-        ax.set_xticks(list(curve), [f"{rate:g}" for rate in curve])
+        rates = sorted(set().union(*curves.values()))
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
         ax.minorticks_off()
         ax.set_ylabel("validation loss (nats a byte)")
         ax.legend(fontsize=9)
@@ -104,6 +105,7 @@ def final_losses(losses: dict[str, list[float]], differences: list[PairedDiffere
             left.scatter(values, [at] * len(values), 40, COLOURS[method], alpha=0.8)
         left.set_yticks(range(len(names)), names)
         left.invert_yaxis()
+        left.locator_params(axis="x", nbins=5)
         left.set(xlabel="test loss (nats a byte)", title="each seed (a grey line is one seed)")
         labels = []
         for at, d in enumerate(differences):
@@ -190,7 +192,7 @@ def differences_by_rank(
             style = {"color": COLOURS[method], "capsize": 4, "fmt": "o", "label": NAMES[method]}
             ax.errorbar(at, [d.mean for d in by_rank.values()], ends, **style)
         first = next(iter(next(iter(differences.values())).values()))
-        rank_axis(ax, list(by_rank))
+        rank_axis(ax, sorted(set().union(*differences.values())))
         ax.set(ylabel=f"test loss minus that of {NAMES[first.baseline]}", title=title)
         ax.legend(fontsize=9)
     return figure

@@ -205,6 +205,9 @@ def _heat_map(ax: Axes, matrix: Tensor, title: str) -> None:
 def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
     """Draw each row of a weight as a point: how far it turned, and how its length changed.
 
+    A dashed line shows what an update across a row does to it, as a random one nearly does: a turn
+    by an angle t makes it 1 / cos t as long.
+
     Args:
         before: the weight before training, `(out_features, in_features)`.
         after: by method, the merged weight.
@@ -217,6 +220,9 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             turn = (direction * new_direction).sum(dim=1).clamp(-1, 1).arccos().rad2deg()
             growth = 100 * (new_length / length - 1).flatten()
             ax.axhline(0, color="0.6", linewidth=0.8)
+            angle = torch.linspace(0, 61, 100)
+            chance = 100 * (1 / angle.deg2rad().cos() - 1)
+            ax.plot(angle, chance, "--", color="0.3", label="an update across the row")
             ax.scatter(turn, growth, s=14, color=COLOURS[method], alpha=0.7)
             ax.set_title(
                 f"{NAMES[method]}: ΔM = {magnitude_change(before, weight):.3f}, "
@@ -224,6 +230,7 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             )
             ax.set(xlabel="turn of the row (degrees)", xlim=(0, 95), ylim=(-40, 110))
         axes[0].set_ylabel("change of its length (%)")
+        axes[-1].legend(fontsize=9, loc="upper left")
     return figure
 
 
@@ -231,7 +238,8 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
     """Draw figure 2 of the paper for our own runs: delta M against delta D.
 
     Args:
-        points: by method, a `delta_m`, a `delta_d`, a `layer` and a `step` for each point.
+        points: by method, a `delta_m`, a `delta_d`, a `layer` and a `step` for each point, and
+            under `random` the first two for a random update of the same size, drawn as rings.
         published: by method, the paper's correlation.
     """
     with plt.rc_context(STYLE):
@@ -242,9 +250,19 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
                 x, y = ([p[key] for p in of_layer] for key in ("delta_d", "delta_m"))
                 sizes = [12 + 60 * p["step"] / max(q["step"] for q in found) for p in of_layer]
                 ax.plot(x, y, color="0.8", linewidth=1, zorder=0)
-                ax.scatter(x, y, sizes, COLOURS[method], marker, alpha=0.75, label=layer)
-            r = coupling([p["delta_m"] for p in found], [p["delta_d"] for p in found])
-            ax.set_title(f"{NAMES[method]}\nr = {r:+.2f} (paper {published[method]:+.2f})")
+                ax.scatter(x, y, sizes, COLOURS[method], marker=marker, alpha=0.75, label=layer)
+            random = [p["random"] for p in found]
+            ring = {"facecolors": "none", "edgecolors": "0.4", "zorder": 0}
+            x, y = ([p[key] for p in random] for key in ("delta_d", "delta_m"))
+            ax.scatter(x, y, 16, **ring, label="random")
+            r, chance = (
+                coupling([p["delta_m"] for p in some], [p["delta_d"] for p in some])
+                for some in (found, random)
+            )
+            ax.set_title(
+                f"{NAMES[method]}: r = {r:+.2f}\n(random {chance:+.2f}, "
+                f"paper {published[method]:+.2f})"
+            )
             ax.set(xlabel="ΔD (1 − cosine)", xlim=(0, None), ylim=(0, None))
         axes[0].set_ylabel("ΔM (unit of the weights)")
         axes[0].legend(fontsize=8, loc="lower right")
@@ -279,22 +297,29 @@ def magnitude_maps(histories: dict[str, Tensor], steps: Sequence[int]) -> Figure
     return figure
 
 
-def magnitude_shares(shares: dict[str, dict[str, float]]) -> Figure:
+def magnitude_shares(
+    shares: dict[str, dict[str, float]], random: dict[str, dict[str, float]]
+) -> Figure:
     """Draw how much of a weight's change is change of length, for each method and kind of layer.
 
     Args:
         shares: by method, then by kind of layer, from 0 to 1 (see
             `lab_utils.decomposition.magnitude_share`).
+        random: the same for random updates of the same size, drawn as lines.
     """
     with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(7.5, 3.4))
+        figure, ax = plt.subplots(figsize=(8.5, 3.6))
         for i, (method, by_kind) in enumerate(shares.items()):
             at = [k + 0.27 * (i - (len(shares) - 1) / 2) for k in range(len(by_kind))]
             values = [100 * share for share in by_kind.values()]
             bars = ax.bar(at, values, 0.25, color=COLOURS[method], label=NAMES[method])
             ax.bar_label(bars, fmt="%.0f", fontsize=9)
+            chance = [100 * share for share in random[method].values()]
+            ends = [[x + side for x in at] for side in (-0.12, 0.12)]
+            label = None if i else "a random update of that size"
+            ax.hlines(chance, *ends, color="black", linewidth=2, label=label)
         ax.set_xticks(range(len(by_kind)), list(by_kind))
         ax.set_ylabel("length's share of the change (%)")
-        ax.margins(y=0.3)  # room for the legend
-        ax.legend(fontsize=9)
+        ax.margins(y=0.25)  # room for the legend
+        ax.legend(fontsize=9, ncols=4, loc="upper center")
     return figure

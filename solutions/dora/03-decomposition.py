@@ -21,6 +21,7 @@
 #
 # After this lesson you can
 # - measure how far training moved the lengths and the directions of a weight;
+# - compare what you found with a null model: what a random update of that size would do;
 # - read figure 2 of the DoRA paper, and say what its correlations are made of;
 # - say what came out when we repeated it on a small model of our own.
 #
@@ -60,8 +61,8 @@ LAYER = "blocks.1.q_proj"
 found = comparison.read_results(comparison.RESULTS / "head-to-head.jsonl")
 before, after = None, {}
 for method, rank in (("full", None), ("lora", 8), ("dora", 8)):
-    tried = comparison.select(found, adapter_type=method, rank=rank)
-    rate = comparison.choose_learning_rate(tried)
+    tried = comparison.select(found, adapter_type=method, rank=rank, targets=None)
+    rate = comparison.choose_learning_rate(comparison.of_the_search(tried))
     weights = training.WeightRecorder([LAYER], steps=range(1000))
     result = training.train_and_evaluate(
         method, n_epochs=1, rank=8, learning_rate=rate, on_step=weights
@@ -83,7 +84,7 @@ for method, rank in (("full", None), ("lora", 8), ("dora", 8)):
 plots.show(
     plots.weight_changes(before, after),
     "Heat maps and bars for one layer. Full fine-tuning changes each row a little, LoRA and DoRA "
-    "about ten times as much. LoRA's bars of length point up, those of the other two mostly down.",
+    "much more. LoRA's bars of length point up, those of the other two mostly down.",
 )
 for method, weight in after.items():
     grown = (weight.norm(dim=1) > before.norm(dim=1)).float().mean()
@@ -94,14 +95,14 @@ for method, weight in after.items():
     )
 
 # %% [markdown]
-# Each picture has its own scale, so read the numbers first. An update of low rank has to make do
-# with few directions: its stripes are ten times as large as anything in the update of full
-# fine-tuning, which is spread over the whole matrix.
+# Each picture has its own scale, so read the numbers first. The stripes of LoRA and DoRA are about five
+# times as large as anything in the update of full fine-tuning. Three things are in that factor: an
+# update of low rank has few directions to work with; it takes a higher learning rate; and full
+# fine-tuning can change the MLPs and the embedding instead.
 #
-# Now the middle column. **LoRA made nearly every row longer**: what it adds to a row lies mostly
-# across it, and that lengthens it, as the sliders of lesson 01 showed. In full fine-tuning most
-# rows became *shorter*, and in DoRA, whose lengths are trained by themselves, most did, too. On
-# this layer the coupling that the paper speaks of can be seen by eye.
+# Now the middle column. **LoRA made nearly every row longer.** In full fine-tuning most rows became
+# *shorter*, and in DoRA, whose lengths are trained by themselves, most did, too. Is this the coupling
+# that the paper speaks of? First two measures, then the question what chance would have done.
 #
 # ## 2. How far did the lengths move?
 #
@@ -217,16 +218,50 @@ checks.check_direction_change(direction_change, "zeros", out_features=6, in_feat
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ### What would chance do?
+#
+# Take the update of each row, keep its size, and point it in a *random* direction. This is a **null
+# model**: what it shows too needs no explanation by the method. In a space of 128 dimensions a random
+# direction lies nearly across any row $w$, and an update $u$ across $w$ makes it
+# $\sqrt{\lVert w \rVert^2 + \lVert u \rVert^2}$ long (Pythagoras). Predict for each method, with the
+# picture of section 1 in mind: how many of the rows become longer by chance?
+
+
+# %%
+def measures(changed):
+    """The share of rows that became longer, delta M and delta D."""
+    longer = (changed.norm(dim=1) > before.norm(dim=1)).float().mean().item()
+    delta_m = decomposition.magnitude_change(before, changed)
+    return longer, delta_m, decomposition.direction_change(before, changed)
+
+
+generator = torch.Generator().manual_seed(0)
+print("                          rows longer   delta M   delta D")
+for method, weight in after.items():
+    random = decomposition.random_update(before, weight, generator)
+    for name, changed in ((plots.NAMES[method], weight), ("  random", random)):
+        longer, delta_m, delta_d = measures(changed)
+        print(f"{name:25} {longer:11.0%}   {delta_m:.4f}    {delta_d:.4f}")
+
+# %% [markdown]
+# A random update of LoRA's size lengthens nearly every row as well, and by about as much. So "LoRA
+# made every row longer" is geometry: it says how large the update is, and nothing of what LoRA
+# learned. What departs from chance is **DoRA**: an update of that size would have lengthened nearly
+# all of its rows, and fewer than half became longer, because `m` sets their lengths. (In full
+# fine-tuning most became shorter, too. Its updates are so small that chance leaves a quarter or so of
+# the rows shorter.)
+#
 # ## 4. A recorded training under sliders
 #
 # Three passes over the data were recorded for this layer, at four ranks. Each point is one row of
 # the weight: how far it turned, and how its length changed. *strength* multiplies the trained
-# update $s\,BA$, as if you had chosen another $\alpha$ afterwards.
+# update $s\,BA$, as if you had chosen another $\alpha$ afterwards. The dashed line is the null model:
+# an update that lies across its row.
 #
 # Predict before you drag:
 # 1. LoRA, strength from 1 to 2: what happens to the turns, and to the lengths?
 # 2. DoRA, the same: what happens to the lengths?
-# 3. At the last step, how many rows became longer, by LoRA and by DoRA?
+# 3. At the last step, how many rows became longer, by LoRA and by DoRA? Which follows the dashed line?
 
 # %%
 widgets.training_explorer()
@@ -236,7 +271,8 @@ widgets.training_explorer()
 #
 # 1. Both grow together: a row that is pushed further to the side also becomes longer.
 # 2. Nothing: the length of each row is `m`, whatever the update is.
-# 3. By LoRA nearly all, 95 % or more at every rank; by DoRA fewer than half, 36 to 44 %.
+# 3. By LoRA nearly all, 95 % or more at every rank, close to the line; by DoRA fewer than half, 33 to
+#    44 %, and the further a row turned, the further it is from the line.
 # </details>
 #
 # ## 5. Do the two move together?
@@ -244,8 +280,8 @@ widgets.training_explorer()
 # Figure 2 of the paper takes the query weight of every layer at several checkpoints, one point
 # each, and asks whether $\Delta M$ and $\Delta D$ go together. Its answer, for VL-BART on
 # image-text tasks: in full fine-tuning they go *against* each other (correlation -0.62), in LoRA
-# *together* (+0.83), in DoRA against each other again (-0.31). From this comes the idea that LoRA
-# lacks the freedom to change one and not the other.
+# *together* (+0.83), in DoRA against each other again (-0.31; section 4.1). From this comes the idea
+# that LoRA lacks the freedom to change one and not the other.
 #
 # ### Exercise 3: `coupling` (3 points)
 #
@@ -297,7 +333,7 @@ checks.check_coupling(coupling, "constant", points=5, seed=59)
 # For our model `benchmarks/decomposition.py` trained each method with five seeds, for three passes
 # over the data, and measured every attention layer at four checkpoints. These are the query
 # weights of one seed. A larger point is a later checkpoint; grey lines join the checkpoints of one
-# layer.
+# layer. Rings are random updates of the same size.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: figure 2 of the paper, for our runs.
@@ -313,14 +349,16 @@ def points_of(method, seed, kind="q_proj"):
 plots.show(
     plots.couplings({method: points_of(method, seed=0) for method in PAPER}, PAPER),
     "Delta M against delta D for the query weights of four blocks at four checkpoints. In all "
-    "three panels points rise from left to right, most closely in LoRA; in DoRA the magnitudes "
-    "stay in a narrow band while the directions spread.",
+    "three panels points rise from left to right. In LoRA they lie on the rings of random updates; "
+    "in DoRA, as training goes on, far below them: magnitudes stay in a narrow band.",
 )
 
 
 # %% [markdown]
-# Now all five seeds, and not only queries. `pooled` is the paper's way: one correlation over all
-# layers and checkpoints.
+# Now all five seeds. `pooled` is the paper's way: one correlation over all layers and checkpoints. It
+# mixes two questions, so they are asked apart, too: **within a layer**, do length and direction
+# change together as training goes on? **Across layers**, at one checkpoint, do layers that turn
+# further change their lengths more?
 
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
@@ -329,36 +367,6 @@ def correlation(points):
     return decomposition.coupling(*([p[key] for p in points] for key in ("delta_m", "delta_d")))
 
 
-def pooled(method, kind):
-    return fmean(correlation(points_of(method, seed, kind)) for seed in range(5))
-
-
-print("pooled correlation, mean of five seeds")
-print("                 q_proj   v_proj   all four   the paper")
-for method, published in PAPER.items():
-    ours = "   ".join(f"{pooled(method, kind):+.2f}   " for kind in ("q_proj", "v_proj", "proj"))
-    print(f"{plots.NAMES[method]:16} {ours}   {published:+.2f}")
-
-# %% [markdown]
-# **Our model does not show the paper's pattern.** In the query weights all three correlations are
-# positive: +0.95 for full fine-tuning, +0.99 for LoRA, +0.86 for DoRA. What agrees is the order of
-# LoRA and DoRA: LoRA's two numbers move together most closely, for every kind of layer, and DoRA's
-# more loosely. In the figure you see why: whatever the turn, DoRA's magnitudes stay in a narrow
-# band.
-#
-# That full fine-tuning is on the other side than in the paper should make us ask what such a
-# correlation is made of.
-#
-# ### What pooling does
-#
-# A correlation over layers *and* checkpoints mixes two questions:
-# - **within a layer**: as training goes on, do length and direction change together? Both start at
-#   0 and grow, so they will, in nearly any training;
-# - **across layers**, at one checkpoint: do layers that turn further change their lengths more?
-
-
-# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
-# The table: pooled, within a layer, across layers.
 def grouped(method, kind, key):
     """Mean correlation within the groups of points that share a layer, or a step."""
     values = []
@@ -369,25 +377,36 @@ def grouped(method, kind, key):
     return fmean(values)
 
 
-print("                           pooled   within a layer   across layers")
+print("                           pooled   random   within a layer   across layers   the paper")
 for kind in ("q_proj", "v_proj"):
-    for method in PAPER:
-        row = pooled(method, kind), grouped(method, kind, "layer"), grouped(method, kind, "step")
+    for method, published in PAPER.items():
+        points = [points_of(method, seed, kind) for seed in range(5)]
+        pooled = fmean(correlation(of_seed) for of_seed in points)
+        random = fmean(correlation([p["random"] for p in of_seed]) for of_seed in points)
         print(
-            f"{kind}  {plots.NAMES[method]:16}  "
-            + "   ".join(f"{value:+.2f}        " for value in row)
+            f"{kind}  {plots.NAMES[method]:17} {pooled:+.2f}    {random:+.2f}    "
+            f"{grouped(method, kind, 'layer'):+.2f}            {grouped(method, kind, 'step'):+.2f}"
+            f"           {published:+.2f}"
         )
 
 # %% [markdown]
-# In the value weights of full fine-tuning the correlation within a layer is +1.00 and that across
-# layers -0.09, and pooling makes +0.45 of the two. So the sign of a pooled correlation can come
-# from how far training went, from how layers differ, or from a mixture that belongs to neither. The
-# paper's 24 points and ours are few, and they are not independent.
+# **Our model does not show the paper's pattern**, and the column *random* says how little a
+# correlation like this can show. In the query weights all three are positive: +0.98 for full
+# fine-tuning, +0.99 for LoRA, +0.87 for DoRA. Random updates get +0.87 to +0.99, since both numbers
+# start at 0 and grow with the size of the update, whatever made it. LoRA's +0.99 is chance's, so
+# nothing about LoRA follows from it. DoRA's is below its chance, and within a layer it is just +0.46:
+# its lengths have a parameter each and need not follow the turns.
 #
-# What this lesson supports: in our runs an update of LoRA changes lengths and directions together;
-# DoRA keeps lengths in a narrow band. What it does not support: that full fine-tuning in general
-# has a negative correlation, or that resembling it is what makes a method good. Whether DoRA
-# *trains* better is a question for losses: lesson 04.
+# Pooling adds a trap of its own. In the value weights of full fine-tuning the correlation within a
+# layer is +0.99 and that across layers +0.36, and pooling makes +0.73 of the two. So its size can
+# come from how far training went, from how layers differ, or from a mixture that belongs to neither.
+# The paper's 24 points and ours are few, and they are not independent.
+#
+# **What this lesson supports:** in our runs LoRA changes lengths about as much as an update of that size
+# does by its geometry, and DoRA does not: at the end about half of its rows, over all layers, became
+# shorter, where chance shortens 2 %. **What it does not:** that LoRA needs a freedom that it
+# lacks, that full fine-tuning in general has a negative correlation, or that resembling it is what
+# makes a method good. Whether DoRA *trains* better is a question for losses: lesson 04.
 #
 # ## 6. Which mistake is this?
 #
@@ -405,18 +424,21 @@ quiz.which_mistake("decomposition")
 # 1. A LoRA layer was merged. Which weight do you compare with $W_0$ to get $\Delta M$?
 # 2. DoRA's update becomes twice as strong and `m` stays. What happens to $\Delta M$?
 # 3. A colleague shows a correlation of +0.9 over 12 layers and 10 checkpoints. What do you ask?
+# 4. "LoRA lengthens every row, so it cannot turn a row and keep its length." What is missing?
 #
 # <details><summary>Answers</summary>
 #
 # 1. The merged one, $W_0 + s\,BA$: not $BA$ alone.
 # 2. Nothing: row lengths are `m`. $\Delta D$ grows.
-# 3. How much of it is there within one layer, and how much across layers at one checkpoint? Both
-#    numbers start at 0 and grow, which alone gives a high correlation.
+# 3. What does a random update of the same size get? Both numbers start at 0 and grow, which alone gives
+#    a high correlation. And how much of it is within one layer, how much across layers?
+# 4. The null model. A random update of that size lengthens every row too, so the observation cannot
+#    tell what LoRA could have done if that had lowered the loss.
 # </details>
 #
 # ## Further reading
 #
-# - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 3.2, eq. 3 and 4, figure 2
+# - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: sections 3.2 and 4.1, eq. 3 and 4, figure 2
 # - `lab_utils/decomposition.py`, and `benchmarks/decomposition.py`, which made the runs
 #
 # **Next:** [lesson 04](04-head-to-head.ipynb) trains the methods head to head, and asks which ends

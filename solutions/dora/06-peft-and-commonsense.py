@@ -509,8 +509,9 @@ else:
 # What fits on one GPU: SmolLM2-135M-Instruct (its layers were stored in 4 bits a weight in the wheel
 # that they came from, and unpacked to bfloat16), adapted with PEFT to rows of seven of the eight tasks
 # (HellaSwag's were not at hand), and tested on 500 other rows of each. It is planned as section 1
-# asks for: learning rates searched for each method and rank, chosen on rows held out of the
-# training ones; the same seeds, and so the same batches, for both methods; every run kept. (PIQA's,
+# asks for: learning rates searched for each method and rank, chosen by three seeds on rows held out of
+# the training ones, each row counting the same; other seeds to report, the same for both methods and
+# so with the same batches; every run kept. (PIQA's,
 # SIQA's and WinoGrande's training and test rows come from one public part, so compare these
 # accuracies with each other and not with published ones.)
 #
@@ -577,7 +578,7 @@ for rank, by_method in accuracies.items():
 for rank, differences in summary["differences"].items():
     gap = differences["average"]
     if gap.low <= 0 <= gap.high:
-        verdict = "not decided: the interval holds zero"
+        verdict = "not decided: the interval contains zero"
     else:
         verdict = f"{'DoRA' if gap.mean > 0 else 'LoRA'} is ahead, with this model, data and search"
     sentence = (
@@ -586,11 +587,6 @@ for rank, differences in summary["differences"].items():
         f"{gap.seeds} paired seeds): {verdict}"
     )
     print(fill(sentence, 90))
-    plots.show(
-        plots.commonsense(summary, rank),
-        "Bars of the accuracy of each task before training, with LoRA and with DoRA, and below "
-        f"them the differences with their intervals. {sentence}.",
-    )
 adapted = [row["average"] for row in summary["methods"]]
 before = summary["zero_shot"]["average"]
 print(
@@ -599,32 +595,65 @@ print(
 )
 
 # %% [markdown]
-# How to read this: both intervals hold zero, and they are narrow. So this is no lack of seeds. With
-# this model and these rows, a gain like the paper's +3.7 points is ruled out, and even one of half
-# a point is. It does not say that the paper's gain is none: LLaMA-7B has fifty times the weights, is
-# asked with generated answers, and was trained on 170,000 rows. What these runs do say is that
-# adapting matters far more than by which of the two methods, and so does the learning rate:
+# That holds *at the chosen rates*. How good is the choice? The validation rows are 1,291, so each
+# accuracy in the first figure has a standard error of about 1.4 points, and several rates lie within
+# it: which of them wins is luck. (And it depends on how rows count. If every task counted the same,
+# WinoGrande would have a seventh of the weight with its 77 rows, although no run does better than
+# guessing there.) So look at **the whole curve**: every rate, on the test rows, with all seeds.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
-# The table: what the test rows would have chosen.
-for row in summary["methods"]:
-    of_method = comparison.select(records, adapter_type=row["adapter_type"], rank=row["rank"])
-    by_rate = {}
-    for run in of_method:
-        by_rate.setdefault(run["learning_rate"], []).append(run["average_accuracy"])
-    by_rate = {rate: statistics.fmean(found) for rate, found in sorted(by_rate.items())}
-    best = max(by_rate, key=by_rate.get)
-    print(
-        f"{plots.NAMES[row['adapter_type']]}, rank {row['rank']}: chosen on validation rows "
-        f"{row['learning_rate']:g} (test accuracy {by_rate[row['learning_rate']]:.1%}); the test rows "
-        f"would have chosen {best:g} ({by_rate[best]:.1%}); worst {min(by_rate.values()):.1%}"
-    )
+# The figure: accuracy and difference at every rate.
+tested = {
+    rank: {
+        method: {
+            rate: [
+                run["average_accuracy"]
+                for run in comparison.select(
+                    records, adapter_type=method, rank=rank, learning_rate=rate
+                )
+            ]
+            for rate in by_rate
+        }
+        for method, by_rate in by_method.items()
+    }
+    for rank, by_method in accuracies.items()
+}
+at_each_rate = measurement.at_each_rate(records)
+lines = [
+    f"rank {rank:2}, rate {rate:g}: LoRA {statistics.fmean(tested[rank]['lora'][rate]):.1%}, DoRA minus "
+    f"LoRA {100 * gap.mean:+.2f} points ({100 * gap.low:+.2f} to {100 * gap.high:+.2f}, {gap.seeds} seeds)"
+    for rank, by_rate in at_each_rate.items()
+    for rate, gap in by_rate.items()
+]
+print("\n".join(lines))
+plots.show(
+    plots.accuracy_by_rate(tested, at_each_rate),
+    "Test accuracy over the learning rate for LoRA and DoRA, a column for each rank, and below it "
+    "their difference with intervals. " + "; ".join(lines),
+)
 
 # %% [markdown]
-# The rows held out for the choice are few, so the choice is a rough one, for both methods alike. A
-# comparison that took the best rate *on the test rows* for one method and a rate by habit for the
-# other would have found a "gain" of a point or two, from nothing. That is how to read a small gain
-# in any table whose search you do not know.
+# **A decided difference that is an artefact.** At rank 8 the three seeds that choose gave LoRA the rate
+# 0.0006 and DoRA 0.002. For LoRA these two differed by less than one validation row. Then seven other
+# seeds, paired, find DoRA 1.3 points ahead, with an interval far from zero. But at 0.002 *both* methods
+# reach 52.5 %, and at 0.0006 both 51.4 %: what was measured is the learning rate. The protocol of this
+# section was fair, and only the curve shows it. (All ten seeds together would have chosen 0.002 for
+# both methods at both ranks.)
+#
+# **At equal rates the methods tie**, from 0.0002 to 0.002 and at both ranks: the differences are at most
+# 0.12 points, and no interval leaves room for a gain of half a point. So with this model and these rows
+# a gain like the paper's +3.7 is ruled out wherever the rate suits LoRA.
+#
+# **And where it does not?** At 0.006 and rank 32 DoRA is 3.3 points ahead over three seeds: there is
+# the paper's number, as an effect of the rate. Both methods have lost four points or more there. And look
+# at the dots: one run of LoRA fell to 39 %, its other eight lie where DoRA's three do, so the interval
+# is 14 points wide on each side. A table with one run for each setting, at one rate for all, might have
+# had it as its result.
+#
+# None of this says that the paper's gain is none: LLaMA-7B has fifty times the weights, is asked with
+# generated answers, and was trained on 170,000 rows. What these runs say is that adapting matters far
+# more than by which of the two methods, that so does the learning rate, and how to read a gain in a
+# table whose search and spread you do not know.
 #
 # What a step costs was measured apart, one run at a time on the same GPU, 60 steps of 64 rows at
 # rank 32:
@@ -673,9 +702,11 @@ for (compiled, recorded), way in ways.items():
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The table: our runs on Python code.
 runs = comparison.read_results(comparison.RESULTS / "head-to-head.jsonl")
-for rank in (4, 8, 16, 32):
+for rank in (4, 8, 16, 32, 64):
     best = {
-        method: comparison.at_chosen_rate(comparison.select(runs, adapter_type=method, rank=rank))
+        method: comparison.reported(
+            comparison.select(runs, adapter_type=method, rank=rank, targets=None)
+        )
         for method in ("lora", "dora")
     }
     gap = comparison.paired_difference(best["lora"], best["dora"])
@@ -688,7 +719,7 @@ seconds, memory = (
         method: statistics.median(
             run[key]
             for run in runs
-            if run["adapter_type"] == method and run["learning_rate"] <= 5e-3
+            if run["adapter_type"] == method and run["learning_rate"] <= 2e-3
         )
         for method in ("lora", "dora")
     }
@@ -705,7 +736,7 @@ print(
 # | Quick experiments: LoRA, simpler and faster | **Holds.** DoRA needs the norm of each weight at every step: more time in both of our measurements, and +26 % time and +10 % memory in [PEFT's benchmark](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, one run) |
 # | ~~Production: DoRA, better quality, minimal overhead~~ | Struck out. Merged, both cost the same, so what counts is quality and training cost; [with a learning rate of its own each](https://arxiv.org/abs/2602.04998), LoRA and its variants end within one or two per cent |
 # | Commonsense reasoning: DoRA, ~~+3.7 points~~ | The published gains are +0.3 to +4.4 (section 1), re-runs spread by more than that, and ours is in section 6 |
-# | Code generation: DoRA, ~~directional adaptation~~ | We know of no source for the reason. For the claim there is a hint: on our tiny model and Python code DoRA's loss ends 0.5 to 1.1 % lower at ranks 4 to 16, and at 32 the runs do not decide (above) |
+# | Code generation: DoRA, ~~directional adaptation~~ | We know of no source for the reason. For the claim there is a hint: on our tiny model and Python code DoRA's loss ends half a per cent lower over five ranks (above), and lesson 05 finds that its `m` does that, without the norm |
 # | Memory-critical: LoRA, ~~slightly fewer parameters~~ | **Holds, for another reason.** The magnitude is a few per cent of the adapter; what DoRA keeps for the backward pass is more (above, and lesson 02). Detaching the norm took the paper's own training from 37.3 to 28.2 GB (its table 7) |
 # | ~~70B and more: DoRA~~ | Struck out: the largest model in the paper has 13B, and its gains there are the smallest, +1.0 and +0.3 |
 # | *(not in the original)* A low rank | The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and on some tasks it scored below guessing there: that is a training, or a form of answer, that failed |

@@ -21,6 +21,7 @@ RECORDS = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
 
 
 def runs(method, rank, stabilized, rate=5e-3, alpha=16.0):
+    """The runs that the lesson takes: those of the first nine seeds, if there are so many."""
     found = comparison.select(
         RECORDS,
         adapter_type=method,
@@ -29,7 +30,9 @@ def runs(method, rank, stabilized, rate=5e-3, alpha=16.0):
         learning_rate=rate,
         alpha=alpha,
     )
-    assert [record["seed"] for record in found] == list(rslora.CHOOSING)
+    found = [record for record in found if record["seed"] in rslora.SEEDS]
+    expected = rslora.SEEDS if rate == 5e-3 else rslora.CHOOSING
+    assert [record["seed"] for record in found] == list(expected)
     return found
 
 
@@ -37,7 +40,9 @@ def at_best_rate(method, stabilized):
     found = comparison.select(
         RECORDS, adapter_type=method, rank=64, rank_stabilized=stabilized, alpha=16.0
     )
-    return comparison.at_chosen_rate(found)
+    found = [run for run in comparison.reported(found) if run["seed"] in search.REPORTING]
+    assert [run["seed"] for run in found] == list(search.REPORTING)
+    return found
 
 
 def mean(found, key="test_loss"):
@@ -48,13 +53,16 @@ def norm(found, part):
     return statistics.fmean(record["gradient_norms"][part] for record in found)
 
 
-def test_every_record_is_a_run_of_the_benchmark():
+def test_every_search_is_finished_and_every_record_is_of_the_benchmark():
+    for arm in rslora.SEARCHED:
+        assert search.next_runs(arm, RECORDS, rslora.WIDE, rslora.CHOOSING) == []
+
     def key(settings):
         return tuple(settings[name] for name in comparison.SETTINGS)
 
     at_one_rate = {key(vars(run)) for run in rslora.at_one_rate()}
-    searched = [key(r) for arm in rslora.SEARCHED for r in search.of_arm(RECORDS, arm)]
-    assert {key(r) for r in RECORDS} <= at_one_rate | set(searched)
+    searched = {key(r) for arm in rslora.SEARCHED for r in search.of_arm(RECORDS, arm)}
+    assert at_one_rate <= {key(r) for r in RECORDS} <= at_one_rate | searched
 
 
 def test_a_higher_rank_ends_lower_and_the_rules_drift_apart():
@@ -66,7 +74,7 @@ def test_a_higher_rank_ends_lower_and_the_rules_drift_apart():
         assert by_rank == sorted(by_rank, reverse=True)
     lead = [a - b for a, b in zip(losses["usual"], losses["stabilized"], strict=True)]
     assert lead == sorted(lead)
-    assert (round(lead[0], 2), round(lead[-1], 2)) == (0.01, 0.03)
+    assert (round(lead[0], 2), round(lead[-1], 3)) == (0.01, 0.035)
 
 
 def rule_of(rank, rule):
@@ -107,19 +115,18 @@ def test_losses_at_rank_64():
 
 
 def test_most_of_the_lead_at_one_rate_is_the_learning_rate():
-    gaps = {}
-    for method in ("lora", "dora"):
+    for method, at_one_rate, left in (("lora", 0.035, 0.007), ("dora", 0.038, 0.009)):
         same = comparison.paired_difference(runs(method, 64, False), runs(method, 64, True))
         best = comparison.paired_difference(at_best_rate(method, False), at_best_rate(method, True))
         usual, stabilized = (at_best_rate(method, s)[0]["learning_rate"] for s in (False, True))
         assert usual > stabilized
-        assert same.high < 0
-        assert round(-same.mean, 2) in (0.03, 0.04)
-        assert abs(best.mean) < abs(same.mean) / 2
-        gaps[method] = best
-    assert gaps["lora"].low < 0 < gaps["lora"].high
-    assert gaps["dora"].high < 0
-    assert round(-gaps["dora"].mean, 2) == 0.01
+        assert same.high < 0 and best.high < 0
+        assert (round(-same.mean, 3), round(-best.mean, 3)) == (at_one_rate, left)
+        assert 1 - best.mean / same.mean == pytest.approx(0.8, abs=0.05), "about four fifths"
+    three = comparison.paired_difference(
+        runs("lora", 64, False, 1.2e-2), [r for r in runs("lora", 64, True) if r["seed"] < 3]
+    )
+    assert three.low < 0 < three.high, "with three seeds LoRA's interval contained zero"
 
 
 def test_dora_trains_at_rates_that_are_too_high_for_lora():
@@ -131,12 +138,14 @@ def test_dora_trains_at_rates_that_are_too_high_for_lora():
         assert peaks[0] > 1.5 * peaks[1]
 
 
-def test_at_their_best_rates_lora_and_dora_end_close_together():
+def test_at_their_best_rates_dora_ends_a_little_lower():
+    shares = []
     for stabilized in (False, True):
-        gap = comparison.paired_difference(
-            at_best_rate("lora", stabilized), at_best_rate("dora", stabilized)
-        )
-        assert abs(gap.relative) < 0.01
+        pair = at_best_rate("lora", stabilized), at_best_rate("dora", stabilized)
+        gap = comparison.paired_difference(*pair)
+        assert gap.high < 0
+        shares.append(round(-100 * gap.relative, 1))
+    assert shares == [0.3, 0.4]
 
 
 def test_what_the_first_step_does():

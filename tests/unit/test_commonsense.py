@@ -400,8 +400,8 @@ SMALL = {"ranks": (2,), "rates": (1e-3, 1e-2), "grid_seeds": 1, "seeds": 2, "ste
 def test_a_measurement_is_made_once_and_goes_on(machine, tmp_path, monkeypatch, capsys):
     file = tmp_path / "results.jsonl"
     records = measurement.measure_all(machine, file, **SMALL)
-    # the base, two methods at two rates, and a second seed of each method
-    assert len(records) == 1 + 4 + 2 == len(file.read_text().splitlines())
+    # the base, two methods at two rates, and two other seeds of each method
+    assert len(records) == 1 + 4 + 4 == len(file.read_text().splitlines())
     dora = [r for r in records if r["adapter_type"] == "dora"]
     assert {r["pairing"]["lora_A"] for r in dora if r["seed"] == 0} == {
         r["pairing"]["lora_A"] for r in records if r["adapter_type"] == "lora" and r["seed"] == 0
@@ -468,7 +468,7 @@ def made_up_records():
         # 1e-2 is best on the test rows and 1e-3 on the validation rows, by which it is chosen
         for rate, error, accuracy in ((1e-4, 0.6, 0.1), (1e-3, 0.3, 0.5), (1e-2, 0.4, 0.9)):
             records.append(record(method, rate=rate, error=error, accuracy=accuracy + gain))
-        for seed in (1, 2):
+        for seed in (1, 2, 3):
             spread = 0.01 * seed
             records.append(
                 record(method, seed=seed, error=0.9, accuracy=0.5 + gain * seed + spread)
@@ -477,7 +477,7 @@ def made_up_records():
 
 
 def test_the_summary():
-    summary = measurement.summarise(made_up_records())
+    summary = measurement.summarise(made_up_records(), grid_seeds=1)
     assert summary["tasks"] == ["boolq", "piqa"]
     assert summary["zero_shot"]["average"] == pytest.approx(0.45)
     assert summary["zero_shot"]["standard_error"]["boolq"] == pytest.approx(
@@ -487,55 +487,56 @@ def test_the_summary():
     assert (lora["adapter_type"], dora["adapter_type"]) == ("lora", "dora")
     assert lora["learning_rate"] == dora["learning_rate"] == 1e-3
     assert lora["seeds"] == 3 and lora["at_edge"] is False
-    assert lora["accuracy"] == pytest.approx({"boolq": 0.51, "piqa": 0.61})
-    assert lora["average"] == pytest.approx(0.56)
-    a, b = (math.sqrt(p * (1 - p) / 100) for p in (0.51, 0.61))
+    assert lora["accuracy"] == pytest.approx({"boolq": 0.52, "piqa": 0.62})
+    assert lora["average"] == pytest.approx(0.57)
+    a, b = (math.sqrt(p * (1 - p) / 100) for p in (0.52, 0.62))
     assert lora["average_standard_error"] == pytest.approx(math.sqrt(a * a + b * b) / 2)
-    assert lora["seconds"] == 3.0 and lora["peak_memory"] == 101
+    assert lora["seconds"] == 4.0 and lora["peak_memory"] == 102
     difference = summary["differences"][8]["average"]
-    # seed by seed 0.02, 0.02 and 0.04; t(0.975, 2) = 4.303, standard error 0.02 / 3
-    assert difference.mean == pytest.approx(0.08 / 3)
-    assert difference.high - difference.mean == pytest.approx(4.3027 * 0.02 / 3, rel=1e-4)
+    # seed by seed 0.02, 0.04 and 0.06; t(0.975, 2) = 4.303, standard error 0.02 / sqrt(3)
+    assert difference.mean == pytest.approx(0.04)
+    assert difference.high - difference.mean == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=1e-4)
     assert set(summary["differences"][8]) == {"average", "boolq", "piqa"}
     lines = measurement.table(summary).splitlines()
     assert lines[0].startswith("|  | zero-shot | LoRA, rank 8 | DoRA, rank 8 |")
     assert lines[2].startswith("| learning rate |  | 0.001 | 0.001 |")
-    assert lines[3].startswith("| BoolQ | 40.0% ± 4.9% | 51.0% ± 5.0% |")
+    assert lines[3].startswith("| BoolQ | 40.0% ± 4.9% | 52.0% ± 5.0% |")
     assert lines[5].startswith("| average | 45.0% ± 3.5% |")
-    assert lines[6].startswith("| time of a run |  | 3.0 s |")
+    assert lines[6].startswith("| time of a run |  | 4.0 s |")
     assert len(lines) == 8
 
 
 def test_the_figure():
-    figure = plots.commonsense(measurement.summarise(made_up_records()), rank=8)
+    figure = plots.commonsense(measurement.summarise(made_up_records(), grid_seeds=1), rank=8)
     top, bottom = figure.axes
     heights = [[bar.get_height() for bar in method] for method in top.containers[1::2]]
-    assert heights[:2] == [pytest.approx([40, 50, 45]), pytest.approx([51, 61, 56])]
+    assert heights[:2] == [pytest.approx([40, 50, 45]), pytest.approx([52, 62, 57])]
     assert [text.get_text() for text in top.get_legend().get_texts()] == [
         "before training",
         "LoRA",
         "DoRA",
     ]
-    assert bottom.lines[1].get_ydata() == pytest.approx([8 / 3] * 3)
+    assert bottom.lines[1].get_ydata() == pytest.approx([4] * 3)
     plt.close(figure)
 
 
 def test_the_summary_takes_no_times_from_runs_that_shared_the_device():
     records = [r | {"made_with": {"jobs": 2}} for r in made_up_records()]
-    lora, _ = measurement.summarise(records)["methods"]
+    lora, _ = measurement.summarise(records, grid_seeds=1)["methods"]
     assert lora["seconds"] is None and lora["peak_memory"] is None
 
 
 def test_the_summary_says_when_the_best_rate_was_the_last_tried():
     records = [r for r in made_up_records() if r["learning_rate"] != 1e-4]
-    assert measurement.summarise(records)["methods"][0]["at_edge"] is True
+    summary = measurement.summarise(records, grid_seeds=1)
+    assert summary["methods"][0]["at_edge"] is True
 
 
 def test_a_summary_of_unpaired_runs():
     records = made_up_records()
     records[-1]["pairing"] |= {"batches": "others"}
     with pytest.raises(PairingError, match="do not have the same batches"):
-        measurement.summarise(records)
+        measurement.summarise(records, grid_seeds=1)
     with pytest.raises(ValueError, match="0 runs of the base"):
         measurement.summarise(made_up_records()[1:])
 
@@ -545,3 +546,11 @@ def test_a_device_that_is_not_there_is_named(device, capsys):
     with pytest.raises(SystemExit):
         main(["--results", "file", "--device", device])
     assert f"argument --device: this machine has no {device!r}: " in capsys.readouterr().err
+
+
+def test_the_difference_at_each_rate_is_over_all_seeds():
+    records = [r for r in made_up_records() if r["learning_rate"] in (None, 1e-3)]
+    found = measurement.at_each_rate(records)
+    assert list(found) == [8] and list(found[8]) == [1e-3]
+    # seeds 0 to 3: 0.02, 0.02, 0.04, 0.06
+    assert found[8][1e-3].mean == pytest.approx(0.035) and found[8][1e-3].seeds == 4

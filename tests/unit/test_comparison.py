@@ -113,7 +113,6 @@ def test_the_learning_rate_is_chosen_by_validation_and_never_by_test():
         for seed in range(2)
     ]
     assert comparison.choose_learning_rate(records) == 1e-2
-    assert [r["seed"] for r in comparison.at_chosen_rate(records)] == [0, 1]
     with pytest.raises(ValueError, match="they must be the same for each"):
         comparison.choose_learning_rate(records[:-1])
     with pytest.raises(ValueError, match="every learning rate diverged"):
@@ -281,3 +280,22 @@ def test_records_are_json_and_say_what_made_them(tmp_path):
         assert found["made_with"].keys() == {"command", "python", "torch", "threads"}
         assert "magnitude_history" not in found
         assert len(found["gradient_norms"]) == 24
+
+
+def test_an_interval_over_text_adds_the_spread_of_the_windows():
+    windows = {"lora": [1.0, 2.0, 3.0, 4.0], "dora": [0.9, 1.8, 2.9, 3.6]}  # -0.1 -0.2 -0.1 -0.4
+    lora, dora = (
+        [record(method, seed) | {"window_losses": losses} for seed in range(3)]
+        for method, losses in windows.items()
+    )
+    found = paired_difference(lora, dora, over_text=True)
+    assert found.mean == pytest.approx(-0.2) and found.windows == 4
+    assert "3 paired seeds, 4 windows" in str(found)
+    # every seed has the same difference, so the spread is that of the windows: 0.1414 / sqrt(4)
+    assert found.high - found.mean == pytest.approx(4.3027 * 0.1414 / 2, rel=1e-3)
+    for run, shift in zip(dora, (-0.1, 0.0, 0.1), strict=True):
+        run["window_losses"] = [loss + shift for loss in run["window_losses"]]
+    wider = paired_difference(lora, dora, over_text=True)
+    assert wider.mean == pytest.approx(-0.2)
+    spread = math.hypot(0.1414 / 2, 0.1 / 3**0.5)
+    assert wider.high - wider.mean == pytest.approx(4.3027 * spread, rel=1e-3)

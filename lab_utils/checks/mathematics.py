@@ -66,6 +66,7 @@ IN_PLACE = _split(
     "in-place change of the argument",
     "Operators such as /= and methods that end in _ write into the caller's tensor.",
 )
+NO_RETURN = _split("nothing returned", "A function without return gives back None.")
 ADDED = _split("added", "The weight is the product of magnitude and direction.")
 DIVIDED = _split("divided", "The direction has length 1 already: multiply it.")
 DIRECTION_ONLY = _split("magnitude left out", "Multiply each vector by its own magnitude.")
@@ -208,6 +209,7 @@ def _is_pair(report: Report, result: object, what: str) -> bool:
         pair,
         "it returns two things",
         f"expected {what} to return a tuple (magnitude, direction), found {kind_of(result)}.",
+        NO_RETURN if result is None else None,
     ):
         return False
     names = ("magnitude", "direction")

@@ -244,6 +244,7 @@ def difference(found: Tensor, expected: Tensor, scale_dim: int | None = None) ->
     """Say in what two tensors differ: their shapes, or the value that is furthest off."""
     if found.shape != expected.shape:
         return f"expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
+    kind = found.dtype
     found, expected = found.detach().double(), expected.detach().double()
     if expected.isfinite().all() and not found.isfinite().all():
         count = int((~found.isfinite()).sum())
@@ -255,7 +256,8 @@ def difference(found: Tensor, expected: Tensor, scale_dim: int | None = None) ->
     place = f" at index {index}" if index else ""
     pair = expected[index].item(), found[index].item()
     digits = next((n for n in (4, 6, 9) if f"{pair[0]:.{n}g}" != f"{pair[1]:.{n}g}"), 17)
-    return f"expected {pair[0]:.{digits}g}{place}, found {pair[1]:.{digits}g}"
+    coarse = f" (it is {kind})" if kind in (torch.float16, torch.bfloat16) else ""
+    return f"expected {pair[0]:.{digits}g}{place}, found {pair[1]:.{digits}g}{coarse}"
 
 
 def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:

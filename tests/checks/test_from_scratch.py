@@ -1015,8 +1015,48 @@ class WrongDoRA:
             low_rank = F.linear(self.dropout(F.linear(x, self.lora_A)), self.lora_B)
             return frozen + self.scaling * factor.flatten() * low_rank
 
+    class adapter_frozen(DoRA):
+        """start: adapter frozen"""
+
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self.requires_grad_(False)
+
+    class mask_fixed(DoRA):
+        """dropout: the same inputs dropped at every pass"""
+
+        def forward(self, x):
+            torch.manual_seed(0)
+            return super().forward(x)
+
+    class frozen_twice(DoRA):
+        """forward: frozen output added twice"""
+
+        def forward(self, x):
+            return self.original_layer(x) + super().forward(x)
+
+    class update_outside(DoRA):
+        """forward: update added after the norm"""
+
+        def forward(self, x):
+            frozen = self.original_layer.weight
+            scaled = self.magnitude * frozen / self.norm(frozen).clamp_min(1e-8)
+            return F.linear(x, scaled + self.update(), self.original_layer.bias)
+
+    class doubled(DoRA):
+        """start: output before training, in evaluation mode: expected"""
+
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class half_precision(DoRA):
+        """forward: (it is torch.bfloat16)"""
+
+        def forward(self, x):
+            return super().forward(x).bfloat16()
+
     class wrong_before_training(DoRA):
-        """dropout: not the input dropped"""
+        """dropout: expected two outputs in training whose mean is that in evaluation"""
 
         def forward(self, x):
             return WrongDoRA.dropped_after_a.forward(self, x) + 1.0
@@ -1103,6 +1143,32 @@ def test_wrong_answers_are_named(check, answer, capsys):
     captured = capsys.readouterr()
     assert "FAIL" in captured.out
     assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "aspect", "untrue"),
+    [
+        (WrongDoRA.b_not_zero, "dropout", "dropout on the frozen path"),
+        (WrongDoRA.doubled, "dropout", "dropout on the frozen path"),
+        (WrongDoRA.doubled, "start", "added twice"),
+        (WrongDoRA.random_magnitude, "dropout", "dropout on the frozen path"),
+        (WrongDoRA.merge_as_lora, "merge", "norm missing"),
+        (WrongLoRA.merge_empties, "merge", "in-place change of the base"),
+        (WrongLoRA.whole_number, "forward", "scaling left out"),
+        (WrongDoRA.sum_of_sizes, "start", "random magnitude"),
+        (WrongDoRA.merged_bias_scaled, "merge", "bias lost"),
+        (WrongDoRA.scaling_left_out, "dropout", "dropout"),
+        (WrongDoRA.scaling_left_out, "gradients", "detached"),
+        (WrongLoRA.p_of_a_half, "forward", "gradient cut off"),
+    ],
+)
+def test_no_name_that_is_not_so(answer, aspect, untrue):
+    of_lora = answer.__qualname__.startswith("WrongLoRA")
+    check = checks.check_lora_layer if of_lora else checks.check_dora_layer
+    try:
+        check(answer, aspect)
+    except checks.CheckFailed as failure:
+        assert failure.mistake is None or untrue not in failure.mistake.name
 
 
 @pytest.mark.parametrize(

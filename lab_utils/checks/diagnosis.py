@@ -3,6 +3,7 @@
 A mistake is named only where it explains every case that was asked, and no other does.
 """
 
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +36,7 @@ def describe(value: Any) -> str:
     if isinstance(value, bool):
         return f"the truth value {value}"
     if isinstance(value, int | float):
-        return f"{value!r}"
+        return f"{number(value)!r}" if isinstance(value, float) else f"{value!r}"
     if isinstance(value, type) or callable(value):
         return (
             f"the {'class' if isinstance(value, type) else kind} {getattr(value, '__name__', '')}"
@@ -84,6 +85,13 @@ def wrong_kind(value: Any, section: str) -> Mistake | None:
     return None
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether a value is a tensor of real numbers that are all there: dense, not meta."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.is_floating_point() and value.layout is torch.strided and not value.is_meta
+
+
 def near(found: Any, expected: Any, tolerance: float = 1e-6) -> bool:
     """Return whether two numbers, tensors, texts, or sequences or dicts of these, are the same.
 
@@ -99,7 +107,7 @@ def near(found: Any, expected: Any, tolerance: float = 1e-6) -> bool:
             near(f, e, tolerance) for f, e in zip(found, expected, strict=True)
         )
     if isinstance(expected, Tensor):
-        if not isinstance(found, Tensor) or found.shape != expected.shape:
+        if not is_plain(found) or found.shape != expected.shape:
             return False
         found, expected = found.detach().double(), expected.double()
         limit = tolerance * expected.abs().nan_to_num(0.0, 0.0, 0.0).max().item()
@@ -131,19 +139,35 @@ def only_explanation(
     return fitting[0] if len(fitting) == 1 else None
 
 
-def roundings(expected: Any, mistake: Mistake) -> list[tuple[Mistake, Any]]:
-    """Return what would be found if every number were rounded, to any number of digits."""
+def tell_apart(
+    expected: Any,
+    mistakes: Sequence[tuple[Mistake, Any]],
+    same: Callable[[Any, Any], bool] = near,
+) -> bool:
+    """Return whether no two mistakes give the same, and none gives what is expected."""
+    if any(same(predicted, expected) for _, predicted in mistakes):
+        return False
+    return not any(
+        one is not other and same(first, second)
+        for (one, first), (other, second) in itertools.combinations(mistakes, 2)
+    )
 
-    def rounded(value: Any, digits: int) -> Any:
+
+def roundings(
+    expected: Any, mistake: Mistake, digits: Sequence[int] = range(7)
+) -> list[tuple[Mistake, Any]]:
+    """Return what would be found if every number were rounded, to any of some numbers of digits."""
+
+    def rounded(value: Any, places: int) -> Any:
         if isinstance(value, dict):
-            return {key: rounded(part, digits) for key, part in value.items()}
+            return {key: rounded(part, places) for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return [rounded(part, digits) for part in value]
+            return [rounded(part, places) for part in value]
         if isinstance(value, Tensor):
-            return value.double().round(decimals=digits)
-        return float(round(value, digits)) if math.isfinite(value) else value
+            return value.double().round(decimals=places)
+        return float(round(value, places)) if math.isfinite(value) else value
 
-    return [(mistake, rounded(expected, digits)) for digits in range(7)]
+    return [(mistake, rounded(expected, places)) for places in digits]
 
 
 def apart(expected: float, found: float) -> str:
@@ -159,8 +183,8 @@ def differ(found: Tensor, expected: Tensor) -> str:
     """Say in what two tensors differ: shape, precision, or the value that is furthest off."""
     if found.shape != expected.shape:
         return f"expected the shape {tuple(expected.shape)}, found {tuple(found.shape)}"
-    if not found.is_floating_point():
-        return f"expected {expected.dtype}, found {found.dtype}"
+    if not is_plain(found):
+        return f"expected {expected.dtype}, found {found.dtype}, {found.layout}, {found.device}"
     if not found.isfinite().all() and expected.isfinite().all():
         count = int((~found.isfinite()).sum())
         return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"

@@ -18,6 +18,7 @@ from lab_utils.checks.diagnosis import (
     number,
     only_explanation,
     roundings,
+    tell_apart,
     wrong_kind,
 )
 from lab_utils.checks.report import Mistake, Report, chosen
@@ -56,6 +57,12 @@ def _config(name: str, why: str) -> Mistake:
 
 USE_DORA_IGNORED = _config("use_dora ignored", "Pass it on: LoraConfig(use_dora=use_dora).")
 NO_CONFIG = _config("no LoraConfig", "Return LoraConfig(...) itself, an object, of peft.")
+USE_DORA_TEXT = _config("a text, not a truth value", "Pass use_dora on as it is.")
+RANK_FLOAT = _config("rank as a float", "Pass rank on as it is, a whole number.")
+ALPHA_OTHER = _config("another alpha", "The paper sets lora_alpha = 2 * rank.")
+UNKNOWN_LAYER = _config(
+    "a name that no layer has", "A Llama's are q_proj, k_proj, v_proj, up_proj and down_proj."
+)
 USE_DORA_SWAPPED = _config("use_dora swapped", "use_dora=True asks for DoRA.")
 RANK_IGNORED = _config("rank ignored", "Pass it on: LoraConfig(r=rank).")
 WRONG_DEFAULT = _config("another default rank", "Without a rank, make_config uses 16.")
@@ -99,6 +106,13 @@ def _file(name: str, why: str) -> Mistake:
     return Mistake(name, why, FILES)
 
 
+OTHER_PREFIX = _file("another prefix", "Every name starts with the prefix that is given.")
+NO_DOT = _file("no dot after the prefix", "Every name starts with the prefix and a dot.")
+SPELLING = _file("capital letters", "lora_A and lora_B have a capital A and B.")
+MORE_WRITTEN = _file("more than the trained tensors", "Only what was trained is in the file.")
+FACTOR_MISSING = _file("a factor missing", "Both lora_A and lora_B are in the file.")
+NO_DICT = _file("no dict", "Return a dict from names to tensors.")
+PRODUCT = _file("product of the factors", "Write lora_A and lora_B, not B A.")
 PREFIX_LEFT_OUT = _file("prefix left out", "Every name starts with the prefix and a dot.")
 WEIGHT_LEFT_OUT = _file(
     ".weight left out", "In PEFT lora_A and lora_B are layers, whose tensor is called weight."
@@ -160,6 +174,13 @@ PER_CHOICE = _score(
     "divided by the choices", "Divide by the number of questions, not of all their choices."
 )
 ROUNDED = _score("rounded", "Return the share itself; round what you print.")
+ONE_QUESTION = _score(
+    "one question only", "Go through all questions: return comes after the loop, and counts add up."
+)
+NOTHING_COUNTED = _score(
+    "nothing counted",
+    "Compare the index of the highest score with the answer, and divide with /, not //.",
+)
 FROM_ZERO = _score(
     "search from 0",
     "A log-likelihood is never above 0: begin with the first score, or with float('-inf').",
@@ -233,14 +254,16 @@ def _is_config(report: Report, call: str, answer: dict[str, Any]) -> bool:
         right,
         f"{call} is a LoraConfig of PEFT's",
         f"expected {call} to return a peft.LoraConfig, found {what}.",
-        NO_CONFIG,
+        wrong_kind(answer["returned"], CONFIG) if answer.get("returned", "") is None else NO_CONFIG,
     )
 
 
 def _expect_method(report: Report, call: str, use_dora: bool, found: dict[bool, dict]) -> None:
     values = {asked: answer.get("fields", {}).get("use_dora") for asked, answer in found.items()}
     mistake = None
-    if values[True] == values[False]:
+    if isinstance(values[use_dora], str):
+        mistake = USE_DORA_TEXT
+    elif values[True] == values[False]:
         mistake = USE_DORA_IGNORED
     elif values == {True: False, False: True}:
         mistake = USE_DORA_SWAPPED
@@ -258,7 +281,7 @@ def _expect_scaling(report: Report, call: str, fields: dict[str, Any], rank: int
         r == rank and isinstance(r, int),
         f"{call} has r={rank}",
         f"expected r={rank} in {call}, found {r!r}.",
-        RANK_IGNORED if r in (8, 16) else None,
+        RANK_IGNORED if r in (8, 16) else RANK_FLOAT if r == rank else None,
     )
     wrong = {8: ALPHA_LEFT_OUT, 32: ALPHA_FIXED, 16: ALPHA_FIXED, 2: ALPHA_IS_SCALING}
     # where the rank is wrong and alpha is twice that, alpha follows from it
@@ -267,7 +290,7 @@ def _expect_scaling(report: Report, call: str, fields: dict[str, Any], rank: int
         number(alpha) == 2 * rank,
         f"{call} has lora_alpha={2 * rank}",
         f"expected lora_alpha={2 * rank} in {call}, found {alpha!r}.",
-        follows or (wrong | {rank: ALPHA_IS_RANK}).get(alpha),
+        follows or (wrong | {rank: ALPHA_IS_RANK}).get(alpha, ALPHA_OTHER),
     )
     report.expect(
         not fields["use_rslora"],
@@ -350,6 +373,9 @@ def _wrong_targets(targets: Any, adapted: set[str]) -> Mistake | None:
         return NO_TARGETS
     if isinstance(targets, str) and targets != "all-linear" and not adapted:
         return PATTERN_OF_PARTS
+    ends = [name.split(".")[-1] for name in LLAMA]
+    if isinstance(targets, list) and any(t.split(".")[-1] not in ends for t in targets):
+        return UNKNOWN_LAYER
     if adapted >= {*PAPERS_LAYERS, "o_proj", "gate_proj"}:
         return ALL_LINEAR
     if adapted and adapted <= attention:
@@ -386,14 +412,14 @@ def check_to_peft_state(
     for name in chosen(aspect, ("lora", "dora")):
         title = f"to_peft_state · {name} · {in_features} → {out_features}, rank {rank}"
         with Report(title) as report:
-            for case in (rank, 1):
+            for case, where in ((rank, prefix), (1, f"{prefix}.inner")):
                 layer = _draw_layer(name, in_features, out_features, case, seed)
                 kind = "LoRALayer" if name == "lora" else "DoRALayer"
                 found = probe(
                     ask_state,
                     to_peft_state,
-                    *(name, layer["weight"], layer["trained"], SCALING, prefix, layer["x"]),
-                    step=f"to_peft_state({kind} of rank {case}, {prefix!r})",
+                    *(name, layer["weight"], layer["trained"], SCALING, where, layer["x"]),
+                    step=f"to_peft_state({kind} of rank {case}, {where!r})",
                     reference=REFERENCE,
                 )
                 if report.expect(
@@ -401,8 +427,9 @@ def check_to_peft_state(
                     f"rank {case}: the result is a dict",
                     "expected a dict from names to tensors, found "
                     f"{describe(found.get('returned'))}.",
+                    NO_DICT if found.get("returned") is not None else wrong_kind(None, FILES),
                 ):
-                    _expect_state(report, found, name, layer, prefix)
+                    _expect_state(report, found, name, layer, where)
 
 
 SCALING = 1.5  # of the layers that are written; not 1, which would hide it
@@ -520,7 +547,8 @@ def _expect_untouched(report: Report, found: dict[str, Any], layer: dict[str, An
     )
     gradients = {n: g for n, g in found["gradients"].items() if n in layer["trained"]}
     same = (
-        not found["replaced"]
+        found["output"] is not None
+        and not found["replaced"]
         and found["same mode"]
         and near(found["output"], layer["output"], CLOSE)
     )
@@ -548,6 +576,7 @@ def _wrong_tensors(
         (".lora_B.weight", lora_B, lora_A),
     ):
         wrong[short] = [
+            (PRODUCT, lora_B @ lora_A),
             *((FACTORS_SWAPPED, value) for value in (other, other.T)),
             *((SCALING_FOLDED_IN, factor * own) for factor in (SCALING, SCALING**0.5)),
             *([(TRANSPOSED, own.T)] if len(lora_A) > 1 else []),
@@ -574,15 +603,24 @@ def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str
     def any_extra(test: Callable[[str], bool]) -> bool:
         return any(test(name) for name in extra)
 
+    ends = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
+    right = {f"{prefix}.{end}".lower() for end in ends}
     rules = [
         (any_extra(lambda n: ".default" in n), ADAPTER_NAME),
         (any_extra(lambda n: n.endswith("magnitude_vector.weight")), WEIGHT_TOO_MUCH),
         (any_extra(lambda n: "original_layer" in n or "base_norm" in n), FROZEN_INCLUDED),
-        (any_extra(lambda n: not n.startswith(f"{prefix}.")), PREFIX_LEFT_OUT),
+        (any_extra(lambda n: n.lower() in right and n not in missing), SPELLING)
+        if any(name.lower() in {n.lower() for n in missing} for name in extra)
+        else (False, SPELLING),
+        (any_extra(lambda n: n.lstrip(".").startswith(("lora_", "magnitude"))), PREFIX_LEFT_OUT),
+        (any_extra(lambda n: n.startswith(prefix) and n[len(prefix)] != "."), NO_DOT),
+        (any_extra(lambda n: not n.startswith(prefix) and n.endswith(ends)), OTHER_PREFIX),
         (any_extra(lambda n: n.endswith((".lora_A", ".lora_B"))), WEIGHT_LEFT_OUT),
         (method == "lora" and any_extra(lambda n: "magnitude" in n), MAGNITUDE_IN_LORA),
-        (any_extra(lambda n: n.removesuffix(".weight").endswith(".magnitude")), OWN_NAME),
+        (any_extra(lambda n: "magnitude" in n), OWN_NAME),
         (any("magnitude" in name for name in missing) and not extra, MAGNITUDE_MISSING),
+        (bool(missing) and not extra, FACTOR_MISSING),
+        (bool(extra) and not missing, MORE_WRITTEN),
     ]
     return next((mistake for holds, mistake in rules if holds), None)
 
@@ -605,9 +643,7 @@ def check_choice_accuracy(
     for name in chosen(aspect, ("equal", "ragged")):
         ragged = name == "ragged"
         with Report(f"choice_accuracy · {name} · {questions} questions") as report:
-            draws = [_draw_questions(questions + 7 * i, seed + i, ragged, 3 + i) for i in range(3)]
-            expected = [_share(scores, answers) for scores, answers in draws]
-            wrong = [_wrong_shares(scores, answers) for scores, answers in draws]
+            draws, expected, predicted = _draw_accuracies(questions, seed, ragged)
             answered = [
                 call_function(choice_accuracy, scores, answers, reference=REFERENCE)
                 for scores, answers in draws
@@ -622,11 +658,9 @@ def check_choice_accuracy(
                 _wrong_accuracy(odd, draws) if None in found else None,
             ):
                 continue
-            predicted = [
-                (of_one[0][0], [value for _, value in of_one])
-                for of_one in zip(*wrong, strict=True)
-            ]
-            mistake = only_explanation(found, [*predicted, *roundings(expected, ROUNDED)])
+            mistake = only_explanation(
+                found, [*predicted, *roundings(expected, ROUNDED, range(1, 5))]
+            )
             for (scores, _), right, value in zip(draws, expected, found, strict=True):
                 report.expect(
                     near(value, right),
@@ -634,6 +668,31 @@ def check_choice_accuracy(
                     f"accuracy of {len(scores)} questions: {apart(right, value)}.",
                     mistake,
                 )
+
+
+def _draw_accuracies(
+    questions: int, seed: int, ragged: bool
+) -> tuple[list[tuple[list, list]], list[float], list[tuple[Mistake, list[float]]]]:
+    """Return three draws, their accuracies, and what each known mistake makes of them.
+
+    Drawn anew until no two mistakes give the same, nor any the right accuracies; of choices of one
+    number none is padded.
+    """
+    for again in range(1000):
+        draws = [
+            _draw_questions(questions + 7 * i, seed + 100003 * again + i, ragged, 3 + i)
+            for i in range(3)
+        ]
+        expected = [_share(scores, answers) for scores, answers in draws]
+        wrong = [_wrong_shares(scores, answers) for scores, answers in draws]
+        predicted = [
+            (of_one[0][0], [value for _, value in of_one])
+            for of_one in zip(*wrong, strict=True)
+            if ragged or of_one[0][0] is not PADDED
+        ]
+        if tell_apart(expected, [*predicted, *roundings(expected, ROUNDED, range(1, 5))]):
+            break
+    return draws, expected, predicted
 
 
 def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | None:
@@ -669,7 +728,7 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
 
     right = share(lambda row, answer: best(row) == answer)
     return [
-        (PER_CENT, 100 * right),
+        *((PER_CENT, round(100 * right, digits)) for digits in (0, 1, 2, 15)),
         (COUNTED, questions * right),
         (LOWEST, share(lambda row, answer: row.index(min(row)) == answer)),
         (ERROR_RATE, 1 - right),
@@ -684,13 +743,18 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
         (MEAN_SCORE, share(lambda row, answer: row[answer])),
         (MEAN_SCORE, share(lambda row, answer: math.exp(row[answer]))),
         (MEAN_SCORE, share(lambda row, answer: max(row))),
+        (MEAN_SCORE, share(lambda row, answer: math.exp(row[answer]) / sum(map(math.exp, row)))),
         *(
             (PADDED, share(lambda row, answer, pad=pad: best(padded(row, pad)) == answer))
             for pad in (0.0, -1.0, -5.0)
         ),
         (FROM_ZERO, share(lambda row, answer: answer == 0)),
         (FROM_ZERO, share(lambda row, answer: (best(row) if max(row) > -1 else 0) == answer)),
-        (FROM_ZERO, 0.0),
+        (NOTHING_COUNTED, 0.0),
+        (ONE_QUESTION, float(best(scores[0]) == answers[0])),
+        (ONE_QUESTION, float(best(scores[-1]) == answers[-1])),
+        (ONE_QUESTION, (best(scores[0]) == answers[0]) / questions),
+        (ONE_QUESTION, (best(scores[-1]) == answers[-1]) / questions),
         (ALWAYS_FIRST, share(lambda row, answer: answer == len(row) - 1)),
         (COMMONEST, share(lambda row, answer: order(row)[answer] == len(row) - 1)),
         (COMMONEST, share(lambda row, answer: order(row)[answer] == 0)),
@@ -700,7 +764,7 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
 def _draw_questions(
     questions: int, seed: int, ragged: bool, period: int
 ) -> tuple[list[list[float]], list[int]]:
-    """Return log-likelihoods and answers; one in `period` is not the highest score.
+    """Return log-likelihoods and answers; about one in `period` is not the highest score.
 
     Shares of right, wrong and lowest choices all differ, so that no two rules agree.
     """
@@ -708,10 +772,9 @@ def _draw_questions(
     sizes = [2 + i % 4 if ragged else 4 for i in range(questions)]
     scores = [(-6 * torch.rand(size, generator=generator) - 0.1).tolist() for size in sizes]
     answers = []
-    for i, row in enumerate(scores):
+    for row, luck in zip(scores, torch.rand(questions, generator=generator).tolist(), strict=True):
         by_score = sorted(range(len(row)), key=row.__getitem__)
-        # one question in a few is answered wrong; half of these have their right choice lowest
-        wrong = i % period == 0
-        lowest = i % (2 * period) == 0
-        answers.append(by_score[0] if lowest else by_score[-2] if wrong else by_score[-1])
+        # some questions are answered wrong; about half of these have their right choice lowest
+        place = -1 if luck > 1 / period else -2 if luck > 0.5 / period else 0
+        answers.append(by_score[place])
     return scores, answers

@@ -13,13 +13,15 @@ from lab_utils.checks.diagnosis import (
     apart,
     describe,
     differ,
+    is_plain,
     listed,
     near,
     number,
     only_explanation,
     roundings,
+    wrong_kind,
 )
-from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen
+from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import call_function, check
 from lab_utils.training import train_and_evaluate
 
@@ -36,6 +38,12 @@ def _ranks(name: str, why: str) -> Mistake:
 
 
 METHOD_NAMES = _ranks("other names of the methods", 'The keys are "lora" and "dora".')
+OTHER_KEYS = _ranks("other keys besides", 'The keys are "lora" and "dora" alone.')
+METHOD_MISSING = _ranks("a method missing", 'Train both: the keys are "lora" and "dora".')
+FLAT_KEYS = _ranks(
+    "one key for method and rank",
+    "Nest the dicts: the outer keys are methods, the inner ones ranks.",
+)
 RANK_FIRST = _ranks(
     "ranks outside, methods inside", 'The outer keys are "lora" and "dora", the inner ones ranks.'
 )
@@ -68,6 +76,11 @@ def _track(name: str, why: str) -> Mistake:
     return Mistake(name, why, TRACK)
 
 
+NO_DICT = _track("no dict", "Return a dict with the keys history, mean_change and relative_change.")
+KEY_MISSING = _track("a key missing", "The keys are history, mean_change and relative_change.")
+NO_TENSOR = _track("no tensor", "torch.stack makes a tensor of a list of tensors.")
+ATTACHED = _track("with gradient", "Keep copies without gradient: .detach().clone().")
+PRECISION_LOST = _track("precision lost", "Keep the numbers in float32, as they are.")
 ALIASED = _track(
     "no copy",
     "A parameter changes in place: without .clone() every row is the same tensor at its end.",
@@ -140,10 +153,13 @@ def check_compare_across_ranks(
     for name in chosen(aspect, ("keys", "losses")):
         with Report(f"compare_across_ranks · {name} · ranks {tuple(ranks)}") as report:
             found = call_function(compare_across_ranks, tuple(ranks), reference=())
-            if not isinstance(found, dict):
-                raise CheckFailed(
-                    f"compare_across_ranks must return a dict; found {describe(found)}."
-                )
+            if not report.expect(
+                isinstance(found, dict),
+                "it returns a dict",
+                f"compare_across_ranks must return a dict; found {describe(found)}.",
+                LISTS if isinstance(found, list | tuple) else wrong_kind(found, RANKS),
+            ):
+                continue
             if name == "keys":
                 _check_keys(report, found, ranks)
             else:
@@ -151,27 +167,11 @@ def check_compare_across_ranks(
 
 
 def _check_keys(report: Report, found: dict, ranks: Sequence[int]) -> None:
-    names = [key.lower() for key in found if isinstance(key, str)]
-    mistake = None
-    if sorted(names) == sorted(METHODS) and len(found) == 2:
-        mistake = METHOD_NAMES
-    elif found and all(_is_rank(key) for key in found):
-        mistake = RANK_FIRST
-    if not report.expect(
-        found.keys() == set(METHODS),
-        'the keys are "lora" and "dora"',
-        f"expected the keys 'lora' and 'dora', found {_keys(found)}.",
-        mistake,
-    ):
+    if not _expect_methods(report, found, set(found) == set(METHODS)):
         return
     for method in METHODS:
         losses = found[method]
-        if not report.expect(
-            isinstance(losses, dict),
-            f"{method}: a dict from rank to loss",
-            f"{method}: expected a dict from each rank to its loss, found {describe(losses)}.",
-            LISTS if isinstance(losses, list | tuple) and len(losses) == len(ranks) else None,
-        ):
+        if not _expect_dict(report, method, losses):
             continue
         report.expect(
             list(losses) == list(ranks),
@@ -180,17 +180,55 @@ def _check_keys(report: Report, found: dict, ranks: Sequence[int]) -> None:
             _wrong_ranks(list(losses), list(ranks)),
         )
         odd = [value for value in losses.values() if not _finite(value)]
-        mistake = None
-        if odd and isinstance(odd[0], dict):
-            mistake = WHOLE_RECORD
-        elif odd and isinstance(odd[0], Tensor | str):
-            mistake = NO_FLOATS
         report.expect(
             bool(losses) and not odd,
             f"{method}: the losses are finite floats",
             f"{method}: expected finite floats, found {describe(odd[0]) if odd else 'none'}.",
-            mistake,
+            _wrong_loss(odd[0]) if odd else None,
         )
+
+
+def _expect_methods(report: Report, found: dict, right: bool) -> bool:
+    names = [key.lower() for key in found if isinstance(key, str)]
+    mistake = None
+    if sorted(names) == sorted(METHODS) and len(found) == 2:
+        mistake = METHOD_NAMES
+    elif found and all(_is_rank(key) for key in found):
+        mistake = RANK_FIRST
+    elif set(found) > set(METHODS):
+        mistake = OTHER_KEYS
+    elif found and set(found) < set(METHODS):
+        mistake = METHOD_MISSING
+    elif found and all(_holds_both(key) for key in found):
+        mistake = FLAT_KEYS
+    return report.expect(
+        right,
+        'the keys are "lora" and "dora"',
+        f"expected the keys 'lora' and 'dora', found {_keys(found)}.",
+        mistake,
+    )
+
+
+def _holds_both(key: Any) -> bool:
+    """Return whether a key names a method and has more in it."""
+    parts = [key] if isinstance(key, str) else key if isinstance(key, tuple) else []
+    return any(isinstance(p, str) and p.lower().startswith(METHODS) for p in parts)
+
+
+def _expect_dict(report: Report, method: str, losses: Any) -> bool:
+    sequence = hasattr(losses, "__len__") and not isinstance(losses, str | dict)
+    return report.expect(
+        isinstance(losses, dict),
+        f"{method}: a dict from rank to loss",
+        f"{method}: expected a dict from each rank to its loss, found {describe(losses)}.",
+        LISTS if sequence else wrong_kind(losses, RANKS),
+    )
+
+
+def _wrong_loss(value: Any) -> Mistake | None:
+    if isinstance(value, dict):
+        return WHOLE_RECORD
+    return NO_FLOATS if isinstance(value, Tensor | str) else wrong_kind(value, RANKS)
 
 
 def _is_rank(key: Any) -> bool:
@@ -216,18 +254,29 @@ def _wrong_ranks(keys: list, ranks: list[int]) -> Mistake | None:
 
 
 def _check_losses(report: Report, found: dict, ranks: Sequence[int]) -> None:
+    if not _expect_methods(report, found, set(found) >= set(METHODS)):
+        return
     losses: dict[str, list[float]] = {}
     for method in METHODS:
-        of_method = found.get(method)
-        of_method = of_method if isinstance(of_method, dict) else {}
+        of_method = found[method]
+        if not _expect_dict(report, method, of_method):
+            return
+        missing = [rank for rank in ranks if rank not in of_method]
         values = [_loss(of_method.get(rank)) for rank in ranks]
-        if None in values:
-            rank = ranks[values.index(None)]
-            value = of_method.get(rank, found.get(method))
-            raise CheckFailed(
-                f"expected a loss for each method and rank, such as found[{method!r}][{rank}]; "
-                f"found {describe(value)} there."
-            )
+        odd = next((of_method[rank] for rank in ranks if _loss(of_method.get(rank)) is None), None)
+        if not report.expect(
+            not missing,
+            f"{method}: a loss for each rank",
+            f"{method}: expected a loss for each of the ranks {list(ranks)}, found the keys "
+            f"{_keys(of_method)}.",
+            _wrong_ranks(list(of_method), list(ranks)),
+        ) or not report.expect(
+            None not in values,
+            f"{method}: the losses are numbers",
+            f"{method}: expected numbers, found {describe(odd)}.",
+            _wrong_loss(odd),
+        ):
+            return
         losses[method] = values
     expected = {method: [_run(method, rank)["test_loss"] for rank in ranks] for method in METHODS}
     mistake = None
@@ -253,7 +302,7 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int]) -> None:
 def _loss(value: Any) -> float | None:
     """Return a loss, in a tensor too: its type is looked at elsewhere. Text is no loss."""
     if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
-        return float(value)
+        return float(value.detach())
     return number(value)
 
 
@@ -338,10 +387,13 @@ def check_track_magnitude_changes(
     for name in chosen(aspect, ("history", "statistics")):
         with Report(f"track_magnitude_changes · {name} · {n_epochs} epochs") as report:
             found = call_function(track_magnitude_changes, n_epochs, reference=())
-            if not isinstance(found, dict):
-                raise CheckFailed(
-                    f"track_magnitude_changes must return a dict; found {describe(found)}."
-                )
+            if not report.expect(
+                isinstance(found, dict),
+                "it returns a dict",
+                f"track_magnitude_changes must return a dict; found {describe(found)}.",
+                NO_DICT if isinstance(found, list | tuple) else wrong_kind(found, TRACK),
+            ):
+                continue
             if name == "history":
                 _check_history(report, found, expected, n_epochs)
             else:
@@ -365,7 +417,9 @@ def _check_history(report: Report, found: dict, expected: Tensor, n_epochs: int)
         if steps % STEPS_PER_EPOCH == 0 and steps > 0 and steps != len(expected) - 1:
             mistake = EPOCHS_LOST
         elif history.shape == expected.shape:
-            mistake = _another_run(history, n_epochs)
+            narrow = history.dtype in (torch.float16, torch.bfloat16)
+            lost = narrow and near(history, expected, 0.01)
+            mistake = PRECISION_LOST if lost else _another_run(history, n_epochs)
     problem = f"history: {differ(history, expected)}."
     report.expect(False, "history: a row at every step", problem, mistake)
 
@@ -459,7 +513,7 @@ def _wrong_ratios(history: Tensor) -> Iterator[tuple[Mistake, float]]:
 
 def _check_statistics(report: Report, found: dict, history: Tensor) -> None:
     own = found.get("history")
-    own = own.detach() if isinstance(own, Tensor) and own.is_floating_point() else None
+    own = own.detach() if is_plain(own) else None
     if own is None or own.dim() != 2 or len(own) < 2 or near(own, history, CLOSE):
         own = None
     mean_change = _tensor(report, found, "mean_change")
@@ -481,6 +535,7 @@ def _check_statistics(report: Report, found: dict, history: Tensor) -> None:
         "expected relative_change as a float, found "
         + (describe(found["relative_change"]) if "relative_change" in found else _none_in(found))
         + ".",
+        wrong_kind(found["relative_change"], TRACK) if "relative_change" in found else KEY_MISSING,
     ):
         expected = ((history[-1] - history[0]).norm() / history[0].norm()).item()
         mistakes = [*_wrong_ratios(history), *roundings(expected, TRACK_ROUNDED)]
@@ -503,6 +558,7 @@ def _tensor(report: Report, found: dict, key: str) -> Tensor | None:
         f"expected {key} as a tensor without gradient, found "
         + (describe(value) if key in found else _none_in(found))
         + ".",
+        ATTACHED if isinstance(value, Tensor) else NO_TENSOR if key in found else KEY_MISSING,
     )
     return value.detach() if isinstance(value, Tensor) else None
 

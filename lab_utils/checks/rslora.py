@@ -1,6 +1,9 @@
 """Checks of lesson 07: `lora_scaling` and `gradient_norms_by_rank`."""
 
+import contextlib
+import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -9,7 +12,6 @@ import torch
 from torch import Tensor
 
 import lab_utils.adapters
-import lab_utils.layers
 from lab_utils.adapters import adapter_layers, add_adapters_to_model
 from lab_utils.checks.diagnosis import (
     apart,
@@ -19,10 +21,11 @@ from lab_utils.checks.diagnosis import (
     number,
     only_explanation,
     roundings,
+    tell_apart,
     wrong_kind,
 )
-from lab_utils.checks.report import Mistake, Report, chosen
-from lab_utils.checks.subject import call_function, check
+from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen
+from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call_function, check
 from lab_utils.data import language_task
 
 SCALING = "1. What the rank does to the scaling"
@@ -99,14 +102,25 @@ OTHER_BATCH = Mistake(
     GRADIENTS,
 )
 NEARLY = Mistake(
-    "another lora_A, batch or dropout",
-    "The norm is a little off: pass generator=torch.Generator().manual_seed(0), a new one for each "
-    "rank, no dropout, and take inputs and targets as they are.",
+    "another model or batch",
+    "The norm is a little off: make the model of step 1, with a new generator of seed 0 for each "
+    "rank and without dropout, and take inputs and targets as they are.",
+    GRADIENTS,
+)
+LOSS_RETURNED = Mistake(
+    "loss in the place of the gradient",
+    "Call backward() on it, and take the norm of .grad.",
+    GRADIENTS,
+)
+RULES_SWAPPED = Mistake(
+    "the two rules are swapped",
+    "Pass rank_stabilized on to add_adapters_to_model as it is.",
     GRADIENTS,
 )
 FORMULA = Mistake(
-    "formula in the place of a measurement",
-    "The table of section 1 is what is to be tested: measure the gradient at each rank.",
+    "not measured at each rank",
+    "The norms follow the table of section 1 to the last digit, or are all the same; the table is "
+    "what is to be tested: measure the gradient at each rank.",
     GRADIENTS,
 )
 ROOT_MEAN_SQUARE = Mistake(
@@ -166,13 +180,18 @@ SCALED_TWICE = Mistake(
     GRADIENTS,
 )
 
+DORA = ("dora", "dora-input")
 ALPHA = 16.0
 BATCH = 8
 LUCK = 0.25  # relative: what another lora_A or batch changes
-CLOSE = 1e-4  # relative: the exercise fixes the batch and the generator; this allows for rounding
+CLOSE = 1e-5  # relative: the exercise fixes the batch and the generator; this allows for rounding
 
 
-@check(forbids=(lab_utils.layers.__file__, lab_utils.adapters.__file__), seeded=True)
+# A layer knows its scaling.
+REFERENCE = (*REFERENCE_MATHEMATICS, lab_utils.adapters.__file__)
+
+
+@check(forbids=REFERENCE, seeded=True)
 def check_lora_scaling(
     lora_scaling: Callable,
     aspect: str | None = None,
@@ -191,12 +210,15 @@ def check_lora_scaling(
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
-    cases = [(alpha, rank), *_draw_scalings(seed)]
+    cases = _draw_scalings(alpha, rank, seed)
     for name in chosen(aspect, ("usual", "stabilized")):
         stabilized = name == "stabilized"
         rule = "alpha / sqrt(rank)" if stabilized else "alpha / rank"
         with Report(f"lora_scaling · {name} · alpha {alpha:g}, rank {rank}") as report:
-            answers = [call_function(lora_scaling, *case, stabilized) for case in cases]
+            answers = [
+                call_function(lora_scaling, *case, stabilized, reference=REFERENCE)
+                for case in cases
+            ]
             found = [number(value) for value in answers]
             odd = next((v for v, n in zip(answers, found, strict=True) if n is None), None)
             if not report.expect(
@@ -211,8 +233,8 @@ def check_lora_scaling(
             mistake = None
             if not near(found, expected):
                 mistake = only_explanation(found, _wrong_scalings(cases, stabilized))
-            if mistake is ALWAYS_ROOT and _follows_the_other_rule(lora_scaling, cases):
-                mistake = OTHER_RULE
+            if mistake in (ALWAYS_ROOT, ALWAYS_RANK):
+                mistake = _which_rule(lora_scaling, cases, stabilized, mistake)
             for (a, r), right, value in zip(cases, expected, found, strict=True):
                 report.expect(
                     near(value, right),
@@ -223,18 +245,26 @@ def check_lora_scaling(
                 )
 
 
-def _draw_scalings(seed: int) -> list[tuple[float, int]]:
-    """Return pairs of alpha and rank, whole and fractional, large and small."""
+def _draw_scalings(alpha: float, rank: int, seed: int) -> list[tuple[float, int]]:
+    """Return pairs of alpha and rank, the given one first, for which no two mistakes agree."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(values: Sequence[float]) -> Any:
         return values[int(torch.randint(len(values), (1,), generator=generator))]
 
-    return [
-        (pick((5.0, 7.0, 11.0, 13.0)), pick((2, 3, 6, 8, 12))),
-        (pick((17, 19, 23, 29)), pick((5, 7, 10, 14, 15))),
-        (pick((0.3, 0.7, 2.6)), pick((24, 48, 96, 160))),
-    ]
+    for _ in range(1000):
+        cases = [
+            (alpha, rank),
+            (pick((5.0, 7.0, 11.0, 13.0)), pick((2, 3, 6, 8, 12))),
+            (pick((17, 19, 23, 29)), pick((5, 7, 10, 14, 15))),
+            (pick((0.3, 0.7, 2.6)), pick((24, 48, 96, 160))),
+        ]
+        if all(
+            tell_apart([_scaling(*case, rule) for case in cases], _wrong_scalings(cases, rule))
+            for rule in (False, True)
+        ):
+            break
+    return cases
 
 
 def _scaling(alpha: float, rank: int, stabilized: bool) -> float:
@@ -278,10 +308,24 @@ def _wrong_scalings(
     ]
 
 
-def _follows_the_other_rule(lora_scaling: Callable, cases: list[tuple[float, int]]) -> bool:
-    """Return whether rank_stabilized=True gives alpha / rank: the rules are swapped, then."""
-    found = [number(call_function(lora_scaling, *case, True)) for case in cases]
-    return None not in found and near(found, [_scaling(*case, False) for case in cases])
+def _which_rule(
+    lora_scaling: Callable, cases: list[tuple[float, int]], stabilized: bool, ignored: Mistake
+) -> Mistake | None:
+    """Return why the scaling follows the other rule, seen by what that rule gives."""
+    try:
+        answers = [
+            call_function(lora_scaling, *case, not stabilized, reference=REFERENCE)
+            for case in cases
+        ]
+    except CheckFailed:
+        return None
+    found = [number(value) for value in answers]
+    if None in found:
+        return None
+    if near(found, [_scaling(*case, not stabilized) for case in cases]):
+        return ignored
+    swapped = near(found, [_scaling(*case, stabilized) for case in cases])
+    return OTHER_RULE if swapped else None
 
 
 @check(forbids=())
@@ -307,7 +351,8 @@ def check_gradient_norms_by_rank(
             found = call_function(gradient_norms_by_rank, tuple(ranks), stabilized, reference=())
             values = _norms_found(report, found, ranks)
             if values is not None:
-                _expect_norms(report, values, ranks, stabilized)
+                ask = functools.partial(_norms_with, gradient_norms_by_rank, ranks)
+                _expect_norms(report, values, ranks, stabilized, ask)
 
 
 def _norms_found(report: Report, found: Any, ranks: Sequence[int]) -> list[float] | None:
@@ -346,7 +391,11 @@ def _norms_found(report: Report, found: Any, ranks: Sequence[int]) -> list[float
 
 
 def _expect_norms(
-    report: Report, found: list[float], ranks: Sequence[int], stabilized: bool
+    report: Report,
+    found: list[float],
+    ranks: Sequence[int],
+    stabilized: bool,
+    ask: Callable[[bool], list[float] | None],
 ) -> None:
     expected = [_measured(rank, stabilized) for rank in ranks]
     rule = "alpha / sqrt(rank)" if stabilized else "alpha / rank"
@@ -359,6 +408,8 @@ def _expect_norms(
             or _other_run(found, ranks, stabilized)
             or _off_by_luck(found, expected)
         )
+        if mistake is RULE_IGNORED[stabilized]:
+            mistake = _which_rule_of_norms(ranks, stabilized, ask(not stabilized))
     for rank, right, value in zip(ranks, expected, found, strict=True):
         factor = value / right
         report.expect(
@@ -368,6 +419,33 @@ def _expect_norms(
             "that).",
             mistake,
         )
+
+
+def _norms_with(
+    gradient_norms_by_rank: Callable, ranks: Sequence[int], stabilized: bool
+) -> list[float] | None:
+    """Return the student's norms under a rule, or None if they cannot be read."""
+    try:
+        found = call_function(gradient_norms_by_rank, tuple(ranks), stabilized, reference=())
+    except CheckFailed:
+        return None
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return _norms_found(Report("the other rule"), found, ranks)
+
+
+def _which_rule_of_norms(
+    ranks: Sequence[int], stabilized: bool, other: list[float] | None
+) -> Mistake | None:
+    """Return why the norms are those of the other rule, seen by what that rule gives."""
+
+    def measured(rule: bool) -> list[float]:
+        return [_measured(rank, rule) for rank in ranks]
+
+    if other is None:
+        return None
+    if near(other, measured(not stabilized), CLOSE):
+        return RULE_IGNORED[stabilized]
+    return RULES_SWAPPED if near(other, measured(stabilized), CLOSE) else None
 
 
 def _wrong_norms(
@@ -391,7 +469,6 @@ def _wrong_norms(
         return torch.cat([g.flatten() for g in gradients])
 
     together = [_norm(gradients) for gradients in unit]
-    magnitude = _magnitude_gradient()
     sums = [math.sqrt(sum(n**2 for n in expected[: i + 1])) for i in range(len(ranks))]
     wrong = [
         (ONLY_A, [0.0] * len(ranks)),
@@ -412,8 +489,9 @@ def _wrong_norms(
         (ROOT_MEAN_SQUARE, by_rule(lambda g: entries(g).square().mean().sqrt())),
         (SUMMED_LOSS, [norm * BATCH for norm in expected]),
         (SUMMED_LOSS, [norm * windows for norm in expected]),
-        (WITH_MAGNITUDE, [math.hypot(norm, magnitude) for norm in expected]),
+        *((WITH_MAGNITUDE, _with_magnitude(kind, ranks, stabilized)) for kind in DORA),
         (NORM_OF_WEIGHTS, [_norm_of_weights(rank) for rank in ranks]),
+        (LOSS_RETURNED, [_first_loss()] * len(ranks)),
         (TWICE, [2 * norm for norm in expected]),
         (RANK_LOST, [_measured(8, stabilized)] * len(ranks)),
         (ACCUMULATED, sums),
@@ -495,11 +573,29 @@ def _shared_generator(ranks: tuple[int, ...]) -> dict[int, float]:
     return norms
 
 
+def _with_magnitude(kind: str, ranks: Sequence[int], stabilized: bool) -> list[float]:
+    """Return the norms of DoRA: what its magnitude adds does not depend on the rank."""
+    norms = []
+    for rank in ranks:
+        low_rank, magnitude = _dora_gradients(kind, rank)
+        norms.append(math.hypot(low_rank * _scaling(ALPHA, rank, stabilized), magnitude))
+    return norms
+
+
 @cache
-def _magnitude_gradient() -> float:
-    """Return the norm of what DoRA adds, before the first step: it does not depend on the rank."""
-    model = _after_backward("dora", 4, torch.Generator().manual_seed(0))
-    return _norm([layer.magnitude.grad for layer in adapter_layers(model).values()])
+def _dora_gradients(kind: str, rank: int) -> tuple[float, float]:
+    """Return the gradient's norm of `lora_B`, at a scaling of 1, and of the magnitude."""
+    model = _after_backward(kind, rank, torch.Generator().manual_seed(0))
+    layers = adapter_layers(model).values()
+    return _norm([p.lora_B.grad for p in layers]), _norm([p.magnitude.grad for p in layers])
+
+
+@cache
+def _first_loss() -> float:
+    """Return the loss before the first step, which is the base's."""
+    task = language_task()
+    with torch.no_grad():
+        return task.loss(task.base(task.train.inputs[:BATCH]), task.train.targets[:BATCH]).item()
 
 
 @cache

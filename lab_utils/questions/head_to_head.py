@@ -57,7 +57,7 @@ def ask_adapted(
         "shared": {name: first[id(p)] for name, p in named.items() if first[id(p)] != name},
         "scalings": {
             name: float(module.scaling)
-            for name, module in adapted.named_modules()
+            for name, module in adapted.named_modules(remove_duplicate=False)
             if isinstance(getattr(module, "scaling", None), int | float)
         },
         "at the start": adapted.eval()(inputs).detach(),
@@ -154,6 +154,7 @@ def ask_steps(
                 "returned": returned,
                 "training": all(modes),
                 "steps": list(steps),  # whether there was a gradient, at each
+                "thawed": any(parameters[name].requires_grad for name in frozen),
                 "left": any(p.grad is not None and p.grad.any() for p in model.parameters()),
                 "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
             }

@@ -1,5 +1,6 @@
 """What lesson 06 asks: make a configuration, write a layer's state, score questions."""
 
+import contextlib
 import dataclasses
 import enum
 import re
@@ -54,7 +55,10 @@ def adapted(targets: Any, modules: list[str]) -> list[str]:
     if isinstance(targets, str):
         if targets == "all-linear":
             return [name for name in modules if not name.endswith("lm_head")]
-        return [name for name in modules if re.fullmatch(targets, name)]
+        try:
+            return [name for name in modules if re.fullmatch(targets, name)]
+        except re.error:
+            return []
     if not isinstance(targets, Iterable):
         return []
     ends = [str(target) for target in targets]
@@ -93,9 +97,11 @@ def ask_state(
     if not isinstance(result, dict):
         return {"returned": result}
     after = dict(layer.named_parameters())
-    output = layer(x)
-    if output.requires_grad:
-        output.sum().backward()
+    output = None
+    with contextlib.suppress(Exception):  # a layer that was changed may not work any more
+        output = layer(x)
+        if output.requires_grad:
+            output.sum().backward()
     return {
         "names": list(result),
         "written": {
@@ -112,6 +118,6 @@ def ask_state(
         "trainable": [name for name, p in after.items() if p.requires_grad],
         "replaced": [name for name, p in before.items() if after.get(name) is not p],
         "same mode": layer.training == training,
-        "output": output.detach(),
+        "output": None if output is None else output.detach(),
         "gradients": {n: None if p.grad is None else p.grad.clone() for n, p in after.items()},
     }

@@ -203,7 +203,7 @@ def gradient_norms_by_rank(ranks, rank_stabilized):
 
 
 # %% [markdown]
-# The usual rule (2 points), and the rank-stabilised one (2 points). The check compares four digits:
+# The usual rule (2 points), and the rank-stabilised one (2 points). The check compares five digits:
 
 # %% nbgrader={"grade": true, "grade_id": "norms-usual", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "usual")

@@ -3,7 +3,6 @@
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.plots.commonsense import (
     accuracy_by_rate,
-    commonsense,
     published_and_rerun,
     published_gains,
     validation_by_rate,
@@ -47,7 +46,6 @@ __all__ = [
     "RULES",
     "Picture",
     "accuracy_by_rate",
-    "commonsense",
     "couplings",
     "decomposition",
     "differences",

@@ -574,13 +574,16 @@ for rank, by_method in accuracies.items():
 # difference seed by seed, and its interval.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
-# The figures: accuracies, and paired differences.
+# The paired differences.
 for rank, differences in summary["differences"].items():
     gap = differences["average"]
     if gap.low <= 0 <= gap.high:
         verdict = "not decided: the interval contains zero"
     else:
         verdict = f"{'DoRA' if gap.mean > 0 else 'LoRA'} is ahead, with this model, data and search"
+    at = {r["adapter_type"]: r["learning_rate"] for r in summary["methods"] if r["rank"] == rank}
+    if at["lora"] != at["dora"]:
+        verdict += f", at a rate of {at['dora']:g} against {at['lora']:g} for LoRA"
     sentence = (
         f"rank {rank}: DoRA minus LoRA {100 * gap.mean:+.2f} points on average "
         f"({gap.confidence:.0%} interval {100 * gap.low:+.2f} to {100 * gap.high:+.2f}, "

@@ -506,18 +506,13 @@ def test_the_summary():
     assert len(lines) == 8
 
 
-def test_the_figure():
-    figure = plots.commonsense(measurement.summarise(made_up_records(), grid_seeds=1), rank=8)
-    top, bottom = figure.axes
-    heights = [[bar.get_height() for bar in method] for method in top.containers[1::2]]
-    assert heights[:2] == [pytest.approx([40, 50, 45]), pytest.approx([52, 62, 57])]
-    assert [text.get_text() for text in top.get_legend().get_texts()] == [
-        "before training",
-        "LoRA",
-        "DoRA",
-    ]
-    assert bottom.lines[1].get_ydata() == pytest.approx([4] * 3)
-    plt.close(figure)
+def test_the_figure_draws_the_difference_at_each_rate():
+    records = [r for r in made_up_records() if r["learning_rate"] in (None, 1e-3)]
+    accuracies = {8: {"lora": {1e-3: [0.5, 0.6]}, "dora": {1e-3: [0.7, 0.8]}}}
+    top, bottom = plots.accuracy_by_rate(accuracies, measurement.at_each_rate(records)).axes
+    assert [line.get_ydata().tolist() for line in top.lines] == [[55.0], [75.0]]
+    assert bottom.lines[1].get_ydata() == pytest.approx([3.5])
+    plt.close("all")
 
 
 def test_the_summary_takes_no_times_from_runs_that_shared_the_device():

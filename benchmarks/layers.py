@@ -195,9 +195,9 @@ def measure(
     found, steps = {}, {}
     for form in args.forms:
         torch.manual_seed(0)
-        layer = FORMS[form](nn.Linear(in_features, out_features, bias=False, **like), args.rank)
         compiled, recorded = "compiled" in way, "recorded" in way
         try:
+            layer = FORMS[form](nn.Linear(in_features, out_features, bias=False, **like), args.rank)
             step = Step(layer.train(), x, grad, compiled=compiled, recorded=recorded)
         except Exception as error:
             found[form] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}

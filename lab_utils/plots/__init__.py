@@ -37,6 +37,7 @@ from lab_utils.plots.weights import (
     one_vector,
     rows_moved,
     saved_memory,
+    step_times,
     weight_changes,
 )
 
@@ -71,6 +72,7 @@ __all__ = [
     "saved_memory",
     "scaling_rules",
     "show",
+    "step_times",
     "training_by_rule",
     "validation_by_rate",
     "weight_changes",

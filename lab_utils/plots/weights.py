@@ -157,6 +157,33 @@ def saved_memory(megabytes: dict[str, float]) -> Figure:
     return figure
 
 
+def step_times(records: Sequence[dict], ways: dict[str, str], markers: str = "os^D") -> Figure:
+    """Draw how long a step of one layer takes in some forms, each way of running it a marker.
+
+    Args:
+        records: of `benchmarks/layers.py`, one shape on one device. `form` is the row, in the
+            order of the records; its first word names the method, whose colour it gets.
+        ways: how steps were run, `way` of the records, to what the legend calls it.
+        markers: of the ways, in their order.
+    """
+    forms = list(dict.fromkeys(record["form"] for record in records))
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(8, 1.4 + 0.5 * len(forms)))
+        for (way, label), marker in zip(ways.items(), markers, strict=False):
+            for record in (record for record in records if record["way"] == way):
+                colour = COLOURS[record["form"].replace(",", "").split()[0].lower()]
+                height = forms.index(record["form"])
+                ax.plot(record["milliseconds"], height, marker, color=colour, markersize=8)
+            ax.plot([], [], marker, color="0.4", markersize=8, label=label)
+        ax.set_yticks(range(len(forms)), forms)
+        ax.invert_yaxis()
+        ax.grid(axis="y", color="0.9")
+        ax.set_axisbelow(True)
+        ax.set(xlabel="time of a training step of the layer (ms)", xlim=(0, None))
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return figure
+
+
 def weight_changes(before: Tensor, after: dict[str, Tensor]) -> Figure:
     """Draw a weight and what it is made of, and below, for each method, what training changed.
 

@@ -37,12 +37,14 @@ if find_spec("lab_utils") is None:
     )
 
 import copy
+import json
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from lab_utils import checks, decomposition, layers, plots, progress, quiz, widgets
+from lab_utils.comparison import RESULTS
 from lab_utils.examples import moved, random_linear, seeded
 from lab_utils.memory import kept_for_backward
 
@@ -479,15 +481,14 @@ quiz.Code(
 )
 
 # %% [markdown]
-# The textbook form builds `B @ A` and weights as large as $W_0$, at every step, for every layer. They are not
-# needed for the norm. For one row,
+# The textbook form builds `B @ A` and weights as large as $W_0$, at every step, for every layer.
+# `DoRALayer.forward` needs none of them:
 #
-# $$\lVert w_0 + s\,bA \rVert^2 = \lVert w_0 \rVert^2 + 2s \langle w_0, bA \rangle + s^2 \lVert bA \rVert^2$$
+# - the factor $m / \lVert V \rVert$ is one number per output, so it can scale outputs instead of a
+#   weight: $W' x = (m / \lVert V \rVert)\,(W_0 x + s\,B(Ax))$;
+# - the norms are measured on a block of rows of $W_0 + s\,BA$ at a time, and the block is dropped
+#   again. On a GPU one kernel does it without writing the block anywhere.
 #
-# The first term never changes, since $W_0$ is frozen, and the other two need only $W_0 A^\top$ and
-# $A A^\top$, which are as thin as the rank
-# ([Zelenin and Zhuravlyova, 2026](https://arxiv.org/abs/2603.22276) do this for large models).
-# `DoRALayer.forward` takes the norm this way, and scales inputs or outputs instead of a weight.
 # Same output, same gradients:
 
 # %% tags=["nbval-check-output"]
@@ -495,17 +496,42 @@ big = moved(layers.DoRALayer(random_linear(1024, 1024), rank=8, generator=seeded
 tokens = torch.randn(64, 1024, generator=seeded(7))
 weights = torch.randn(64, 1024, generator=seeded(8))
 results = {}
-for name, forward in (("thin", big.forward), ("textbook", big.reference_forward)):
+for name, forward in (("in blocks", big.forward), ("textbook", big.reference_forward)):
     big.zero_grad()
     output = forward(tokens)
     (output * weights).sum().backward()
     gradients = {n: p.grad for n, p in big.named_parameters() if p.requires_grad}
     results[name] = {"output": output.detach()} | gradients
 for name, expected in results["textbook"].items():
-    error = (results["thin"][name] - expected).norm() / expected.norm()
+    error = (results["in blocks"][name] - expected).norm() / expected.norm()
     print(f"{name}: same to 1e-5 of its size: {bool(error < 1e-5)}")
 
 # %% [markdown]
+# There is a shorter way, which needs no block at all. For one row,
+#
+# $$\lVert w_0 + s\,bA \rVert^2 = \lVert w_0 \rVert^2 + 2s \langle w_0 A^\top, b \rangle + s^2 \langle b\,(A A^\top), b \rangle$$
+#
+# The first term never changes, and the others need only matrices as thin as the rank
+# ([Zelenin and Zhuravlyova, 2026](https://arxiv.org/abs/2603.22276) do this for large models). The
+# identity is exact; float32 is not. Where an update undoes most of a row, large terms of opposite
+# sign leave a small sum, and it consists of their rounding errors:
+
+# %%
+row = torch.randn(4096, generator=seeded(9))
+for left in (1.0, 0.1, 0.01, 0.001):
+    update = (left - 1) * row  # undoes all but a share `left` of the row
+    squared = row @ row + 2 * (row @ update) + update @ update
+    by_identity = squared.clamp_min(0).sqrt() / row.norm()
+    measured = (row + update).norm() / row.norm()
+    print(
+        f"{left:5} of the row is left: the identity is off by {abs(by_identity / left - 1):7.4%}, "
+        f"the measured norm by {abs(measured / left - 1):7.4%}"
+    )
+
+# %% [markdown]
+# So the layer measures its norms. With `detach_norm=False` it takes their derivative from the
+# identity, where this does no harm.
+#
 # What does each form keep for its backward pass? PyTorch hands every tensor that it keeps to a
 # hook, so we can count them. $W_0$ and the parameters are there anyway and do not count.
 
@@ -518,10 +544,10 @@ forms = {
     "LoRA": (lora, lora.forward),
     "DoRA textbook, full gradient": (full_gradient, full_gradient.reference_forward),
     "DoRA textbook, norm detached": (big, big.reference_forward),
-    "DoRA, norm from thin matrices": (big, big.forward),
+    "DoRA, norm in blocks": (big, big.forward),
 }
 memory = {name: kept_for_backward(*form, tokens) / 1e6 for name, form in forms.items()}
-assert memory["DoRA, norm from thin matrices"] < memory["DoRA textbook, norm detached"]
+assert memory["DoRA, norm in blocks"] < memory["DoRA textbook, norm detached"]
 assert memory["DoRA textbook, norm detached"] < memory["DoRA textbook, full gradient"]
 plots.show(
     plots.saved_memory(memory),
@@ -531,8 +557,72 @@ plots.show(
 
 # %% [markdown]
 # These are tensors that wait for the backward pass, of one layer and 64 tokens; tensors that come
-# and go within `forward` are not in the bars. What a whole training step takes, in seconds and in
-# peak memory, is measured in lesson 04.
+# and go within `forward` are not in the bars. The next figure is of time. `benchmarks/layers.py` ran
+# training steps of one layer as it has them in a large model, 4096 by 4096 in bfloat16 with 4096
+# tokens, on a GPU, in four ways: as it is, so that Python launches one operation after the other;
+# recorded once as a CUDA graph and replayed, without Python; compiled by `torch.compile`, which
+# fuses operations that pass over the same memory; and both.
+
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: what a step of one layer takes on a GPU.
+lines = (RESULTS / "layers.jsonl").read_text("utf-8").splitlines()
+measured = [
+    record
+    for record in map(json.loads, lines)
+    if record["device"] == "NVIDIA H100 80GB HBM3" and record["out_features"] == 4096
+]
+ways = {
+    "plain": "as it is",
+    "recorded": "recorded and replayed",
+    "compiled": "compiled",
+    "compiled and recorded": "compiled, recorded and replayed",
+}
+time = {(r["form"], r["way"]): r["milliseconds"] for r in measured}
+peak = {(r["form"], r["way"]): r["memory"] / 1e6 for r in measured}
+shown = {
+    "frozen": "frozen layer",
+    "LoRA": "LoRA",
+    "DoRA": "DoRA",
+    "DoRA, PEFT, adapter in the base's dtype": "DoRA, PEFT's layer",
+}
+plots.show(
+    plots.step_times(
+        [
+            record | {"form": shown[record["form"]]}
+            for record in measured
+            if record["form"] in shown
+        ],
+        ways,
+    ),
+    "Markers of the time of a training step of one layer on an H100. "
+    + " ".join(
+        f"{name}, {label}: {time[form, way]:.2f} ms."
+        for form, name in shown.items()
+        for way, label in ways.items()
+    ),
+)
+for way, label in ways.items():
+    print(
+        f"{label + ':':32} DoRA takes {time['DoRA', way] / time['LoRA', way]:.2f} times as long as "
+        f"LoRA, the textbook form {time['DoRA textbook', way] / time['LoRA', way]:.0f} times"
+    )
+print(
+    f"peak memory as it is: LoRA {peak['LoRA', 'plain']:.0f} MB, DoRA {peak['DoRA', 'plain']:.0f} MB, "
+    f"textbook form {peak['DoRA textbook', 'plain']:.0f} MB"
+)
+
+# %% [markdown]
+# What to learn from it:
+#
+# - **A step is launches as well as arithmetic.** DoRA has more operations than LoRA. Replaying them
+#   without Python takes away a part of the gap, fusing them takes away more, and with both little
+#   is left. The arithmetic that DoRA adds is small; how often memory is read and written again is not.
+# - **The first thing that the blocks save is memory.** The textbook form needs more than twice as
+#   much. (It is so slow here because it computes in float32, which a GPU does many times slower than
+#   bfloat16.)
+# - A ratio of two times holds for one size, device and way. Read it with these three beside it.
+#
+# What a whole training takes, in seconds and in peak memory, is measured in lesson 04.
 #
 # ## Checkpoint
 #

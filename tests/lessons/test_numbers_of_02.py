@@ -1,0 +1,52 @@
+"""What lesson 02 says of the times of a layer, in words that no cell computes, is so."""
+
+import json
+
+import pytest
+
+from lab_utils.comparison import RESULTS
+
+WAYS = ("plain", "recorded", "compiled", "compiled and recorded")
+PEFT = "DoRA, PEFT, adapter in the base's dtype"
+LINES = (RESULTS / "layers.jsonl").read_text("utf-8").splitlines()
+ON_GPU = [record for record in map(json.loads, LINES) if record["device"].startswith("NVIDIA")]
+
+
+def values(key, out_features=4096):
+    return {
+        (record["form"], record["way"]): record[key]
+        for record in ON_GPU
+        if record["out_features"] == out_features
+    }
+
+
+def test_replaying_takes_away_a_part_of_the_gap_and_fusing_more():
+    times = values("milliseconds")
+    gap = {way: times["DoRA", way] - times["LoRA", way] for way in WAYS}
+    assert gap["plain"] > 1.3 * gap["recorded"] > 2 * gap["compiled"]
+    assert gap["compiled and recorded"] < 0.2 * gap["plain"]
+
+
+def test_blocks_save_memory_first():
+    memory = values("memory")
+    for way in WAYS:
+        assert memory["DoRA textbook", way] > 2 * memory["DoRA", way]
+
+
+@pytest.mark.parametrize("out_features", [4096, 11008])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_layer_takes_less_than_pefts(way, out_features):
+    times, memory = (values(key, out_features) for key in ("milliseconds", "memory"))
+    for theirs in ("DoRA, PEFT", PEFT):
+        assert times["DoRA", way] < times[theirs, way]
+        # its adapter is float32, and theirs may not be: 0.3 MB
+        assert memory["DoRA", way] < memory[theirs, way] + 1e6
+
+
+@pytest.mark.parametrize("out_features", [4096, 11008])
+def test_compiled_dora_costs_little_more_than_lora_and_is_one_piece(out_features):
+    times, breaks = (values(key, out_features) for key in ("milliseconds", "graph_breaks"))
+    assert times["DoRA", "compiled"] < 1.2 * times["LoRA", "compiled"]
+    for (form, way), found in breaks.items():
+        if "compiled" in way and "PEFT" not in form:
+            assert found == 0, form

@@ -78,6 +78,16 @@ ZERO_FOR_NONE = Mistake(
     "0 in place of NaN", "Where there is no correlation, 0 would say that there is none.", COUPLING
 )
 LARGEST_M = Mistake("largest instead of mean", "Average over the vectors.", DELTA_M)
+MEDIAN_M = Mistake("median instead of mean", "Average over the vectors.", DELTA_M)
+ENTRIES = Mistake("entries compared", "Compare the lengths of vectors, not their entries.", DELTA_M)
+LARGEST_D = Mistake("largest instead of mean", "Average over the vectors.", DELTA_D)
+NEGATIVE = Mistake("sign swapped", "One minus the cosine, from 0 to 2.", DELTA_D)
+DISTANCE = Mistake(
+    "distance of the directions", "Equation 4 takes one minus the cosine, no distance.", DELTA_D
+)
+WITH_CHANGE = Mistake(
+    "cosine with the change", "Compare after with before, not their difference.", DELTA_D
+)
 P_NORM_M = Mistake(
     "not the Euclidean length", "The length is the root of the sum of squares.", DELTA_M
 )
@@ -125,12 +135,13 @@ def check_direction_change(direction_change: Callable, aspect: str | None = None
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
     for name in chosen(aspect, ("rows", "columns", "zeros")):
-        pairs = [weights(**sizes), weights(**_squared(sizes))]
+        (before, after), square = weights(**sizes), weights(**_squared(sizes))
+        pairs = [(before, after), (before, -after), square]
         if name == "zeros":
             pairs = [
                 pair
-                for before, after in pairs
-                for pair in (_with_zeros(before, after, dim) for dim in (0, 1))
+                for pair in ((before, after), square)
+                for pair in (_with_zeros(*pair, dim) for dim in (0, 1))
             ]
         _check(direction_change, "direction_change", name, pairs, wrong_direction_changes, DELTA_D)
 
@@ -191,10 +202,10 @@ def _expect_none(report: Report, coupling: Callable, points: int, seed: int) -> 
     wrong = {key: number for key, number in found.items() if not math.isnan(number)}
     (constant, which), number = next(iter(wrong.items()), ((0.0, ""), 0.0))
     mistake = None
-    if all(value == 0 for value in wrong.values()):
-        mistake = ZERO_FOR_NONE
-    elif len(wrong) < len(found):
-        mistake = ROUNDING
+    if all(abs(value) < 1e-3 for value in wrong.values()):  # what rounding leaves is far less
+        # A half has no rounding, nor has its mean.
+        exact = [value for (constant, _), value in wrong.items() if constant == 0.5]
+        mistake = ZERO_FOR_NONE if exact else ROUNDING
     report.expect(
         not wrong,
         "a list that does not vary has no correlation",
@@ -276,6 +287,12 @@ def wrong_magnitude_changes(
         (moved.norm(dim=norm_dim).mean(), NORM_OF_DIFFERENCE),
         ((b - a).abs().sum(), SUM_M),
         ((b - a).abs().max(), LARGEST_M),
+        ((b - a).abs().median(), MEDIAN_M),
+        (moved.abs().mean(), ENTRIES),
+        (moved.square().mean(), ENTRIES),
+        (moved.abs().sum(), ENTRIES),
+        ((b / a).mean(), RELATIVE),
+        ((b / a - 1).mean(), RELATIVE),
         ((b - a).square().mean(), SQUARED),
         ((b - a).square().mean().sqrt(), SQUARED),
         ((b - a).square().sum(), SQUARED),
@@ -303,6 +320,9 @@ def wrong_direction_changes(
     dot = (before * after).double().sum(dim=norm_dim)
     flat = _cosine(before.reshape(1, -1), after.reshape(1, -1), 1)
     turned = 1 - cosine
+    directions = [torch.nn.functional.normalize(w.double(), dim=norm_dim) for w in (before, after)]
+    distance = (directions[1] - directions[0]).norm(dim=norm_dim)
+    with_change = _cosine(before, after - before, norm_dim)
     return [
         (nan, ZERO_DIVISION),
         (turned[~zero].mean(), ZERO_LEFT_OUT),
@@ -313,6 +333,13 @@ def wrong_direction_changes(
         (cosine.arccos().mean(), ANGLE),
         (cosine.arccos().rad2deg().mean(), ANGLE),
         (turned.sum(), SUM_D),
+        (turned.max(), LARGEST_D),
+        (-turned.mean(), NEGATIVE),
+        (distance.mean(), DISTANCE),
+        (distance.square().mean(), DISTANCE),
+        (with_change.mean(), WITH_CHANGE),
+        ((1 - with_change).mean(), WITH_CHANGE),
+        ((1 - cosine.mean().abs()), ABSOLUTE),
         ((1 - flat).mean(), WHOLE_D),
         ((1 - _cosine(before, after, 1 - norm_dim)).mean(), AXIS_D),
         ((1 - cosine.abs()).mean(), ABSOLUTE),
@@ -328,6 +355,8 @@ def _cosine(before: Tensor, after: Tensor, dim: int) -> Tensor:
 def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, Mistake]]:
     """Return what each known mistake would make of the points."""
     n = len(delta_m)
+    rise = [(v[:, None] - v[None]).sign() for v in (delta_m, delta_d)]
+    kendall = (rise[0] * rise[1]).sum() / (n * (n - 1))
     m, d = delta_m - delta_m.mean(), delta_d - delta_d.mean()
     right = (m * d).sum() / (m.norm() * d.norm())
     ranks = [values.argsort().argsort().double() for values in (m, d)]
@@ -337,12 +366,14 @@ def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, M
         ((m * d).sum() / (n - 1), COVARIANCE),
         ((m * d).sum(), COVARIANCE),
         ((delta_m * delta_d).sum() / (delta_m.norm() * delta_d.norm()), NOT_CENTRED),
+        ((delta_m * delta_d).mean(), NOT_CENTRED),
         (right**2, DETERMINATION),
         (right.abs(), SIGN_LOST),
         (-right, SIGN_SWAPPED),
         ((m * d).sum() / d.square().sum(), SLOPE),
         ((m * d).sum() / m.square().sum(), SLOPE),
         ((rank_m * rank_d).sum() / (rank_m.norm() * rank_d.norm()), RANKS),
+        (kendall, RANKS),
         (right * (n - 1) / n, MIXED),
         (right * n / (n - 1), MIXED),
     ]
@@ -410,9 +441,10 @@ def _expect_unchanged(report: Report, unchanged: bool, section: str) -> None:
 
 def _is_float(report: Report, found: object, prop: str) -> bool:
     """Expect a plain number, which NumPy's float64 is too, and no tensor."""
+    tensor = type(found).__name__ in ("Tensor", "Parameter", "ndarray")
     return isinstance(found, float) or report.expect(
         False,
         "the result is a float",
-        f"{prop}: expected a float, found {shown(found)} of type {type(found).__name__}; a tensor "
-        "of one number becomes one by .item().",
+        f"{prop}: expected a float, found {shown(found)} of type {type(found).__name__}"
+        f"{'; a tensor of one number becomes one by .item()' if tensor else ''}.",
     )

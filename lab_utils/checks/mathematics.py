@@ -216,6 +216,9 @@ def _is_pair(report: Report, result: object, what: str) -> bool:
     return all(report.expect_tensor(v, n) for v, n in zip(result, names, strict=True))
 
 
+EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # that people write
+
+
 def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mistake]]:
     """Return the magnitude as each known mistake makes it; as many for every weight."""
     length, unit = decomposition.decompose(weight, norm_dim)
@@ -231,14 +234,16 @@ def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
         (weight.abs().sum(norm_dim, keepdim=True), NOT_A_LENGTH),
         (weight.sum(norm_dim, keepdim=True), NOT_A_LENGTH),
         (weight.abs().amax(norm_dim, keepdim=True), NOT_A_LENGTH),
+        (weight.abs().mean(norm_dim, keepdim=True), NOT_A_LENGTH),
         (length / weight.shape[norm_dim] ** 0.5, NOT_A_LENGTH),
+        *((weight.std(norm_dim, correction=n, keepdim=True), NOT_A_LENGTH) for n in (0, 1)),
         *((norm, WHOLE_NORM) for norm in (whole, whole.view(1), whole.view(1, 1))),
         (whole.expand_as(length), WHOLE_NORM),
         *((norm, DIM_AS_P) for norm in (order, order.view(1), order.view(1, 1))),
         (unit, SWAPPED),
         ((length**2 + 1e-8).sqrt(), EPS_IN_ROOT),
-        (length.clamp_min(1e-8), EPS_IN_MAGNITUDE),
-        (length + 1e-8, EPS_IN_MAGNITUDE),
+        *((length.clamp_min(eps), EPS_IN_MAGNITUDE) for eps in EPSILONS),
+        *((length + eps, EPS_IN_MAGNITUDE) for eps in EPSILONS),
     ]
 
 
@@ -325,7 +330,7 @@ def check_recompose(
                 direction = 0.9 * direction  # after training a "direction" need not have length 1
                 magnitude.view(-1)[0] *= -1  # and a magnitude may be negative
                 called = call(recompose, magnitude, direction)
-                if not report.expect_tensor(called.result, "the weight"):
+                if not report.expect_tensor(called.result, "the weight", NO_RETURN):
                     return
                 wrong = _wrong_products(magnitude, direction, norm_dim)
                 mistakes = [mistake for _, mistake in wrong]
@@ -440,6 +445,7 @@ def wrong_counts(
         (2 * size_b + magnitude, B_TWICE),
         *((count, FROZEN_COUNTED) for count in (frozen, frozen + lora, frozen + right)),
         *((count + magnitude, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),
+        *((count, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),
     ]
     if name == "lora":
         axes = (in_features, out_features, in_features + out_features)

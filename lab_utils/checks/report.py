@@ -140,15 +140,20 @@ class Report:
         problem = f"{different.label}: {different.difference()}."
         return self.expect(False, prop, problem, the_one_that_explains(cases, mistakes))
 
-    def expect_tensor(self, value: object, what: str) -> bool:
-        """Print if a value is anything but a plain tensor of real numbers."""
+    def expect_tensor(self, value: object, what: str, if_nothing: Mistake | None = None) -> bool:
+        """Print if a value is anything but a plain tensor of real numbers.
+
+        Args:
+            if_nothing: the mistake to name if it is None.
+        """
         if isinstance(value, Tensor):
             odd = value.layout != torch.strided or value.is_complex() or value.is_meta
             found = f"one of {value.layout}, {value.dtype}, on {value.device}"
         else:
             odd, found = True, kind_of(value)
         problem = f"expected {what} as a tensor of real numbers, found {found}."
-        return not odd or self.expect(False, f"{what} is a tensor", problem)
+        mistake = if_nothing if value is None else None
+        return not odd or self.expect(False, f"{what} is a tensor", problem, mistake)
 
     def expect_number(self, value: object, what: str) -> bool:
         """Print whether a value is a plain, finite number; a text names what is in its place."""

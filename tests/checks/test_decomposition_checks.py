@@ -68,6 +68,19 @@ class WrongMagnitude:
         """norm over the wrong axis"""
         return RightMagnitude.norm(before, after, 1 - norm_dim)
 
+    def median(before, after, norm_dim=1):
+        """median instead of mean"""
+        moved = after.norm(dim=norm_dim) - before.norm(dim=norm_dim)
+        return moved.abs().median().item()
+
+    def entries(before, after, norm_dim=1):
+        """entries compared"""
+        return (after - before).abs().mean().item()
+
+    def ratio(before, after, norm_dim=1):
+        """relative change"""
+        return (after.norm(dim=norm_dim) / before.norm(dim=norm_dim)).mean().item()
+
     def no_abs(before, after, norm_dim=1):
         """signed differences"""
         return (before.norm(dim=norm_dim) - after.norm(dim=norm_dim)).mean().item()
@@ -190,6 +203,27 @@ class WrongDirection:
         cosine = (before * after).sum(norm_dim) / before.norm(dim=norm_dim)
         return torch.where(zero, 1.0, 1 - cosine / after.norm(dim=norm_dim)).mean().item()
 
+    def negative(before, after, norm_dim=1):
+        """sign swapped"""
+        return -RightDirection.normalize(before, after, norm_dim)
+
+    def distance(before, after, norm_dim=1):
+        """distance of the directions"""
+        a, b = F.normalize(before, dim=norm_dim), F.normalize(after, dim=norm_dim)
+        return (a - b).norm(dim=norm_dim).mean().item()
+
+    def with_the_change(before, after, norm_dim=1):
+        """cosine with the change"""
+        return F.cosine_similarity(before, after - before, dim=norm_dim).mean().item()
+
+    def abs_of_the_mean(before, after, norm_dim=1):
+        """absolute cosine"""
+        return 1 - F.cosine_similarity(before, after, dim=norm_dim).mean().abs().item()
+
+    def largest(before, after, norm_dim=1):
+        """largest instead of mean"""
+        return (1 - F.cosine_similarity(before, after, dim=norm_dim)).max().item()
+
     def half(before, after, norm_dim=1):
         """half of it"""
         return RightDirection.normalize(before, after, norm_dim) / 2
@@ -282,6 +316,20 @@ class WrongCoupling:
     def matrix(delta_m, delta_d):
         """expected a float, found array"""
         return np.corrcoef(delta_m, delta_d)
+
+    def mean_product(delta_m, delta_d):
+        """means not subtracted"""
+        return statistics.fmean(m * d for m, d in zip(delta_m, delta_d, strict=True))
+
+    def kendall(delta_m, delta_d):
+        """rank correlation"""
+        signs = [np.sign(np.subtract.outer(v, v)) for v in (delta_m, delta_d)]
+        n = len(delta_m)
+        return float((signs[0] * signs[1]).sum() / (n * (n - 1)))
+
+    def with_itself(delta_m, delta_d):
+        """points that rise together: expected"""
+        return float(np.corrcoef(delta_m, delta_d)[0, 0])
 
     def sign_lost(delta_m, delta_d):
         """sign lost"""

@@ -95,6 +95,18 @@ class WrongDecompose:
         """not the Euclidean length"""
         return split(weight.abs().amax(norm_dim, keepdim=True), weight)
 
+    def spread(weight, norm_dim=1, eps=1e-8):
+        """not the Euclidean length"""
+        return split(weight.std(dim=norm_dim, keepdim=True), weight)
+
+    def mean_size(weight, norm_dim=1, eps=1e-8):
+        """not the Euclidean length"""
+        return split(weight.abs().mean(norm_dim, keepdim=True), weight)
+
+    def magnitude_clamped_high(weight, norm_dim=1, eps=1e-8):
+        """eps in the magnitude"""
+        return split(weight.norm(dim=norm_dim, keepdim=True).clamp_min(1e-3), weight)
+
     def root_mean_square(weight, norm_dim=1, eps=1e-8):
         """not the Euclidean length"""
         return split(weight.square().mean(norm_dim, keepdim=True).sqrt(), weight)
@@ -247,7 +259,7 @@ class WrongRecompose:
         return magnitude.abs() * direction
 
     def nothing(magnitude, direction):
-        """found nothing (None: is there a return?)"""
+        """nothing returned"""
 
     def changes_magnitude(magnitude, direction):
         """in-place change of the argument"""

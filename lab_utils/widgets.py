@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from lab_utils import plots
 from lab_utils.adapters import ADAPTERS
 from lab_utils.comparison import RESULTS, choose_learning_rate, of_the_search, select
+from lab_utils.data import language_task
 from lab_utils.models import load_pretrained
 from lab_utils.published import TASKS, commonsense_table, pairs
+from lab_utils.training import Settings
 
 # See benchmarks/decomposition.py, which recorded it.
 RECORDED_LAYER = "blocks.1.q_proj"
@@ -172,12 +174,14 @@ class LiveLosses:
 
     Args:
         every: steps between two drawings. A drawing takes about as long as a step or two.
+        steps: of one training, where the axis ends; by default one pass of the language task.
     """
 
-    def __init__(self, every: int = 15) -> None:
+    def __init__(self, every: int = 15, steps: int | None = None) -> None:
         self.every = every
+        self.steps = steps or len(language_task().train) // Settings(adapter_type="lora").batch_size
         self.losses: dict[str, list[float]] = {}
-        self._shown = display("", display_id=True)
+        self._shown = display(self._picture(), display_id=True)
 
     def follow(self, method: str) -> Callable[[int, nn.Module, float], None]:
         """Return an `on_step` for `train_and_evaluate` that adds this method's losses."""
@@ -193,8 +197,11 @@ class LiveLosses:
 
     def draw(self) -> None:
         """Draw what there is; call it at the end, too."""
+        self._shown.update(self._picture())
+
+    def _picture(self) -> plots.Picture:
         alt = "Training loss over the steps so far, one line for each method."
-        self._shown.update(plots.Picture(plots.live_losses(self.losses), alt))
+        return plots.Picture(plots.live_losses(self.losses, self.steps), alt)
 
 
 def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> Explorer:
@@ -204,7 +211,12 @@ def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> Explore
         baseline, other: the loss of each seed of LoRA and DoRA, in the same order.
     """
     slider = IntSlider(
-        value=3, min=2, max=len(baseline), description="seeds", continuous_update=False
+        value=3,
+        min=2,
+        max=len(baseline),
+        description="seeds",
+        continuous_update=False,
+        **_wide(),
     )
 
     def draw(seeds: int) -> Drawing:
@@ -231,6 +243,10 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
     rates = sorted(set.intersection(*at_every_rank))
     slider = _choice("LoRA's learning rate", ["chosen for each rank", *rates], rates[2])
 
+    shown = [run for runs in tried.values() for run in runs if run["learning_rate"] in rates]
+    drawn = [run["test_loss"] for run in shown]
+    limits = 0.95 * min(drawn), 1.05 * max(drawn)  # the same for every rate, while one drags
+
     def losses(method: str, rank: int, rate: float | str) -> list[float]:
         if isinstance(rate, str):
             rate = choose_learning_rate(tried[method, rank])
@@ -244,9 +260,14 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
         gaps = [fmean(by_method["lora"][r]) - fmean(by_method["dora"][r]) for r in ranks]
         title = "LoRA's loss above DoRA's: " + ", ".join(f"{gap:+.3f}" for gap in gaps)
         alt = f"Test loss over the rank for LoRA at learning rate {rate} and DoRA. {title}."
-        return plots.loss_by_rank(by_method, title), alt
+        return plots.loss_by_rank(by_method, title, limits), alt
 
     return Explorer({"rate": slider}, draw)
+
+
+def _wide() -> dict:
+    """Return the layout that all controls share, so that they stand in line."""
+    return {"layout": {"width": "min(36em, 98%)"}, "style": {"description_width": "11em"}}
 
 
 def _choice(name: str, options: Sequence, start: object) -> SelectionSlider:
@@ -255,8 +276,7 @@ def _choice(name: str, options: Sequence, start: object) -> SelectionSlider:
         value=start,
         description=name,
         continuous_update=False,
-        style={"description_width": "11em"},
-        layout={"width": "32em"},
+        **_wide(),
     )
 
 
@@ -269,19 +289,17 @@ def _slider(name: str, start: float, low: float, high: float, step: float) -> Fl
         step=step,
         description=name,
         continuous_update=False,
-        style={"description_width": "9em"},
-        layout={"width": "28em"},
+        **_wide(),
     )
 
 
 def scaling_explorer() -> Explorer:
     """Return a slider over the rank and one over alpha, for LoRA's two scalings."""
     controls = {
-        "rank": SelectionSlider(value=64, options=[4, 8, 16, 32, 64], description="rank"),
+        "rank": _choice("rank", [4, 8, 16, 32, 64], 64),
         "alpha": _slider("alpha", 16.0, 4.0, 64.0, 4.0),
-        "grows": Checkbox(value=False, description="alpha = 2 * rank instead"),
+        "grows": Checkbox(value=False, description="alpha = 2 * rank instead", indent=False),
     }
-    controls["rank"].layout, controls["rank"].style = {"width": "28em"}, controls["alpha"].style
 
     def draw(rank: int, alpha: float, grows: bool) -> Drawing:
         alt = (
@@ -291,13 +309,17 @@ def scaling_explorer() -> Explorer:
         )
         return plots.scaling_rules(rank, alpha, grows), alt
 
+    def no_effect(change: dict) -> None:
+        controls["alpha"].disabled = change["new"]
+
+    controls["grows"].observe(no_effect, "value")
     return Explorer(controls, draw)
 
 
 def published_explorer() -> Explorer:
     """Return controls over the published table: the pair to compare, and a task to leave out."""
     known = pairs(commonsense_table())
-    wide = {"layout": {"width": "36em"}, "style": {"description_width": "9em"}}
+    wide = _wide()
     controls = {
         "pair": Dropdown(options=list(known), description="compare", **wide),
         "left_out": SelectionSlider(

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import STYLE
+from lab_utils.plots.style import STYLE, rate_axis
 from lab_utils.published import TASKS
 
 
@@ -82,9 +82,8 @@ def validation_by_rate(accuracies: dict[int, dict[str, dict[float, list[float]]]
                 for rate in rates:
                     values = [100 * value for value in by_rate[rate]]
                     ax.scatter([rate] * len(values), values, color=COLOURS[method], s=16)
-            ax.set(xscale="log", xlabel="learning rate", title=f"rank {rank}")
-            ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
-            ax.minorticks_off()
+            ax.set(xlabel="learning rate", title=f"rank {rank}")
+            rate_axis(ax, rates)
         axes[0, 0].set_ylabel("validation accuracy (%)")
         axes[0, 0].legend(fontsize=9)
     return figure

@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
-from lab_utils.plots.style import STYLE, rank_axis
+from lab_utils.plots.style import STYLE, rank_axis, rate_axis
 
 RULES = {False: "alpha / rank", True: "alpha / sqrt(rank)"}
 RULE_LINES = {False: "--", True: "-"}  # a rule keeps its line, as a method keeps its colour
@@ -64,7 +64,7 @@ def loss_by_rule(losses: dict[str, dict[int, list[float]]]) -> Figure:
                 points = {"color": COLOURS["lora"], "s": 14, "alpha": 0.6}
                 ax.scatter([rank] * len(by_rank[rank]), by_rank[rank], **points)
         rank_axis(ax, ranks)
-        ax.set_ylabel("test loss (nats a byte)")
+        ax.set_ylabel("test loss (nats per byte)")
         ax.legend(fontsize=9)
     return figure
 
@@ -95,7 +95,7 @@ def training_by_rule(runs: dict[int, dict[tuple[str, bool], list[dict]]], steps:
             below.set(xlabel="step", yscale="log")
             below.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
             below.minorticks_off()
-        axes[0, 0].set_ylabel("training loss (nats a byte)")
+        axes[0, 0].set_ylabel("training loss (nats per byte)")
         axes[1, 0].set_ylabel("gradient norm before clipping")
     return figure
 
@@ -121,10 +121,8 @@ def loss_by_learning_rate(
                 ax.vlines(rate, low, high, color=COLOURS[method], alpha=0.6)
                 if mean > highest:
                     ax.plot(rate, highest, "^", color=COLOURS[method], clip_on=False)
-        ax.set(xscale="log", xlabel="learning rate at the first step", ylim=(None, highest))
-        rates = sorted(set().union(*losses.values()))
-        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
-        ax.minorticks_off()
-        ax.set_ylabel("validation loss (nats a byte)")
+        ax.set(xlabel="learning rate at the first step", ylim=(None, highest))
+        rate_axis(ax, sorted(set().union(*losses.values())))
+        ax.set_ylabel("validation loss (nats per byte)")
         ax.legend(fontsize=9)
     return figure

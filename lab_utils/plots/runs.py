@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import STYLE, rank_axis
+from lab_utils.plots.style import STYLE, rank_axis, rate_axis
 
 
 def loss_curves(records: dict[str, list[dict]]) -> Figure:
@@ -27,7 +27,7 @@ def loss_curves(records: dict[str, list[dict]]) -> Figure:
             _band(left, runs[0]["n_epochs"] * share, losses, method)
             validation = torch.tensor([run["validation_losses"] for run in runs])
             _band(right, torch.arange(validation.shape[1]), validation, method)
-        left.set(title="training", ylim=(None, 2.6), ylabel="loss (nats a byte)")
+        left.set(title="training", ylim=(None, 2.6), ylabel="loss (nats per byte)")
         right.set(title="validation")
         for ax in (left, right):
             ax.set_xlabel("epoch")
@@ -41,20 +41,22 @@ def _band(ax: Axes, x: torch.Tensor, losses: torch.Tensor, method: str) -> None:
     ax.fill_between(x, losses.amin(dim=0), losses.amax(dim=0), alpha=0.25, linewidth=0, **style)
 
 
-def live_losses(losses: dict[str, list[float]]) -> Figure:
+def live_losses(losses: dict[str, list[float]], steps: int) -> Figure:
     """Draw the training losses so far: each step as a point, and a mean over ten steps as a line.
 
     Args:
         losses: by method, of each step.
+        steps: of the whole training, where the axis ends from the start on.
     """
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(8, 3.4))
         for method, found in losses.items():
-            steps = torch.arange(1, len(found) + 1)
-            ax.plot(steps, found, ".", color=COLOURS[method], alpha=0.25)
+            at = torch.arange(1, len(found) + 1)
+            ax.plot(at, found, ".", color=COLOURS[method], alpha=0.25)
             smooth = torch.tensor(found).unfold(0, 10, 1).mean(dim=1) if len(found) >= 10 else []
-            ax.plot(steps[9:], smooth, color=COLOURS[method], label=NAMES[method])
-        ax.set(xlabel="step", ylabel="training loss (nats a byte)")
+            ax.plot(at[9:], smooth, color=COLOURS[method], label=NAMES[method])
+        ax.set(xlabel="step", ylabel="training loss (nats per byte)")
+        ax.set(xlim=(0, steps), ylim=(1.5, 3.1))
         if losses:
             ax.legend(fontsize=9, loc="upper right")
     return figure
@@ -79,11 +81,9 @@ def learning_rates(curves: dict[str, dict[float, list[float]]], highest: float) 
                 if means[rate] > highest:
                     ax.plot(rate, highest, "^", color=colour, clip_on=False, markersize=8)
             ax.plot(best, means[best], "o", color=colour, markersize=9)
-        ax.set(xscale="log", ylim=(None, highest), xlabel="learning rate at the first step")
-        rates = sorted(set().union(*curves.values()))
-        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
-        ax.minorticks_off()
-        ax.set_ylabel("validation loss (nats a byte)")
+        ax.set(ylim=(None, highest), xlabel="learning rate at the first step")
+        rate_axis(ax, sorted(set().union(*curves.values())))
+        ax.set_ylabel("validation loss (nats per byte)")
         ax.legend(fontsize=9)
     return figure
 
@@ -106,7 +106,7 @@ def final_losses(losses: dict[str, list[float]], differences: list[PairedDiffere
         left.set_yticks(range(len(names)), names)
         left.invert_yaxis()
         left.locator_params(axis="x", nbins=5)
-        left.set(xlabel="test loss (nats a byte)", title="each seed (a grey line is one seed)")
+        left.set(xlabel="test loss (nats per byte)", title="each seed (a grey line is one seed)")
         labels = []
         for at, d in enumerate(differences):
             ends = [[d.mean - d.low], [d.high - d.mean]]
@@ -144,18 +144,23 @@ def narrowing_interval(baseline: Sequence[float], other: Sequence[float], seeds:
         ax.axvline(0, color="0.4", linewidth=1)
         ax.set_yticks([0, 1], ["paired", "unpaired"])
         ax.set(
-            ylim=(1.5, -0.5), xlim=(-0.045, 0.045), xlabel="DoRA − LoRA, test loss (nats a byte)"
+            ylim=(1.5, -0.5), xlim=(-0.045, 0.045), xlabel="DoRA − LoRA, test loss (nats per byte)"
         )
         ax.set_title(f"{seeds} seeds: 95% interval, and each seed's difference")
     return figure
 
 
-def loss_by_rank(losses: dict[str, dict[int, list[float]]], title: str = "") -> Figure:
+def loss_by_rank(
+    losses: dict[str, dict[int, list[float]]],
+    title: str = "",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
     """Draw the test loss of each method over the rank: means with 95% intervals over seeds.
 
     Args:
         losses: by method, then by rank, the loss of each seed.
         title: of the figure.
+        limits: of the vertical axis, or None for what the losses need.
     """
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(7.5, 3.9))
@@ -168,7 +173,7 @@ def loss_by_rank(losses: dict[str, dict[int, list[float]]], title: str = "") -> 
             style = {"color": COLOURS[method], "capsize": 4, "marker": "o", "label": NAMES[method]}
             ax.errorbar(list(by_rank), means, half, **style)
         rank_axis(ax, list(by_rank))
-        ax.set(ylabel="test loss (nats a byte)", title=title)
+        ax.set(ylabel="test loss (nats per byte)", title=title, ylim=limits)
         ax.legend(fontsize=9)
     return figure
 
@@ -214,7 +219,7 @@ def differences(panels: dict[str, dict[str, PairedDifference]]) -> Figure:
                 ends = [[d.mean - d.low], [d.high - d.mean]]
                 style = {"color": COLOURS[d.other], "capsize": 4, "fmt": "o", "markersize": 6}
                 ax.errorbar(d.mean, at, xerr=ends, **style)
-            ax.set(title=title, xlabel="difference (nats a byte)")
+            ax.set(title=title, xlabel="difference (nats per byte)")
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)

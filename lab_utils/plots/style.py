@@ -52,3 +52,18 @@ def rank_axis(ax: Axes, ranks: list[int]) -> None:
     ax.set_xticks(ranks, ranks)
     ax.minorticks_off()
     ax.set_xlabel("rank")
+
+
+def rate_axis(ax: Axes, rates: list[float]) -> None:
+    """Give a panel a horizontal axis of learning rates in one notation; of many, name some."""
+    ax.set_xscale("log")
+    named = rates[:: 1 + len(rates) // 9]
+    ax.set_xticks(named, [rate_text(rate) for rate in named], rotation=30, ha="right")
+    ax.set_xticks(rates, minor=True)
+    ax.tick_params(which="minor", labelbottom=False)
+
+
+def rate_text(rate: float) -> str:
+    """Return a learning rate as in `1.2e-2`."""
+    mantissa, exponent = f"{rate:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

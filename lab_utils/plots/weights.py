@@ -7,11 +7,14 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
 from lab_utils.plots.style import DIVERGING, STYLE
+
+UPDATE = "#882255"  # apart from the colours of the methods
 
 
 def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
@@ -29,7 +32,7 @@ def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
         limit = weight.abs().max().item()
         _matrix(axes[0], weight, limit, "weight W")
         _matrix(axes[1], magnitude, limit, "magnitude m")
-        _matrix(axes[2], direction, 1.0, "direction V")
+        _matrix(axes[2], direction, limit, "direction V")
         axes[0].set_ylabel("output neuron")
         for ax in (axes[0], axes[2]):
             ax.set_xlabel("input feature")
@@ -64,6 +67,8 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
     w0 = 2.0 * _unit(20.0)
     update = update_length * _unit(20.0 + update_angle)
     updated = w0 + update
+    nothing = updated.norm() < 1e-6  # exactly opposite and as long: no direction is left
+    updated = torch.zeros(2) if nothing else updated
     norm = updated.norm().clamp_min(1e-8)
     results = {"lora": ("LoRA: w0 + u", updated)}
     results["dora"] = ("DoRA: m (w0 + u) / ||w0 + u||", magnitude * updated / norm)
@@ -73,13 +78,22 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
             ax.add_patch(plt.Circle((0, 0), 2.0, fill=False, linestyle=":", color="0.6"))
             if method == "dora":
                 ax.plot(*zip((0, 0), updated.tolist(), strict=True), ":", color="0.4")
-            _arrow(ax, origin, vector, COLOURS[method], "w'")
-            _arrow(ax, origin, w0, COLOURS["frozen"], "w0", side=-1)
-            _arrow(ax, w0, update, "0.55", "u", side=-1)
-            turn = math.degrees(_angle(w0, vector))
-            ax.set_title(
-                f"{title}\nlength {w0.norm():.2f} → {vector.norm():.2f}, turned by {turn:.0f}°"
-            )
+            # The result is drawn first and wider, so that all three show where they are collinear.
+            _arrow(ax, origin, vector, COLOURS[method], "w'", width=6.0)
+            _arrow(ax, origin, w0, COLOURS["frozen"], "w0", side=-1, width=4.0)
+            _arrow(ax, w0, update, UPDATE, "u", side=-1)
+            if nothing:
+                said = "w0 + u = 0 has no direction:\nm has nothing to stretch"
+                ax.text(
+                    0.8,
+                    -2.4,
+                    said if method == "dora" else "w0 + u = 0",
+                    ha="center",
+                    backgroundcolor="white",
+                )
+            turn = f"turned by {math.degrees(_angle(w0, vector)):.0f}°"
+            turn = "no direction" if nothing else turn
+            ax.set_title(f"{title}\nlength {w0.norm():.2f} → {vector.norm():.2f}, {turn}")
             ax.set(aspect="equal", xlim=(-2.6, 4.2), ylim=(-2.6, 3.4))
             ax.set_xlabel("weight on input 1")
         axes[0].set_ylabel("weight on input 2")
@@ -96,10 +110,20 @@ def _angle(a: Tensor, b: Tensor) -> float:
     return abs(math.atan2(cross.item(), (a @ b).item()))
 
 
-def _arrow(ax: Axes, start: Tensor, vector: Tensor, colour: str, name: str, side: int = 1) -> None:
+def _arrow(
+    ax: Axes,
+    start: Tensor,
+    vector: Tensor,
+    colour: str,
+    name: str,
+    side: int = 1,
+    width: float = 2.5,
+) -> None:
     """Draw a vector with its name beside the middle of the shaft, left (1) or right (-1)."""
+    if vector.norm() < 1e-6:
+        return
     end, middle = start + vector, start + 0.55 * vector
-    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}
+    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", end.tolist(), start.tolist(), arrowprops=shape)
     offset = 11 * side * torch.stack([-vector[1], vector[0]]) / vector.norm().clamp_min(1e-8)
     style = {"textcoords": "offset points", "ha": "center", "va": "center", "color": colour}
@@ -196,6 +220,7 @@ def weight_changes(before: Tensor, after: dict[str, Tensor]) -> Figure:
     with plt.rc_context(STYLE):
         size = (11, 2.5 * (1 + len(after)))
         figure, axes = plt.subplots(1 + len(after), 3, figsize=size, sharex="col")
+        figure.get_layout_engine().set(w_pad=0.12)  # numbers of colour bars keep off what follows
         _heat_map(axes[0, 0], before, "weight W0")
         axes[0, 1].plot(rows, length.flatten(), color=COLOURS["frozen"])
         axes[0, 1].set(title="magnitude of each row", ylim=(0, None))
@@ -270,7 +295,8 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
         published: by method, the paper's correlation.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(points), figsize=(3.9 * len(points), 3.7))
+        size = {"figsize": (3.9 * len(points), 4.2), "sharex": True, "sharey": True}
+        figure, axes = plt.subplots(1, len(points), **size)
         for ax, (method, found) in zip(axes, points.items(), strict=True):
             for marker, layer in zip("os^D", sorted({p["layer"] for p in found}), strict=False):
                 of_layer = [p for p in found if p["layer"] == layer]
@@ -290,9 +316,14 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
                 f"{NAMES[method]}: r = {r:+.2f}\n(random {chance:+.2f}, "
                 f"paper {published[method]:+.2f})"
             )
-            ax.set(xlabel="ΔD (1 − cosine)", xlim=(0, None), ylim=(0, None))
+            ax.set(xlabel="ΔD (1 − cosine)", xscale="log", yscale="log")
         axes[0].set_ylabel("ΔM (unit of the weights)")
-        axes[0].legend(fontsize=8, loc="lower right")
+        style = {"linestyle": "", "color": "0.3"}
+        marks = [Line2D([], [], marker=marker, **style) for marker in "os^D"]
+        marks.append(Line2D([], [], marker="o", markerfacecolor="none", **style))
+        names = sorted({point["layer"] for found in points.values() for point in found})
+        place = {"loc": "outside lower center", "ncols": len(marks), "fontsize": 10}
+        figure.legend(marks, [*names, "random"], **place)
     return figure
 
 

@@ -3,11 +3,14 @@
 A cell of the lesson that the student left as it was is needed if it binds a name that a needed
 cell uses. Everything that the student added or changed runs, whatever it does. What cannot be read
 for sure, as a magic that runs code, counts as using every name: it costs time, and no marks.
+
+How long it takes to read a cell is bounded, whatever is in it: Python's own parser takes time in
+proportion to the text, and IPython's, which is needed for what is no Python (`%timeit`, `!ls`),
+gets little of it. So is the whole of a notebook; what is not read counts as using every name, too.
 """
 
 import ast
 import functools
-import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +18,12 @@ from dataclasses import dataclass
 from IPython.core.inputtransformer2 import TransformerManager
 
 UNKNOWN = "*"  # stands for names that cannot be told, as after `from torch import *`
+MOST_TEXT = 100_000  # characters of a cell that are read
+# IPython reads the whole cell anew for each line of it that is no Python, and tokens of a line may
+# take time in proportion to its square.
+MOST_TRANSFORMED = 300_000  # characters of a cell, counted as often as they are read
+MOST_READ = 1_000_000  # of a notebook, counted likewise: some seconds
+LONGEST_TRANSFORMED_LINE = 2_000
 
 # What reaches the notebook's names by a way that the text does not show.
 REACHING = {"exec", "eval", "compile", "globals", "locals", "vars", "dir", "__import__"}
@@ -22,8 +31,6 @@ REACHING_ATTRIBUTES = {"modules", "f_globals", "f_locals", "f_back", "__globals_
 # Magics after which a cell's names are what they would be without; and those before code.
 HARMLESS_MAGICS = {"matplotlib", "pip", "conda", "config", "autosave", "precision", "xmode", "pwd"}
 CODE_MAGICS = {"time", "capture"}
-MAGIC_LINE = re.compile(r"^[ \t]*[%!?]|=[ \t]*[%!]|\?[ \t]*$", re.MULTILINE)
-MOST_MAGICS = 20  # lines of a cell
 
 
 @dataclass(frozen=True)
@@ -38,19 +45,57 @@ NOTHING = Names(frozenset(), frozenset())
 ANYTHING = Names(frozenset([UNKNOWN]), frozenset([UNKNOWN]))
 
 
-@functools.lru_cache(maxsize=2048)
+class _TooLong(Exception):
+    """A cell takes too long to read."""
+
+
+class _Reader(TransformerManager):
+    """IPython's reader of one cell, up to a bound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def do_one_token_transform(self, lines: list[str]) -> tuple[bool, list[str]]:
+        """See `TransformerManager`."""
+        self.read += sum(map(len, lines))
+        if self.read > MOST_TRANSFORMED or _longest(lines) > LONGEST_TRANSFORMED_LINE:
+            raise _TooLong
+        return super().do_one_token_transform(lines)
+
+
+def _longest(lines: list[str]) -> int:
+    return max(map(len, lines), default=0)
+
+
 def names_of(source: str) -> Names:
     """Return what a cell binds and uses; a cell that can only fail binds and uses nothing."""
-    if len(MAGIC_LINE.findall(source)) > MOST_MAGICS:
-        return ANYTHING  # IPython reads a cell anew for each of them, for minutes
+    return _names_and_cost(source)[0]
+
+
+@functools.lru_cache(maxsize=500)
+def _names_and_cost(source: str) -> tuple[Names, int]:
+    """Return the names of a cell, and how many characters were read for it."""
+    if len(source) > MOST_TEXT:
+        return ANYTHING, 0
+    reader = _Reader()
     try:
-        code = TransformerManager().transform_cell(source)
-        flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        tree = compile(code, "cell", "exec", flags)
+        try:
+            names = _names_of_python(source)
+        except SyntaxError:  # or it has magics
+            if _longest(source.splitlines()) > LONGEST_TRANSFORMED_LINE:
+                raise _TooLong from None
+            names = _names_of_python(reader.transform_cell(source))
     except (SyntaxError, ValueError):
-        return NOTHING
-    except (RecursionError, MemoryError):
-        return ANYTHING
+        names = NOTHING
+    except (_TooLong, RuntimeError, MemoryError):  # the second is IPython's bound, and Python's own
+        names = ANYTHING
+    return names, len(source) + reader.read
+
+
+def _names_of_python(code: str) -> Names:
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(code, "cell", "exec", flags)
     try:
         table = symtable.symtable(code, "cell", "exec")
         found = [_names_in(tree, table), *_names_behind_magics(tree)]
@@ -109,7 +154,7 @@ def _names_behind(call: ast.Call) -> Names:
     given = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
     match [call.func.attr, *given]:
         case ["run_cell_magic", str(magic), str(line), str(body)] if magic in CODE_MAGICS:
-            if magic == "time" and line:
+            if (magic == "time" and line) or body.lstrip().startswith("%%"):
                 return ANYTHING
             inside = names_of(body)
             return Names(inside.binds | set(line.split()), inside.uses)
@@ -148,10 +193,12 @@ def needed(cells: list[tuple[str, str]], always: set[int], wanted: set[str]) -> 
         always: indices of cells that run in any case.
         wanted: the names that are asked about.
     """
-    wanted, chosen = set(wanted), set()
+    wanted, chosen, read = set(wanted), set(), 0
     for index in reversed(range(len(cells))):
-        names, released = map(names_of, cells[index])
-        binds = names.binds | released.binds
+        source, released = cells[index]
+        names, cost = _names_and_cost(source) if read < MOST_READ else (ANYTHING, 0)
+        read += cost
+        binds = names.binds | names_of(released).binds
         if index in always or UNKNOWN in binds | wanted or binds & wanted:
             chosen.add(index)
             wanted |= names.uses

@@ -4,10 +4,11 @@ This is a function of its job alone, with no gradebook and no course folder, so 
 on any machine and its result can be kept.
 """
 
-import atexit
 import contextlib
 import functools
 import io
+import json
+import multiprocessing.util
 import sys
 import time
 import warnings
@@ -20,6 +21,7 @@ from nbformat.v4 import new_output
 from lab_grader.intake.dependencies import needed
 from lab_grader.running.job import Job, Mistake, Result
 from lab_grader.running.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
+from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import Sandbox, Unconfined
 from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
@@ -28,6 +30,7 @@ from lab_utils.checks.report import CheckFailed
 from lab_utils.checks.report import Mistake as Known
 from lab_utils.checks.subject import Unreadable
 
+LONGEST_ERROR = 10_000  # characters
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
 
 
@@ -41,22 +44,24 @@ def execute(job: Job) -> Result:
         CannotStart: no kernel could be started; no student's doing either.
     """
     result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
-    deadline = time.monotonic() + job.limits.submission_seconds
+    budget = _Budget(job.limits)
     groups = _groups(job)
     place = _place(job.sandbox, job.limits)
     with place.holding(job.files):
         for hidden, chosen in groups.items():
             with Kernel(place, hidden, job.limits) as kernel:
                 for name, indices in chosen.items():
-                    _NotebookRun(kernel, job, name, indices, result, deadline).run()
+                    _NotebookRun(kernel, job, name, indices, result, budget).run()
     return result
 
 
 @functools.cache
 def _place(sandbox: bool, limits: Limits) -> Sandbox | Unconfined:
     """Return where this process runs the kernels of all submissions that it is given."""
+    remove_left_behind()
     place = Sandbox(limits) if sandbox else Unconfined()
-    atexit.register(place.close)
+    # What ends a worker process calls these functions, and not those of `atexit`.
+    multiprocessing.util.Finalize(None, place.close, exitpriority=10)
     return place
 
 
@@ -85,6 +90,27 @@ class _Again(Exception):
     """The kernel ended while a test was made: the test has to be made again."""
 
 
+class _Budget:
+    """What is left of the time and the output of a submission."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._deadline = time.monotonic() + limits.submission_seconds
+        self._output_bytes = limits.submission_output_bytes
+
+    def is_spent(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self._deadline
+
+    def cell_bytes(self) -> int:
+        """Return how much output of the next cell is kept."""
+        return min(self.limits.output_bytes, self._output_bytes)
+
+    def take(self, outputs: list[NotebookNode]) -> None:
+        """Count the outputs of a cell."""
+        self._output_bytes = max(0, self._output_bytes - len(json.dumps(outputs)))
+
+
 class _NotebookRun:
     """Some tests and hand-marked cells of one notebook, with the cells that they need."""
 
@@ -95,7 +121,7 @@ class _NotebookRun:
         name: str,
         chosen: set[int],
         result: Result,
-        deadline: float,
+        budget: _Budget,
     ) -> None:
         self.kernel, self.hidden, self.seed = kernel, kernel.hidden, job.seed
         self.name, self.chosen = name, chosen
@@ -105,18 +131,24 @@ class _NotebookRun:
         self.deaths = 0
         self.suspected: set[str] = set()  # what the kernel ended before once
         self.broken: dict[str, str] = {}  # names whose code ended the kernel, and how
-        self.deadline = deadline
+        self.budget = budget
+        self._room = 0  # for what the student's code prints while a test is made
 
     def run(self) -> None:
         """Go through the notebook from top to bottom."""
-        self.kernel.start_afresh()
+        if not self.budget.is_spent():
+            self.kernel.start_afresh()
         to_run = self._needed()
         for index, cell in enumerate(self.cells):
             if index in self.chosen and cell.role == "test":
-                self.outputs[index] = self._mark(index, read_test_cell(cell.source))
+                outputs = self._mark(index, read_test_cell(cell.source))
             elif index in to_run:
                 outputs = self._run_cell(index)
-                self.outputs[index] = self.outputs[index] or outputs
+            else:
+                continue
+            if not self.outputs[index]:  # else it has run beside other tests, too
+                self.budget.take(outputs)
+                self.outputs[index] = outputs
 
     def _needed(self) -> set[int]:
         tests = [self.cells[i] for i in self.chosen if self.cells[i].role == "test"]
@@ -134,7 +166,7 @@ class _NotebookRun:
         what = f"cell {index + 1}"
         try:
             self._give_up_if_hopeless()
-            outputs = self.kernel.run(self.cells[index].source)
+            outputs = self.kernel.run(self.cells[index].source, self.budget.cell_bytes())
         except Died as death:
             self._note_death(what, death)
             if self._may_be_innocent(what, death):
@@ -152,10 +184,12 @@ class _NotebookRun:
     def _give_up_if_hopeless(self) -> None:
         if self.deaths >= MOST_DEATHS:
             raise _GivenUp(f"the notebook's process had ended {MOST_DEATHS} times before")
-        if time.monotonic() > self.deadline:
-            raise _GivenUp(
-                f"the submission had taken more than {self.limits.submission_seconds} s before"
-            )
+        if self.budget.is_spent():
+            seconds = self.budget.limits.submission_seconds
+            note = f"it took more than {seconds} s, and what was left of it is not run"
+            if note not in self.notes:
+                self.notes.append(note)
+            raise _GivenUp(f"the submission had taken more than {seconds} s before")
 
     def _note_death(self, what: str, death: Died) -> None:
         """Bring a new kernel to where the old one was, without what ended it."""
@@ -173,7 +207,7 @@ class _NotebookRun:
             if name in self.broken:
                 raise CheckFailed(f"{name} is not run again: {self.broken[name]}.")
             self._give_up_if_hopeless()
-            return self.kernel.ask(question, lambda text: sys.stdout.write(text))
+            return self.kernel.ask(question, self._print)
         except TimedOut as error:
             self.broken[name] = str(error)
             self.notes.append(f"{self.name}: {name}: {error}")
@@ -185,9 +219,18 @@ class _NotebookRun:
             self.broken[name] = str(death)
             raise CheckFailed(f"{name} was stopped: {death}.") from death
 
+    def _print(self, text: str) -> None:
+        """Show what the student's code prints, as far as there is room for it."""
+        if self._room > 0:
+            sys.stdout.write(text[: self._room])
+            self._room -= len(text)
+            if self._room <= 0:
+                sys.stdout.write("\n(more output; cut here)\n")
+
     def _mark(self, index: int, calls: tuple[Call, ...]) -> list[NotebookNode]:
         """Make the calls of a test cell; return what the cell shows: a stream for each call."""
         stand_in = functools.partial(RemoteObject, self)
+        self._room = self.budget.cell_bytes()
         outputs = []
         for number, call in enumerate(calls):
             printed = io.StringIO()
@@ -219,13 +262,13 @@ class _NotebookRun:
             self._keep_mistake(index, number, str(error))
             self.notes.append(
                 f"{self.name}, cell {index + 1}: the check stopped with {type(error).__name__}: "
-                f"{error}"
+                f"{_cut(str(error))}"
             )
             return _error(type(error).__name__, str(error))
         return None
 
     def _keep_mistake(self, index: int, call: int, text: str, known: Known | None = None) -> None:
-        problem = text.partition("\n")[0]
+        problem = _cut(text.partition("\n")[0])
         named = (known.name, known.why, known.section) if known else ()
         self.mistakes.append(Mistake(self.name, index, call, problem, *named))
 
@@ -244,7 +287,7 @@ class _NotebookRun:
             except CannotStart:
                 raise
             except Exception as error:
-                why = (str(error) or repr(error)).splitlines()[0]
+                why = _cut((str(error) or repr(error)).splitlines()[0])
                 self.notes.append(
                     f"{self.name}, cell {index + 1}: passes with the lesson's inputs, and fails "
                     f"with other ones (seed {self.seed}): {why}"
@@ -259,5 +302,10 @@ def _quiet(printed: io.StringIO) -> Iterator[None]:
 
 
 def _error(name: str, text: str, student_lines: list[str] | None = None) -> NotebookNode:
+    text = _cut(text)
     traceback = [*(student_lines or []), *f"{name}: {text}".splitlines()]
     return new_output("error", ename=name, evalue=text, traceback=traceback)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]} (cut here)"

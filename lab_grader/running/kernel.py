@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import zmq
+from jupyter_client.client import KernelClient
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
@@ -65,7 +66,9 @@ class Kernel:
     def __init__(self, place: Sandbox | Unconfined, hidden: frozenset[str], limits: Limits) -> None:
         self.place, self.hidden, self.limits = place, hidden, limits
         self._manager: KernelManager | None = None
+        self._client: KernelClient | None = None
         self._busy = False
+        self._next_watch = 0.0
 
     def __enter__(self) -> "Kernel":
         return self
@@ -73,10 +76,14 @@ class Kernel:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def run(self, source: str) -> list[NotebookNode]:
-        """Run a cell; return its outputs, an error that it raised among them."""
+    def run(self, source: str, room: int) -> list[NotebookNode]:
+        """Run a cell; return its outputs, an error that it raised among them.
+
+        Args:
+            room: how many bytes of output are kept; a line says so if there were more.
+        """
         outputs: list[NotebookNode] = []
-        room = self.limits.output_bytes
+        most = room
 
         def keep(message: dict[str, Any]) -> None:
             nonlocal room
@@ -85,7 +92,7 @@ class Kernel:
                 return
             room -= size
             if room < 0:
-                text = f"(more than {self.limits.output_bytes:,} bytes of output; cut here)\n"
+                text = f"(more than {most:,} bytes of output; cut here)\n"
                 outputs.append(nbformat.v4.new_output("stream", name="stdout", text=text))
                 return
             output = nbformat.v4.output_from_msg(message)
@@ -113,13 +120,10 @@ class Kernel:
         Args:
             printed: is given what the student's code prints meanwhile.
         """
-        room = self.limits.output_bytes
 
         def show(message: dict[str, Any]) -> None:
-            nonlocal room
-            if message["msg_type"] == "stream" and room > 0:
-                printed(message["content"]["text"][:room])
-                room -= len(message["content"]["text"])
+            if message["msg_type"] == "stream":
+                printed(message["content"]["text"])
 
         return self._evaluate(ANSWER.format(question=question), show).strip("'")
 
@@ -150,10 +154,13 @@ class Kernel:
         if self._manager is None:
             return
         manager, self._manager = self._manager, None
-        with contextlib.suppress(Exception):  # of a kernel that is gone anyway
-            self._client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.context.destroy(linger=0)
+        client, self._client = self._client, None
+        with contextlib.ExitStack() as steps:  # in turn from the last, whatever fails
+            steps.callback(manager.context.destroy, linger=0)  # which its destructor would wait for
+            steps.callback(manager.cleanup_resources)
+            steps.callback(self.place.stop_kernel)
+            if client is not None:
+                steps.callback(client.stop_channels)
 
     def start(self) -> None:
         """Start the kernel, if there is none.
@@ -174,7 +181,7 @@ class Kernel:
             self._client.wait_for_ready(timeout=START_SECONDS)
             # Imports PyTorch, and notes how the process is at its start.
             self._evaluate(FRESH_START, lambda _: None, START_SECONDS)
-        except (RuntimeError, Died, TimedOut, RemoteError) as error:
+        except (RuntimeError, OSError, Died, TimedOut, RemoteError) as error:
             why = f"a kernel did not start: {error}{self._last_words()}"
             self.stop()
             raise CannotStart(why) from error
@@ -194,33 +201,35 @@ class Kernel:
         )
         reply, idle, interrupted = None, False, False
         self._busy = False  # with this request
-        deadline, watched = time.monotonic() + seconds, 0.0
-        while not (reply and idle):
+        deadline = time.monotonic() + seconds
+        while reply is None or not idle:
             now = time.monotonic()  # whether or not it keeps us busy with messages
-            if now > watched + WATCH_SECONDS:
+            if now > self._next_watch:
                 self._watch()
-                watched = now
+                self._next_watch = time.monotonic() + WATCH_SECONDS
             if now > deadline:
-                if reply:  # the outputs were too large to be received, and "idle" went with them
+                if reply is not None:  # the outputs were too large to be received, "idle" with them
                     break
                 if interrupted:
                     self._die(f"it took more than {seconds:g} s and could not be interrupted")
-                self._manager.interrupt_kernel()
+                with contextlib.suppress(RuntimeError):  # it has just ended, as we shall see
+                    self._manager.interrupt_kernel()
                 interrupted, deadline = True, now + PATIENCE_SECONDS
             channel, message = self._receive()
-            if message is None or message["parent_header"].get("msg_id") != request:
-                continue
-            if channel == "shell":
-                reply = message["content"]
-                deadline = time.monotonic() + PATIENCE_SECONDS
-            elif message["msg_type"] == "status":
-                self._busy = True
-                idle = message["content"]["execution_state"] == "idle"
-            elif message["msg_type"] in ("stream", "display_data", "execute_result", "error"):
-                try:
+            try:
+                if message is None or message["parent_header"].get("msg_id") != request:
+                    continue
+                kind, content = message["msg_type"], message["content"]
+                if channel == "shell":
+                    if reply is None:  # another one does not give it more time
+                        reply, deadline = content, time.monotonic() + PATIENCE_SECONDS
+                elif kind == "status":
+                    self._busy = True
+                    idle = content["execution_state"] == "idle"
+                elif kind in ("stream", "display_data", "execute_result", "error"):
                     on_output(message)
-                except (AttributeError, KeyError, TypeError, ValueError) as error:
-                    self._die(f"its process sent something that is no output ({error!r})")
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                self._die(f"its process sent something that is no output ({error!r})")
         if interrupted:
             raise TimedOut(f"it took more than {seconds:g} s")
         return reply
@@ -242,12 +251,13 @@ class Kernel:
 
     def _watch(self) -> None:
         """Notice if the kernel has ended; end it if it takes more than it may."""
-        if not self._manager.is_alive():
+        if not self.place.kernel_runs():
             why = "its process ended" + self._last_words()
             self._die(why, Died if self._busy else EndedBefore)
-        if self.place.holds_foreign_files():
-            self._die("it wrote into the folder of its sockets")
-        if self.place.memory_bytes() > self.limits.memory_bytes:
+        processes, memory_bytes = self.place.usage()
+        if processes > self.limits.processes:
+            self._die(f"it had more than {self.limits.processes} processes")
+        if memory_bytes > self.limits.memory_bytes:
             self._die(f"it took more than {self.limits.memory_bytes >> 20:,} MB of memory")
 
     def _last_words(self) -> str:

@@ -6,14 +6,16 @@ reaches the next:
 - this process runs no code of theirs and reads nothing of theirs, so it stays as it was after its
   imports, and that is all that two kernels have in common;
 - each kernel has its own view of the files with empty folders in memory, its own network, host name
-  and shared memory (namespaces), its own random numbers, and no right to change any of it;
+  and shared memory (namespaces), its own random numbers and stderr, no right to change any of it,
+  and of Linux only what the filter lets through (`system_calls`);
 - before the next one is forked every process but this one is killed.
 
 On standard input comes a JSON line for each order, on standard output goes a word for each answer:
 
-    {"connection": ..., "masks": ..., "limits": ..., "uid": ...}    ready
-    (the kernel has ended by itself)                                ended
-    {}                                                              stopped: no process is left
+    {"start": {"connection", "masks", "limits", "uid", "filter"}}    ready
+    (the kernel has ended by itself)                                 ended
+    {"seal": true}, when the kernel's sockets are there              sealed: it can make no other
+    {"stop": true}                                                   stopped: no process is left
 
 No module of the lab is imported before the fork: some are hidden from a kernel. The child takes its
 rights away from itself before it reads anything of the student's.
@@ -32,9 +34,11 @@ import sys
 import time
 from pathlib import Path
 
-GIVEN, MASKS, SOCKETS, WORK = "/given", "/masks", "/sockets", "/work-folder"
+GIVEN, MASKS, SAID, SOCKETS, WORK = "/given", "/masks", "/said", "/sockets", "/work-folder"
 CONNECTION = "/tmp/connection.json"
-IN_MEMORY = ("/dev/shm", "/tmp", WORK)  # folders that each kernel finds empty
+# Folders in memory that each kernel finds empty, and which part of its limit each may hold.
+IN_MEMORY = {"/dev/shm": 0.25, "/tmp": 0.25, WORK: 0.5}
+MOST_FILES = 10_000  # in each of them
 REAP_SECONDS = 1.0
 SETTINGS = (  # of every kernel
     "--HistoryManager.enabled=False",
@@ -44,9 +48,10 @@ SETTINGS = (  # of every kernel
 
 # From the Linux headers sched.h, mount.h, prctl.h and capability.h.
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 1 << 17, 1 << 26, 1 << 27, 1 << 30
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 1, 2, 4, 32, 4096
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 MS_REC, MS_PRIVATE = 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER, BYTES_OF_AN_INSTRUCTION = 22, 2, 8
 CAPABILITY_VERSION = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -70,6 +75,9 @@ def serve() -> None:
         sys.exit("fork_server ends every process that it sees: it starts as the first of a sandbox")
     # A kernel's user may be this process's user too, and here nothing is hidden.
     _call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # Python's handler would let a kernel of the same user end this process: the first process of a
+    # sandbox gets no signal that it does not handle.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _import_what_kernels_need()
     kernel = None
     while True:
@@ -87,12 +95,14 @@ def serve() -> None:
         if not line:
             return
         order = json.loads(line)
-        if order:
+        if "start" in order:
             pid = os.fork()
             if pid == 0:
-                _become_a_kernel(order)
+                _become_a_kernel(order["start"])
             kernel = os.pidfd_open(pid)
             os.write(1, b"ready\n")
+        elif "seal" in order:
+            os.write(1, b"sealed\n" if _seal(kernel) else b"failed\n")
         else:
             _end_all_others()
             if kernel is not None:
@@ -126,6 +136,26 @@ def _reap() -> None:
             pass
 
 
+def _seal(kernel: int | None) -> bool:
+    """Make the folder of a kernel's sockets read-only for it: what is there stays, as it is.
+
+    Args:
+        kernel: descriptor of its process, None if it has ended.
+    """
+    if kernel is None:
+        return False
+    pid = os.fork()
+    if pid == 0:  # whoever looks at the kernel's files cannot come back
+        status = 1
+        try:
+            _call("setns", kernel, CLONE_NEWNS)
+            _make_read_only(SOCKETS)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def _become_a_kernel(order: dict) -> None:
     """Confine this process, then run a kernel in it; never return."""
     status = 1
@@ -133,10 +163,14 @@ def _become_a_kernel(order: dict) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)
+        # The grader reads it.
+        said = os.open(f"{SAID}/kernel", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        os.dup2(said, 2)
         os.closerange(3, 1024)
         _hide(order["masks"], order["limits"]["scratch_bytes"])
         _limit(order["limits"])
         _give_up_rights(order["uid"])
+        _filter_system_calls(bytes.fromhex(order["filter"]))
         _run_kernel(order["connection"])
         status = 0
     finally:
@@ -149,10 +183,12 @@ def _hide(masks: dict[str, str], scratch_bytes: int) -> None:
     """Get a view of the files of its own, with fresh folders in memory and the masks in place."""
     _call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
-    for folder in IN_MEMORY:
+    # What others said is under it, and is not to be uncovered.
+    _mount("none", SAID, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4096")
+    for folder, part in IN_MEMORY.items():
         # What is mounted below is mounted again: the lab itself may lie in /tmp.
         below = {path: os.open(path, os.O_PATH) for path in _mounted_below(folder)}
-        options = f"mode=1777,size={scratch_bytes}"
+        options = f"mode=1777,size={int(part * scratch_bytes)},nr_inodes={MOST_FILES}"
         _mount("none", folder, "tmpfs", MS_NOSUID | MS_NODEV, options)
         for path, descriptor in below.items():
             source = f"/proc/self/fd/{descriptor}"
@@ -165,7 +201,13 @@ def _hide(masks: dict[str, str], scratch_bytes: int) -> None:
             os.close(descriptor)
     for hidden, mask in masks.items():
         _mount(mask, hidden, "", MS_BIND)
-        _mount("none", hidden, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+        _make_read_only(hidden)
+
+
+def _make_read_only(path: str) -> None:
+    kept = MS_NOEXEC if os.statvfs(path).f_flag & os.ST_NOEXEC else 0  # a user may not take it away
+    flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | kept
+    _mount("none", path, "", flags)
 
 
 def _mounted_below(folder: str) -> list[str]:
@@ -184,9 +226,9 @@ def _limit(limits: dict[str, int]) -> None:
         (resource.RLIMIT_AS, 2 * limits["memory_bytes"]),
         (resource.RLIMIT_CPU, limits["cpu_seconds"]),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, limits["processes"]),
+        (resource.RLIMIT_NPROC, limits["threads"]),
         (resource.RLIMIT_FSIZE, limits["file_bytes"]),
-        (resource.RLIMIT_NOFILE, 512),
+        (resource.RLIMIT_NOFILE, 256),
     ):
         resource.setrlimit(which, (value, value))
 
@@ -210,10 +252,22 @@ def _give_up_rights(uid: int | None) -> None:
     _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
+class _Program(ctypes.Structure):
+    """`struct sock_fprog` of the Linux header filter.h."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def _filter_system_calls(instructions: bytes) -> None:
+    program = _Program(len(instructions) // BYTES_OF_AN_INSTRUCTION, instructions)
+    _call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
+
+
 def _run_kernel(connection: dict) -> None:
     import numpy
     from ipykernel.kernelapp import launch_new_instance
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     numpy.random.seed()  # Python's own generator seeds itself anew after a fork, this one does not
     for given in Path(GIVEN).iterdir():
         copy = shutil.copytree if given.is_dir() else shutil.copy

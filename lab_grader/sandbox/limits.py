@@ -5,17 +5,22 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What one kernel may use. Memory counts all processes of it; a process has `2 x` of it as
-    address space, because PyTorch maps more than it touches."""
+    """What one kernel may use, and all kernels of a submission together.
+
+    Memory counts all processes of a kernel; each has `2 x` of it as address space, because PyTorch
+    maps more than it touches.
+    """
 
     cell_seconds: float = 30
     submission_seconds: int = 1800  # all of its kernels
     cpu_seconds: int = 300
     memory_bytes: int = 4 << 30
-    processes: int = 128  # and threads
+    processes: int = 64
+    threads: int = 128  # of all its processes
     file_bytes: int = 64 << 20
-    scratch_bytes: int = 256 << 20
+    scratch_bytes: int = 256 << 20  # of its files, which are in memory besides
     output_bytes: int = 256 << 10  # of a cell; what is beyond is dropped
+    submission_output_bytes: int = 8 << 20  # of all cells
     message_bytes: int = 16 << 20  # of one message; a larger one is never received
 
     @property

@@ -15,12 +15,13 @@ import contextlib
 import json
 import os
 import random
+import resource
 import select
 import shutil
 import site
+import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +38,12 @@ from traitlets import Instance
 import lab_grader
 import lab_utils
 from lab_grader.sandbox import fork_server
+from lab_grader.sandbox.folders import Folder, remove
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.masks import write_masks
+from lab_grader.sandbox.system_calls import NoFilter, filter_program
 
+LONGEST_LAST_WORDS = 500  # bytes
 START_SECONDS = 120  # a busy machine takes its time to import PyTorch
 
 MISSING = (
@@ -57,6 +61,10 @@ def check_available() -> None:
     """Raise `NoSandbox` if a kernel could not be confined on this machine."""
     if not sys.platform.startswith("linux") or shutil.which("bwrap") is None:
         raise NoSandbox(MISSING)
+    try:
+        filter_program()
+    except NoFilter as error:
+        raise NoSandbox(str(error)) from error
     command = ["bwrap", *_privileges(), "--ro-bind", "/", "/", "true"]
     tried = subprocess.run(command, capture_output=True, text=True)
     if tried.returncode != 0:
@@ -71,12 +79,12 @@ def _privileges() -> list[str]:
 
     Root in a user namespace would still be root for the limit on processes and for the files
     that are visible, so root becomes somebody else instead. In a user namespace the fork server
-    may mount, in the namespace; a kernel gives that up.
+    may mount and enter a kernel's view of the files, in the namespace; a kernel gives that up.
     """
     if os.geteuid() == 0:
         return []
     options = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
-    return [*options, "--cap-add", "CAP_SYS_ADMIN"]
+    return [*options, "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SYS_CHROOT"]
 
 
 def _new_user() -> int | None:
@@ -124,8 +132,11 @@ def _write_files(files: dict[str, bytes], folder: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            remove(Path(entry.path))
+        else:
+            os.unlink(entry.path)
 
 
 class _OneKernelSpec(KernelSpecManager):
@@ -141,15 +152,37 @@ def _manager(spec: KernelSpec, settings: dict[str, Any]) -> KernelManager:
     )
 
 
+def _below(pid: int) -> Iterator[int]:
+    """Yield the processes that a process started, and those below them.
+
+    What else runs on the machine is not looked at, and costs nothing.
+    """
+    with contextlib.suppress(OSError):  # it has ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+                yield int(child)
+                yield from _below(int(child))
+
+
 def _resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process and all below it."""
-    used = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        top = psutil.Process(pid)
-        for process in (top, *top.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                used += process.memory_info().rss
-    return used
+    """Return the memory of a process, what it shares with others too; 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
+
+
+def _proportional_bytes(pid: int) -> int:
+    """Return the memory of a process, of what n processes share the nth part.
+
+    Linux counts through all pages for it. Where it does not tell, resident memory is returned.
+    """
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return _resident_bytes(pid)
 
 
 class Unconfined:
@@ -173,8 +206,9 @@ class Unconfined:
         Args:
             files: what the student handed in besides notebooks, by its path.
         """
-        with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-            self.given = Path(folder)
+        with contextlib.closing(Folder()) as folder:
+            self.given = folder.path / "given"
+            self.given.mkdir()
             _write_files(files, self.given)
             yield
 
@@ -185,13 +219,23 @@ class Unconfined:
         self._manager = _manager(spec, settings)
         return self._manager
 
-    def holds_foreign_files(self) -> bool:
-        """Return False: its sockets are in no folder."""
-        return False
+    def kernel_runs(self) -> bool:
+        """Return whether the kernel has not ended."""
+        return self._manager.is_alive()
 
-    def memory_bytes(self) -> int:
-        """Return the resident memory of the kernel and all that it started."""
-        return _resident_bytes(self._manager.provisioner.pid)
+    def stop_kernel(self) -> None:
+        """End the kernel."""
+        self._manager.shutdown_kernel(now=True)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many processes the kernel is, and their resident memory in bytes."""
+        sizes = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kernel = psutil.Process(self._manager.provisioner.pid)
+            for process in (kernel, *kernel.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    sizes.append(process.memory_info().rss)
+        return len(sizes), sum(sizes)
 
     def last_words(self) -> str:
         """Return nothing: stderr is the caller's."""
@@ -208,13 +252,19 @@ class Sandbox:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._runs = False  # a kernel, as far as it is known
-        self._said_before = 0  # bytes in the file of stderr
-        self.folder = Path(tempfile.mkdtemp(prefix="lab-"))
+        self._filter = filter_program().hex()
+        self._folder = Folder()
+        self.folder = self._folder.path
         self.folder.chmod(0o711)
-        self.given, self.masks, self.sockets = (
-            self.folder / name for name in ("given", "masks", "sockets")
+        self.given, self.masks, self.said, self.sockets = (
+            self.folder / name for name in ("given", "masks", "said", "sockets")
         )
-        for folder, mode in ((self.given, 0o755), (self.masks, 0o755), (self.sockets, 0o700)):
+        for folder, mode in (
+            (self.given, 0o755),
+            (self.masks, 0o755),
+            (self.said, 0o700),
+            (self.sockets, 0o700),
+        ):
             folder.mkdir()
             folder.chmod(mode)
         self._start_server()  # it imports while the grader goes on
@@ -222,7 +272,7 @@ class Sandbox:
     def close(self) -> None:
         """End whatever runs, and leave no file."""
         self._end_server()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.close()
 
     @contextlib.contextmanager
     def holding(self, files: dict[str, bytes]) -> Iterator[None]:
@@ -234,7 +284,6 @@ class Sandbox:
         self._uid = _new_user()
         if self._uid is not None:
             os.chown(self.sockets, self._uid, self._uid)
-        os.truncate(self.folder / "stderr", 0)
         _write_files(files, self.given)
         try:
             yield
@@ -267,11 +316,33 @@ class Sandbox:
             original: f"{fork_server.MASKS}/{Path(mask).name}"
             for original, mask in write_masks(hidden, self.masks).items()
         }
-        connection = connection | {"ip": f"{fork_server.SOCKETS}/{Path(connection['ip']).name}"}
-        order = {"connection": connection, "masks": masks, "uid": self._uid}
-        self._said_before = (self.folder / "stderr").stat().st_size
-        self._order(order | {"limits": self.limits.describe()}, "ready")
+        prefix = Path(connection["ip"]).name
+        sockets = {f"{prefix}-{connection[port]}" for port in connection if port.endswith("_port")}
+        start = {
+            "connection": connection | {"ip": f"{fork_server.SOCKETS}/{prefix}"},
+            "masks": masks,
+            "uid": self._uid,
+            "limits": self.limits.describe(),
+            "filter": self._filter,
+        }
+        self._order({"start": start}, "ready")
         self._runs = True
+        self._wait_for(sockets)
+        # Nothing of the student's has run yet; from now on the kernel cannot put a link, a pipe
+        # or a file where the grader connects.
+        self._order({"seal": True}, "sealed")
+        for path in self.sockets.iterdir():
+            if path.name not in sockets or not stat.S_ISSOCK(path.lstat().st_mode):
+                raise RuntimeError(f"{path.name} is none of the kernel's sockets")
+
+    def _wait_for(self, sockets: set[str]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not sockets <= set(os.listdir(self.sockets)):
+            if not self.kernel_runs():
+                raise RuntimeError(f"it ended at its start: {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"it made no sockets in {START_SECONDS} s")
+            time.sleep(0.01)
 
     def kernel_runs(self) -> bool:
         """Return whether the kernel has not ended."""
@@ -280,28 +351,39 @@ class Sandbox:
         return self._runs
 
     def stop_kernel(self) -> None:
-        """End the kernel and whatever it started, and empty the folder of its sockets."""
+        """End the kernel and whatever it started, and remove its sockets and what it said."""
         self._runs = False
         if self._server is not None:
             try:
-                self._order({}, "stopped")
+                self._order({"stop": True}, "stopped")
             except RuntimeError:
                 self._end_server()
         _empty(self.sockets)
+        _empty(self.said)
 
-    def holds_foreign_files(self) -> bool:
-        """Return whether the kernel wrote into its sockets' folder, which has no limit in size."""
-        return any(path.is_file() or path.is_dir() for path in self.sockets.iterdir())
+    def usage(self) -> tuple[int, int]:
+        """Return how many processes the kernel is, and their memory in bytes.
 
-    def memory_bytes(self) -> int:
-        """Return the resident memory of all processes in the sandbox."""
-        return _resident_bytes(self._server.pid) if self._server else 0
+        What several of them share counts once. Their files, which are in memory too, do not: they
+        have a limit besides (`scratch_bytes`).
+        """
+        if self._server is None:
+            return 0, 0
+        kernel = list(_below(self._server.pid))[1:]  # of bwrap: the first is the fork server
+        resident = sum(map(_resident_bytes, kernel))
+        if resident <= self.limits.memory_bytes:
+            return len(kernel), resident  # at most that, and it is much faster to tell
+        return len(kernel), sum(map(_proportional_bytes, kernel))
 
     def last_words(self) -> str:
-        """Return the last line that the kernel wrote to stderr."""
-        written = (self.folder / "stderr").read_bytes()[self._said_before :]
-        text = written[-500:].decode(errors="replace").strip()
-        return text.splitlines()[-1] if text else ""
+        """Return the last line that the kernel wrote to stderr; if it wrote none, the server's."""
+        for path in (self.said / "kernel", self.folder / "stderr"):
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_LAST_WORDS))
+                text = file.read(LONGEST_LAST_WORDS).decode(errors="replace").strip()
+                if text:
+                    return text.splitlines()[-1]
+        return ""
 
     def _order(self, order: dict[str, Any], answer: str) -> None:
         try:
@@ -322,7 +404,7 @@ class Sandbox:
                 [self._server.stdout], [], [], max(0, deadline - time.monotonic())
             )
             line = self._server.stdout.readline().decode().strip() if ready else ""
-            if not line:
+            if line in ("", "failed"):
                 return False
             if line == answer or not answer:
                 return True
@@ -341,6 +423,7 @@ class Sandbox:
             *_fonts(),
             *("--ro-bind", str(self.given), fork_server.GIVEN),
             *("--ro-bind", str(self.masks), fork_server.MASKS),
+            *("--bind", str(self.said), fork_server.SAID),
             *("--bind", str(self.sockets), fork_server.SOCKETS),
             *("--remount-ro", "/dev", "--remount-ro", "/"),
             *("--chdir", fork_server.WORK, "--clearenv"),

@@ -100,6 +100,36 @@ def run(
     return done
 
 
+AS_ORDINARY_USER = """
+set -e
+# Python may be installed in a folder of root's: show its files where they are, and nothing else.
+if [ -n "$HIDDEN" ]; then
+    mount --bind "$BASE" "$STASH"
+    mount -t tmpfs -o mode=755 none "$HIDDEN"
+    mkdir -p "$BASE"
+    mount --bind "$STASH" "$BASE"
+fi
+exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all "$@"
+"""
+
+
+def as_this_user(*command):
+    """The command and the environment that run it."""
+    return command, os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def as_ordinary_user(*command):
+    """The command and the environment that run it as a user who is not root."""
+    command, environment = as_this_user(*command)
+    if os.geteuid() == 0:
+        closed = [p for p in Path(sys.base_prefix).parents if not p.stat().st_mode & 1]
+        stash = tempfile.mkdtemp()
+        environment |= {"BASE": sys.base_prefix, "STASH": stash, "HOME": "/tmp", "TMPDIR": "/tmp"}
+        environment["HIDDEN"] = str(closed[-1]) if closed else ""
+        command = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", *command]
+    return command, environment
+
+
 def grade(course, *options, check=True):
     """Call `make grade`'s command."""
     options = options if "--jobs" in options else ("--jobs", "1", *options)

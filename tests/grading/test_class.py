@@ -513,7 +513,7 @@ def test_what_a_student_reads(graded):
     )
     assert "recompose was stopped" in text_of(outputs(course, "memory-bomb")["recompose-test"])
     assert "hello" in text_of(outputs(course, "prints")["recompose-test"])
-    assert "wrote into the folder" in text_of(outputs(course, "fills-the-disk")["recompose-test"])
+    assert "Read-only file system" in text_of(outputs(course, "fills-the-disk")["recompose-test"])
     exits = outputs(course, "exits-cell")
     assert "This cell was stopped" in text_of(exits["decompose"])
     assert "name 'decompose' is not defined" in text_of(exits["decompose-rows"])

@@ -28,7 +28,7 @@ LIMITS = Limits(cell_seconds=20)
 
 def printed(kernel, source):
     """What a cell prints, or its error."""
-    outputs = kernel.run(source)
+    outputs = kernel.run(source, LIMITS.output_bytes)
     return "".join(o.get("text") or "\n".join(o.get("traceback", [])) for o in outputs).strip()
 
 
@@ -97,7 +97,7 @@ def test_its_limits_are_those_that_were_asked_for(kernel):
         "import resource as r\nprint([r.getrlimit(w)[1] for w in (r.RLIMIT_AS, r.RLIMIT_CPU, "
         "r.RLIMIT_NPROC, r.RLIMIT_FSIZE, r.RLIMIT_CORE)])",
     )
-    asked = [2 * LIMITS.memory_bytes, LIMITS.cpu_seconds, LIMITS.processes, LIMITS.file_bytes, 0]
+    asked = [2 * LIMITS.memory_bytes, LIMITS.cpu_seconds, LIMITS.threads, LIMITS.file_bytes, 0]
     assert said == str(asked)
 
 
@@ -128,7 +128,7 @@ def test_nothing_outlives_a_kernel(sandbox, ends_by_itself):
         assert printed(kernel, look) == "[True, True, True] True True 3 mine"
         if ends_by_itself:
             with pytest.raises(Died):
-                kernel.run("os._exit(0)")
+                printed(kernel, "os._exit(0)")
     with Kernel(sandbox, frozenset(), LIMITS) as kernel:
         # the fork server and the kernel itself
         assert printed(kernel, look) == "[False, False, False] False False 2 mine"
@@ -174,7 +174,7 @@ def test_a_sandbox_that_was_killed_starts_anew(sandbox):
         while sandbox.kernel_runs():
             time.sleep(0.01)
         with pytest.raises(Died, match="its process ended"):
-            kernel.run("print(2)")
+            printed(kernel, "print(2)")
         assert printed(kernel, "print(3)") == "3"
 
 

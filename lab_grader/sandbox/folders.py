@@ -1,0 +1,55 @@
+"""Folders for the time of a run; one whose process was killed is removed by the next run."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+PREFIX = "lab-"
+IN_USE = ".in-use"  # a file that is locked as long as the folder's process lives
+
+
+class Folder:
+    """A new folder among the system's temporary ones, until it is closed."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        unnamed = self.path / f"{IN_USE}-new"  # until it is locked, nobody may find it
+        self._lock = os.open(unnamed, os.O_CREAT | os.O_RDONLY, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unnamed.rename(self.path / IN_USE)
+
+    def close(self) -> None:
+        """Remove it."""
+        remove(self.path)
+        os.close(self._lock)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with whatever is in it, unreadable and deep folders too."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except (OSError, RecursionError):  # which these programs do not know
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], **quiet)
+        subprocess.run(["rm", "-rf", "--", str(folder)], **quiet)
+
+
+def remove_left_behind() -> None:
+    """Remove this user's folders whose processes are gone."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # not a folder of ours, in use, or gone already
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+                lock = os.open(folder / IN_USE, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove(folder)
+                finally:
+                    os.close(lock)

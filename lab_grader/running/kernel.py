@@ -22,6 +22,8 @@ from lab_grader.sandbox.provisioner import START_SECONDS, Sandbox, Unconfined
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
 WATCH_SECONDS = 0.25
 
+# What reading a message raises that is of another form than Jupyter's.
+NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError)
 SHOWN = ("text/plain", "image/png", "image/jpeg")
 ANSWER = "__import__('lab_grader.wire.inside').wire.inside.answer(globals(), {question!r})"
 FRESH_START = "__import__('lab_grader.wire.inside').wire.inside.fresh_start()"
@@ -32,7 +34,7 @@ class Died(Exception):
 
 
 class EndedBefore(Died):
-    """The kernel ended by itself, and as far as is known before it did what it was asked."""
+    """The kernel ended, and as far as is known before it did what it was asked."""
 
 
 class CannotStart(Exception):
@@ -68,7 +70,7 @@ class Kernel:
         self._manager: KernelManager | None = None
         self._client: KernelClient | None = None
         self._busy = False
-        self._next_watch = 0.0
+        self._watched = 0.0  # when it was last
 
     def __enter__(self) -> "Kernel":
         return self
@@ -176,7 +178,7 @@ class Kernel:
         self._manager = self.place.manager(self.hidden, context=context)
         try:
             self._manager.start_kernel(cwd=str(self.place.given))
-            self._client = self._manager.client()
+            self._client = self._manager.client(context=context)
             self._client.start_channels(stdin=False, hb=False)
             self._client.wait_for_ready(timeout=START_SECONDS)
             # Imports PyTorch, and notes how the process is at its start.
@@ -195,18 +197,20 @@ class Kernel:
     ) -> dict[str, Any]:
         """Send a request; hand on its outputs; return the content of the reply."""
         self.start()
+        self._busy = False  # with this request
+        if time.monotonic() > self._watched + WATCH_SECONDS:
+            self._watch()
         seconds = seconds or self.limits.cell_seconds
         request = self._client.execute(
             source, store_history=False, allow_stdin=False, user_expressions=expressions
         )
         reply, idle, interrupted = None, False, False
-        self._busy = False  # with this request
-        deadline = time.monotonic() + seconds
+        begun = time.monotonic()
+        deadline = begun + seconds
         while reply is None or not idle:
             now = time.monotonic()  # whether or not it keeps us busy with messages
-            if now > self._next_watch:
+            if now > max(begun, self._watched) + WATCH_SECONDS:
                 self._watch()
-                self._next_watch = time.monotonic() + WATCH_SECONDS
             if now > deadline:
                 if reply is not None:  # the outputs were too large to be received, "idle" with them
                     break
@@ -228,7 +232,7 @@ class Kernel:
                     idle = content["execution_state"] == "idle"
                 elif kind in ("stream", "display_data", "execute_result", "error"):
                     on_output(message)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except NO_MESSAGE as error:
                 self._die(f"its process sent something that is no output ({error!r})")
         if interrupted:
             raise TimedOut(f"it took more than {seconds:g} s")
@@ -251,14 +255,15 @@ class Kernel:
 
     def _watch(self) -> None:
         """Notice if the kernel has ended; end it if it takes more than it may."""
+        kind = Died if self._busy else EndedBefore
         if not self.place.kernel_runs():
-            why = "its process ended" + self._last_words()
-            self._die(why, Died if self._busy else EndedBefore)
+            self._die("its process ended" + self._last_words(), kind)
         processes, memory_bytes = self.place.usage()
         if processes > self.limits.processes:
-            self._die(f"it had more than {self.limits.processes} processes")
+            self._die(f"it had more than {self.limits.processes} processes", kind)
         if memory_bytes > self.limits.memory_bytes:
-            self._die(f"it took more than {self.limits.memory_bytes >> 20:,} MB of memory")
+            self._die(f"it took more than {self.limits.memory_bytes >> 20:,} MB of memory", kind)
+        self._watched = time.monotonic()
 
     def _last_words(self) -> str:
         text = self.place.last_words()

@@ -1,0 +1,222 @@
+"""What a submission may take ends, in time, output, processes and memory: singly and in all."""
+
+import json
+import shutil
+import time
+from contextlib import closing, suppress
+from dataclasses import replace
+
+import pytest
+import zmq
+
+from lab_grader.running.execute import execute
+from lab_grader.running.job import Cell, Job
+from lab_grader.running.kernel import PATIENCE_SECONDS, Died, Kernel
+from lab_grader.sandbox.limits import Limits
+from lab_grader.sandbox.provisioner import Sandbox
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
+
+LIMITS = Limits(cell_seconds=5, memory_bytes=3 << 29)
+ROOM = LIMITS.output_bytes
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with closing(Sandbox(LIMITS)) as sandbox, sandbox.holding({}):
+        yield sandbox
+
+
+@pytest.fixture
+def kernel(sandbox):
+    with Kernel(sandbox, frozenset(), LIMITS) as kernel:
+        kernel.start()
+        yield kernel
+
+
+@pytest.fixture
+def patient(sandbox):
+    """A kernel whose cells may take longer, on a busy machine too."""
+    with Kernel(sandbox, frozenset(), replace(LIMITS, cell_seconds=40)) as kernel:
+        kernel.start()
+        yield kernel
+
+
+def said(outputs):
+    return "".join(o.get("text") or "\n".join(o.get("traceback", [])) for o in outputs)
+
+
+REPEAT = """
+import threading, time
+kernel, shell = get_ipython().kernel, get_ipython()
+parent, idents = kernel.get_parent("shell"), kernel._shell_parent_ident.get()
+def repeat():
+    while True:
+        time.sleep(0.05)
+        kernel.session.send(
+            kernel.shell_stream, "execute_reply", {content}, parent, ident=idents
+        )
+threading.Thread(target=repeat, daemon=True).start()
+while True:
+    try:
+        while True: time.sleep(0.01)
+    except KeyboardInterrupt: pass
+"""
+
+
+@pytest.mark.parametrize("content", ["{'status': 'ok', 'user_expressions': {}}", "{}", "[1]"])
+def test_a_reply_that_comes_again_and_again_gives_no_more_time(kernel, content):
+    start = time.monotonic()
+    with suppress(Died):
+        kernel.run(REPEAT.replace("{content}", content), ROOM)
+    assert time.monotonic() - start < LIMITS.cell_seconds + 3 * PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "'status', {}",
+        "'status', []",
+        "'status', {'execution_state': ['idle']}",
+        "'stream', {'name': 'stdout', 'text': ['a']}",
+        "'stream', {'name': 7, 'text': 8}",
+        "'error', {}",
+        "'display_data', {'data': 3}",
+    ],
+)
+def test_a_message_of_another_form_ends_the_kernel_at_most(kernel, message):
+    cell = f"k = get_ipython().kernel\nk.session.send(k.iopub_socket, {message}, k.get_parent())"
+    try:
+        kernel.run(cell, ROOM)
+    except Died as death:
+        assert "something that is no" in str(death)
+    assert said(kernel.run("print(1)", ROOM)) == "1\n"
+
+
+def recompose(body):
+    lead = Cell("import os, time\nfrom lab_utils import checks", "student")
+    text = f"def recompose(m, d):\n    {body}\n    return m * d"
+    return [
+        lead,
+        Cell(text, "exercise", "def recompose(m, d): pass"),
+        Cell("checks.check_recompose(recompose)", "test"),
+    ]
+
+
+def run(cells, **limits):
+    return execute(Job({"01-mathematics": cells}, {}, Limits(**limits)))
+
+
+def test_all_cells_together_have_a_limit_of_time():
+    sleep = [Cell(f"time.sleep(4)  # {n}", "student") for n in range(50)]
+    start = time.monotonic()
+    result = run([*recompose("pass")[:1], *sleep, *recompose("pass")[1:]], submission_seconds=3)
+    assert time.monotonic() - start < 60
+    assert result.notes == ["it took more than 3 s, and what was left of it is not run"]
+    *_, tested = result.outputs["01-mathematics"]
+    assert "the submission had taken more than 3 s before" in json.dumps(tested)
+
+
+def test_all_cells_together_have_a_limit_of_output():
+    loud = [Cell(f"print('x' * 250_000)  # {n}", "student") for n in range(60)]
+    result = run([*loud, *recompose("pass")], submission_output_bytes=2 << 20)
+    assert len(json.dumps(result.outputs)) < 3 << 20
+    assert "CheckFailed" not in json.dumps(result.outputs)
+
+
+def test_what_a_check_lets_print_has_a_limit():
+    result = run(recompose("print('x' * 200_000)"))
+    *_, tested = result.outputs["01-mathematics"]
+    assert len(json.dumps(tested)) < ROOM + 20_000
+    assert "more output; cut here" in json.dumps(tested)
+    assert "CheckFailed" not in json.dumps(tested)
+
+
+IDLE = """
+import os, time
+held = bytes(50 << 20).replace(bytes(1), b'1')
+for _ in range(10):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+time.sleep(1)
+print("idle")
+"""
+
+
+def test_what_processes_share_counts_once(patient):
+    assert said(patient.run(IDLE, ROOM)) == "idle\n"
+    assert said(patient.run("time.sleep(1); print('still there')", ROOM)) == "still there\n"
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        "held = [bytes(100 << 20).replace(bytes(1), b'1') for _ in range(16)]",
+        # in several processes
+        "for _ in range(4):\n"
+        "    if os.fork() == 0: held = bytes(450 << 20).replace(bytes(1), b'1'); time.sleep(60)",
+        # shared, and so none's own
+        "import mmap\nm = mmap.mmap(-1, 25 << 26)\nfor _ in range(50): m.write(bytes(1 << 25))",
+    ],
+)
+def test_memory_has_a_limit(patient, take):
+    with pytest.raises(Died, match="it took more than 1,536 MB of memory"):
+        patient.run(f"import os, time\n{take}\ntime.sleep(60)", ROOM)
+
+
+def test_files_in_memory_have_a_limit(kernel):
+    cell = """
+import ctypes, os
+written, kept = 0, []
+for folder in ("/tmp", "/dev/shm", "."):
+    try:
+        for number in range(1000):
+            kept.append(open(f"{folder}/{number}", "wb", buffering=0))
+            os.unlink(f"{folder}/{number}") if number % 2 else None
+            written += kept[-1].write(bytes(16 << 20))
+    except OSError as error: print(error.errno)
+print(written)
+print(ctypes.CDLL(None).memfd_create(b"more", 0))
+"""
+    *errors, written, more = said(kernel.run(cell, ROOM)).split()
+    assert errors == ["28"] * 3
+    assert int(written) <= LIMITS.scratch_bytes
+    assert more == "-1"
+
+
+def test_files_have_a_limit_in_number(kernel):
+    cell = "for n in range(20_000): open(f'/tmp/{n}', 'w').close()"
+    assert "No space left" in said(kernel.run(cell, ROOM))
+
+
+def test_processes_have_a_limit(patient):
+    cell = "import os, time\nfor _ in range(80):\n    if os.fork() == 0: time.sleep(60)\n"
+    with pytest.raises(Died, match="it had more than 64 processes"):
+        patient.run(f"{cell}time.sleep(60)", ROOM)
+
+
+def test_a_message_that_is_too_large_is_not_received(kernel):
+    """The grader would take many times its size to read it."""
+    assert kernel._client.iopub_channel.socket.getsockopt(zmq.MAXMSGSIZE) == LIMITS.message_bytes
+    assert "x" not in said(kernel.run("print('x' * (20 << 20))", ROOM))
+
+
+def test_a_kernel_is_stopped_whatever_fails(sandbox, monkeypatch):
+    """A context of ZeroMQ that is left to its destructor may wait for ever."""
+    kernel = Kernel(sandbox, frozenset(), LIMITS)
+    kernel.start()
+    context = kernel._manager.context
+
+    def fail(*_):
+        raise OSError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel._client, "stop_channels", fail)
+        patch.setattr(sandbox, "stop_kernel", fail)
+        patch.setattr(kernel._manager, "cleanup_resources", fail)
+        with pytest.raises(OSError, match="no"):
+            kernel.stop()
+    assert context.closed
+    with Kernel(sandbox, frozenset(), LIMITS) as another:
+        assert said(another.run("print(1)", ROOM)) == "1\n"

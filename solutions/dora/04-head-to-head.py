@@ -273,9 +273,8 @@ for method, result in live.items():
 # ## 5. A learning rate for each
 #
 # Three passes over the data, five seeds, and the loss on *validation* data, which are neither trained
-# on nor reported. First six rates for every method; then the neighbours of its best one, on a lattice
-# whose steps are a factor of about 1.6, until the best has been tried with both neighbours. (A coarse
-# grid gives each method luck of its own: in an earlier one, with steps of 2.4, LoRA at rank 16 got
+# on nor reported: first six rates for every method, then the neighbours of its best one, a factor of
+# about 1.6 away, until the best has both. (In a coarser grid, with steps of 2.4, LoRA at rank 16 got
 # 0.005 and DoRA 0.012, and more than half of the gap was the grid.) These runs were made once
 # (`benchmarks/head_to_head.py`); here is rank 8. A dot marks the rate that a method gets; a triangle
 # means "above the picture".
@@ -430,9 +429,9 @@ plots.show(
 )
 
 # %% [markdown]
-# An interval says what it is *over*. These are over seeds: over `lora_A` and the order of batches, on
-# one test text. Would another text tell the same? The validation text is one (it chose the rate, with
-# other seeds). And the windows of the test text can be taken as a sample of texts like it:
+# An interval says what it is *over*. These are over seeds (`lora_A`, the order of batches), on one test
+# text. Would another tell the same? The validation text is one (it chose the rate, with other seeds),
+# and the windows of the test text can be taken as a sample of texts like it:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the same difference on two texts, and over windows.
@@ -453,14 +452,13 @@ print(
 # %% [markdown]
 # ### Learns less, forgets less?
 #
-# Full fine-tuning is far below all adapters. It differs from them in two things: it trains *all*
-# layers, and without a limit on the rank. Two controls take these apart: full fine-tuning of the four
-# attention matrices alone, and adapters of rank 64. And what does the lower loss cost? The held-out
-# part of the manual, the base's own kind of text, shows what was **forgotten**
-# ([Biderman et al., 2024](https://arxiv.org/abs/2405.09673)). **Intruders** are strong directions of
-# a trained weight that the base's did not have
-# ([Shuttleworth et al., 2024](https://arxiv.org/abs/2410.21228)): of the ten strongest of each of the
-# 16 attention matrices, those with a cosine below 0.6 to every direction of the base.
+# Full fine-tuning differs from the adapters in two things: it trains *all* layers, and with any rank. Two
+# controls take these apart: full fine-tuning of the four attention matrices alone, and adapters of
+# rank 64. And what does a lower loss cost? The held-out part of the manual, the base's own kind of
+# text, shows what was **forgotten** ([Biderman et al., 2024](https://arxiv.org/abs/2405.09673)).
+# **Intruders** ([Shuttleworth et al., 2024](https://arxiv.org/abs/2410.21228)) are directions that the
+# base did not have: of the ten strongest of each of the 16 attention matrices, those with a cosine
+# below 0.6 to every direction of the base.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: what was learned and forgotten.
@@ -492,23 +490,21 @@ for name, (method, rank, targets) in arms.items():
 # attention alone goes 0.053 of that way, a third, and LoRA at rank 64 0.061. So about two thirds of the
 # gap are the layers that were left out, and a third is the rank.
 #
-# *Forgetting.* "LoRA learns less and forgets less" holds here between adapters of rank 8 and full
-# fine-tuning of everything. It is no law of low rank: full fine-tuning of the attention alone learned
-# more than the adapters of rank 8 *and* forgot less, and LoRA at rank 64, which learned as much as that,
-# forgot about as much as full fine-tuning of everything. DoRA forgets a little more than LoRA (0.021 at
-# rank 8). Most strong directions of the adapters' weights are intruders, few of full fine-tuning's;
-# but their number does not follow the forgetting.
+# *Forgetting.* "LoRA learns less and forgets less" holds here for rank 8 against full fine-tuning. It
+# is not a law of low rank: full fine-tuning of the attention alone learned more *and* forgot less than
+# the adapters of rank 8, and LoRA at rank 64 forgot about as much as full fine-tuning of everything.
+# DoRA forgets a little more than LoRA (0.021 at rank 8). Most strong directions of the adapters are
+# intruders, few of full fine-tuning's; but their number does not follow the forgetting.
 #
 # ## 7. What the numbers show, and what they do not
 #
 # **They show**, for this model and this task at rank 8:
-# - DoRA ends 0.0089 nats a byte below LoRA, half a per cent (-0.0119 to -0.0059 over seeds), and so it
-#   does on the validation text; over other texts like these it may be half or one and a half times as
-#   much;
+# - DoRA ends 0.0089 nats a byte below LoRA, half a per cent (-0.0119 to -0.0059 over seeds); on other
+#   texts like these it may be half or one and a half times as much;
 # - with one magnitude per *input* the difference to LoRA is about the same, -0.0078, and the two axes
-#   differ by 0.003 at most: the literal reading of the paper does not fail;
-# - full fine-tuning ends 0.15 below LoRA, seventeen times the gain of DoRA. Two thirds of that is the
-#   choice of layers, and the other third comes with a higher rank as well;
+#   differ by 0.003 at most;
+# - full fine-tuning ends 0.15 below LoRA, seventeen times the gain of DoRA, two thirds of it by the
+#   choice of layers;
 # - DoRA still trains at a rate of 0.03, at which LoRA diverges.
 #
 # **They do not show**

@@ -22,7 +22,8 @@
 # After this lesson you can
 # - say how the rank changes the comparison of LoRA and DoRA, in our runs and in the paper's;
 # - see what a learning rate that is the same for all ranks does to such a picture;
-# - track the magnitudes of a DoRA layer while it trains, and say how much of the change they are.
+# - track the magnitudes of a DoRA layer while it trains, and say how much of the change they are;
+# - say which part of DoRA its gain comes from in our runs.
 #
 # *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
@@ -50,8 +51,7 @@ from lab_utils import checks, comparison, plots, progress, quiz, training, widge
 #
 # The rank says how many directions an update may use. The runs of lesson 04 were made at five
 # ranks, with a learning rate chosen for each method *and* each rank on validation data, and ten other
-# seeds to report. $\alpha$ is always twice the rank, so a step moves the weight further the higher the
-# rank (lesson 07): another reason why each rank needs a rate of its own.
+# seeds to report. (With $\alpha = 2r$ a step moves the weight further at a higher rank: lesson 07.)
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: differences to LoRA over the rank.
@@ -91,13 +91,12 @@ for rank in RANKS:
     print(gaps["dora"][rank], end="\n\n")
 
 # %% [markdown]
-# **Five questions at once.** With five intervals of 95 %, the chance that one of them misses is up to
-# 25 %. These have 99 % each, so that all five hold together with at least 95 % (Bonferroni). That makes
-# them wide: look at the sizes, 0.8 % at rank 4, half a per cent at 8 and 16, 0.2 and 0.4 % at 32 and 64.
+# **Five questions at once.** Of five intervals of 95 %, one may miss with a chance of up to 25 %. These
+# have 99 % each, so that all five hold together with 95 % or more (Bonferroni). The gaps are 0.8 % at
+# rank 4, half a per cent at 8 and 16, 0.2 and 0.4 % at 32 and 64.
 #
-# **Does the gap change with the rank?** "Decided at one rank, and not at another" would not say so: a
-# difference between two differences needs a test of its own. Here, seed by seed: the mean of the five
-# gaps, and their slope over the doublings of the rank.
+# **Does the gap change with the rank?** "Decided at one rank, not at another" does not say so: the
+# change needs an interval of its own. Seed by seed, the mean of the five gaps and their slope:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: mean gap and slope.
@@ -116,11 +115,9 @@ print(f"DoRA is lower in {(by_seed < 0).sum()} of {by_seed.size} pairs")
 
 # %% [markdown]
 # **DoRA ends lower, by half a per cent over the ranks** (0.0085 nats a byte, 0.0061 to 0.0108). The gap
-# is largest at rank 4. (LoRA's best rate there is 0.019, where it varies a lot from seed to seed.) From
-# rank 8 on it is smaller, and whether it goes on shrinking these runs do not tell: at 64 it is twice
-# that at 32. So "DoRA helps at low ranks, and no more at 32" would be too much to say.
-#
-# One magnitude per *input* (`norm_dim=0`) does about the same at the four ranks at which it was run.
+# is largest at rank 4, where LoRA's best rate, 0.019, makes it vary a lot from seed to seed. Whether it
+# shrinks from rank 8 on these runs do not tell: at 64 it is twice that at 32. One magnitude per *input*
+# (`norm_dim=0`) does about the same.
 #
 # That a higher rank lowers the loss is the larger effect:
 
@@ -156,11 +153,10 @@ plots.show(
 # %% [markdown]
 # A gap of 37 points at rank 8! Before you believe in it, ask how the rates were chosen. LoRA's was
 # 3e-4 at **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (the authors'
-# repository says so). And what does 40 % mean? Guessing gets 35.4 % on average: half on three of the
-# tasks, a third on SIQA, a quarter on four. LoRA at rank 4 or 8 fell far below it on BoolQ (2.3 on
-# yes or no), HellaSwag (11.8, 19.7) and SIQA (18.3), and DoRA at rank 4 on PIQA (42.2, one of two).
-# The evaluation looks for a word in what the model wrote. So low a score comes from answers that it
-# could not read: a run that failed, which is more than one that learned less.
+# repository says so). And what does 40 % mean? Guessing gets 35.4 % on average over these tasks. LoRA at
+# rank 4 or 8 fell far below it on BoolQ (2.3 on yes or no), HellaSwag (11.8, 19.7) and SIQA (18.3), and
+# DoRA at rank 4 on PIQA (42.2, one of two). The evaluation looks for a word in what the model wrote: so
+# low a score comes from answers that it could not read, and a run that failed.
 #
 # You can do the same to our data. The slider gives LoRA one learning rate at all ranks; DoRA keeps
 # the one chosen for each.
@@ -278,9 +274,8 @@ plots.show(
 # $$d^2 = \underbrace{(m' - m)^2}_{\text{length}} + \underbrace{2\,m\,m'(1 - \cos\theta)}_{\text{turn}}$$
 #
 # (the law of cosines, sorted). So the squared change of a weight splits into two parts that add up,
-# and we can say which share is length. Here for the runs of lesson 03: three passes, five seeds, all
-# four blocks. Beside it stands what a *random* update of the same size would get (lesson 03's null
-# model), because an update that lies across a row lengthens it, whatever made it.
+# and we can say which share is length: here for the runs of lesson 03, and for its null model, a
+# *random* update of the same size.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: length's share of the change.
@@ -309,15 +304,13 @@ plots.show(
 )
 
 # %% [markdown]
-# Most of what training does to a weight is turning, for every method. But so it is for a random update,
-# so a share means little by itself. LoRA's 10 to 14 % are a little less than chance's, and the 1 to 3 %
-# of full fine-tuning are small because its updates are: chance gets 2 % there. What departs is **DoRA**:
-# 3 to 6 % in queries, keys and values, where chance gets 9 to 12 %. Its `m` takes back most of the
-# lengthening that comes with a turn, but not in the output projections (11 %). That its numbers lie
-# nearer to those of full fine-tuning does not make it more *like* it: they are small for another reason.
+# Training mostly turns rows, but so does chance. LoRA's 10 to 14 % are a little less than chance's, and
+# the 1 to 3 % of full fine-tuning are small because its updates are: chance gets 2 % there. What departs
+# is **DoRA**: 3 to 6 % in queries, keys and values, where chance gets 9 to 12 %. Its `m` takes back most
+# of the lengthening that comes with a turn, but not in the output projections (11 %). (That it lies nearer
+# to full fine-tuning does not make it more *like* it: the two are small for different reasons.)
 #
-# **Does `m` change significantly?** That is two questions. *Does it move?* By how much, at the end of
-# the pass that you watched:
+# **Does `m` change significantly?** *Does it move?* In the pass that you watched:
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # How far the magnitudes moved.
@@ -329,17 +322,15 @@ print(
 )
 
 # %% [markdown]
-# *Does it matter that it moves?* The same training with `m` fixed at its start tells: it is one of the
-# runs of the next section. One caution: `m` gets no weight decay in this lab. Decay pulls towards zero
-# whatever the data say, and with it you would measure your optimiser.
+# *Does it matter?* The same training with `m` fixed tells, in the next section. One caution: `m` gets no
+# weight decay in this lab. Decay pulls towards zero whatever the data say.
 #
 # ### Why does DoRA end lower?
 #
-# DoRA is LoRA with two things more: a norm, and an `m` (rank 8, each arm with a learning rate of its
-# own, three seeds to choose it and ten others to report, `benchmarks/ablations.py`). Take one away at
-# a time: *norm alone*, with `m` fixed, and *m alone*, without the norm. Then change what stands around
-# them: the gradient through the norm, the layers that are adapted, $\alpha$, the clipping. All at 95 %,
-# each line by itself: look at sizes, more than at which interval contains zero.
+# DoRA is LoRA with two things more: a norm, and an `m`. Take one away at a time: *norm alone*, with `m`
+# fixed, and *m alone*, without the norm. Then change what stands around them. (Rank 8, each line with
+# a learning rate of its own, chosen by three seeds, and ten others to report. The intervals of 95 % are
+# each for itself: look at the sizes.)
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: differences to LoRA, one part changed at a time.
@@ -396,16 +387,13 @@ plots.show(
 # one more factor for each row, 2,048 numbers in all, and not from *separating* length and turn: `m` alone
 # separates nothing.
 #
-# **The norm holds the training back.** With `m` fixed the training loss ends 0.026 *above* LoRA's, while
-# the test loss does not; DoRA's ends 0.007 above, with a lower test loss, and at ranks 16 to 64 it is
-# the same, by 0.017 or more. So DoRA does not win by fitting more: the norm regularises. `m` alone does
-# fit more, by 0.007, and gains as much on the test text.
+# **The norm fits the training text less**, at no cost on the test text: with `m` fixed the training loss
+# ends 0.026 *above* LoRA's, DoRA's 0.007 (0.017 or more at ranks 16 to 64), that of `m` alone 0.007
+# below. So DoRA does not win by fitting more.
 #
-# **The detached norm costs something**: with the full gradient DoRA ends 0.0042 lower (0.0018 to 0.0066,
-# seed by seed). The paper, which detaches for the memory, reports 78.3 and 78.1.
-#
-# **Around it**: the gap stays when $\alpha$ is halved or nothing is clipped. With the MLP adapted too it
-# is 0.004, and its interval contains zero: where more is adapted, less is left to gain.
+# **Detaching the norm costs something**: with the full gradient DoRA ends 0.0042 lower (0.0018 to 0.0066,
+# seed by seed). And the gap stays when $\alpha$ is halved or nothing is clipped; with the MLP adapted too
+# it is 0.004, and its interval contains zero.
 #
 # ## 4. Exercise: track the magnitude
 #

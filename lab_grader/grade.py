@@ -117,47 +117,51 @@ def grade(
     outcome, recorder, cache = Outcome(), Recorder(course), Cache(course.work / "cache")
     limits = Limits(cell_seconds=course.cell_seconds)
     stored = read_marks(course)
-    waiting: dict[str, tuple[Submission, str, Result | None]] = {}
+    waiting: dict[str, Submission] = {}
+    known: dict[str, Result] = {}  # results by their key, and who waits for each
     calls: dict[str, Job] = {}
+    whose: dict[str, list[str]] = {}
     for student, submission in vet_all(course, students, jobs, outcome):
         with _only_theirs(course, student, outcome):
             job = job_of(course, submission, limits, sandbox)
             key = key_of(job)
-            result = None if again else cache.load(key)
             outcome.seeds[student] = job.seed
+            result = None if again else cache.load(key)
             if result is not None:
                 outcome.add(course, submission, result)
-            marks = stored.get(student, {})
-            if result is not None and recorder.is_recorded(submission, key, marks):
-                outcome.graded.append(student)
-                continue
-            waiting[student] = submission, key, result
-            if result is None:
-                calls[student] = job
+                if recorder.is_recorded(submission, key, stored.get(student, {})):
+                    outcome.graded.append(student)
+                    continue
+                known[key] = result
+            else:
+                calls[key] = job
+            waiting[student] = submission
+            whose.setdefault(key, []).append(student)
 
     recorded = []
 
-    def record(student: str, result: Result) -> None:
-        submission, key, _ = waiting.pop(student)
-        with _only_theirs(course, student, outcome):
-            outcome.add(course, submission, result)
-            recorder.record(submission, key, result)
-            outcome.graded.append(student)
-            recorded.append(student)
+    def record(key: str, result: Result) -> None:
+        """Enter a result for all who handed in the same, as those who handed in nothing do."""
+        for student in whose[key]:
+            submission = waiting.pop(student)
+            with _only_theirs(course, student, outcome):
+                outcome.add(course, submission, result)
+                recorder.record(submission, key, result)
+                outcome.graded.append(student)
+                recorded.append(student)
+            progress.step(student)
 
     with Progress(len(waiting), "graded") as progress:
-        for student in waiting.keys() - calls.keys():
-            record(student, waiting[student][2])
-            progress.step(student)
-        for student, answer in workers.run(
-            EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds
-        ):
+        for key, result in known.items():
+            record(key, result)
+        for key, answer in workers.run(EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds):
             if isinstance(answer, workers.WorkerError):
-                outcome.failed[student] = str(answer)
+                for student in whose[key]:
+                    outcome.failed[student] = str(answer)
+                    progress.step(student)
             else:
-                cache.store(waiting[student][1], answer)
-                record(student, answer)
-            progress.step(student)
+                cache.store(key, answer)
+                record(key, answer)
 
     if feedback:
         pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]

@@ -134,9 +134,9 @@ def _members(path: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, o
             continue
         inside = PurePosixPath(_decoded(member).replace("\\", "/"))
         if stat.S_ISLNK(member.external_attr >> 16):
-            yield name / inside.name, "a link"
+            yield inside, "a link"
         elif inside.is_absolute() or ".." in inside.parts or not inside.parts:
-            yield name / inside.name, "a path that leads out of the archive"
+            yield inside, "a path that leads out of the archive"
         else:
             yield inside, _Opener(archive, member)
 

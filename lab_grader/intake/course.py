@@ -88,7 +88,7 @@ def refusal(student: str) -> str:
     into its pages as it is.
     """
     odd = sorted(
-        {c for c in student if not (c.isalnum() or unicodedata.combining(c) or c in MARKS)}
+        {c for c in student if not (c.isalnum() or unicodedata.category(c)[0] == "M" or c in MARKS)}
     )
     if odd:
         return f"rename the folder: an id cannot hold {' '.join(map(plain, odd))}"

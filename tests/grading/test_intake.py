@@ -1,0 +1,586 @@
+"""Submissions as tools, habits and accidents make them: what is taken, and what is said."""
+
+import copy
+import json
+import os
+import random
+import shutil
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import nbformat
+import pytest
+from classroom import (
+    EXERCISES,
+    LESSON,
+    database,
+    folder_of,
+    grade,
+    hand_in,
+    make_course,
+    marks,
+    marks_without,
+    notebook_with,
+    released_course,
+    run,
+    solutions,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nbgrader.api import Gradebook
+
+from lab_grader.grade import job_of
+from lab_grader.intake import vet as vetting
+from lab_grader.intake.cells import known_cells, mend, read_cells
+from lab_grader.intake.collect import Whose, whose
+from lab_grader.intake.course import Course, refusal
+from lab_grader.intake.dependencies import names_of
+from lab_grader.intake.moment import NoMoment, read_moment
+from lab_grader.intake.vet import vet
+from lab_grader.marks.record import Recorder
+from lab_grader.running.cache import key_of
+from lab_grader.running.job import Result
+from lab_grader.sandbox.limits import Limits
+
+needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_course(tmp_path / "course")
+
+
+@pytest.fixture
+def course(folder):
+    return Course(folder, "dora")
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    return Course(released_course(LESSON), "dora").lessons[LESSON]
+
+
+@pytest.fixture(autouse=True)
+def one_lesson():
+    released_course(LESSON)  # made once, before the first copy of it
+
+
+# When something was handed in.
+MOMENTS = {
+    b"2026-11-25 12:00:00 UTC": (12, 0),
+    b"2026-11-25 12:00:00.123456 UTC": (12, 0),
+    b"2026-11-25T12:00:00Z": (12, 0),
+    b"2026-11-25T12:00:00+01:00": (11, 0),
+    b"2026-11-25 12:00:00 -0330": (15, 30),
+    b"2026-11-25 12:00 Europe/Berlin\n": (11, 0),
+    b"\xef\xbb\xbf2026-11-25 12:00:00 Asia/Kolkata": (6, 30),
+}
+
+
+@pytest.mark.parametrize("text", MOMENTS)
+def test_a_time_with_its_zone_is_read(text):
+    moment, note = read_moment(text)
+    assert (moment.hour, moment.minute) == MOMENTS[text]
+    assert moment.tzinfo is UTC and not note
+
+
+def test_a_time_without_a_zone_is_mentioned():
+    moment, note = read_moment(b"2026-11-25 12:00:00")
+    assert moment == datetime(2026, 11, 25, 12, tzinfo=UTC)
+    assert "no time zone" in note
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"when I was done",
+        b"10",
+        b"tomorrow",
+        b"2026-13-45 12:00:00 UTC",
+        b"2026-11-25 12:00:00 CEST",
+        b"2026-11-25 12:00:00 Mars/Olympus",
+        b"2026-11-25 12:00:00 ../../../etc/passwd",
+        b"2026-11-25 12:00:00 /etc/localtime",
+        b"2026-11-25 12:00:00 +99:00",
+        b"0001-01-01 00:00:00 +14:00",
+        b"25/11/2026 12:00",
+        "２０２６-11-25 12:00:00 UTC".encode(),
+        b"\xff\xfe\x00",
+        b"2026-11-25 12:00:00 UTC and more",
+        b"9" * 10**6,
+    ],
+)
+def test_what_is_no_time_is_no_time(text):
+    with pytest.raises(NoMoment):
+        read_moment(text)
+
+
+# Names of students.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "17",
+        "ada",
+        "Ada Lovelace",
+        "o'neil",
+        "ada@uni.example",
+        "王小明",
+        "Łukasz",
+        "a-b_c.d",
+        "_1",
+        "नमस्ते",
+    ],
+)
+def test_an_id_that_can_be_used(name):
+    assert refusal(name) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a*b",
+        "[a]",
+        "a?",
+        "ada ",
+        " ada",
+        ".ada",
+        "-a",
+        "a{0}",
+        "a<b>",
+        "a\nb",
+        "a\x1b[2J",
+        "a\u202eb",
+        os.fsdecode(b"\xe9"),
+        'a"b',
+        "a&b",
+        "a;b",
+        "a`b`",
+        "$(id)",
+        "a\\b",
+        "a|b",
+        "=1+1",
+        "a,b",
+    ],
+)
+def test_an_id_that_would_be_something_else(name):
+    assert "rename the folder" in refusal(name)
+    assert refusal(name).isprintable()
+
+
+# Whose a file of a download is.
+LMS = {
+    "Ada Lovelace_17_assignsubmission_file_/01-mathematics.ipynb": ("17", "01-mathematics.ipynb"),
+    "Ada Lovelace_17_assignsubmission_file/01-mathematics.ipynb": ("17", "01-mathematics.ipynb"),
+    "Ada Lovelace_17_assignsubmission_file_01-mathematics.ipynb": ("17", "01-mathematics.ipynb"),
+    "Ada_B_Lovelace_17_assignsubmission_file_/a_b.ipynb": ("17", "a_b.ipynb"),
+    "Anne-Marie O'Neil_17_assignsubmission_file_/x.ipynb": ("17", "x.ipynb"),
+    "王小明_17_assignsubmission_file_/x.ipynb": ("17", "x.ipynb"),
+    "Группа 1-Иван_17_assignsubmission_file_/x.ipynb": ("17", "x.ipynb"),
+    "Participant_17_assignsubmission_file_/x.ipynb": ("17", "x.ipynb"),
+    "5_17_assignsubmission_file_/x.ipynb": ("17", "x.ipynb"),
+    "Ada_17_assignsubmission_file_/sub/folder/x.ipynb": ("17", "sub/folder/x.ipynb"),
+    "Course-Dora-4711/Ada_17_assignsubmission_file_/x.ipynb": ("17", "x.ipynb"),
+    "Ada_17_assignsubmission_file_/.ipynb_checkpoints/x.ipynb": (
+        "17",
+        ".ipynb_checkpoints/x.ipynb",
+    ),
+    "Ada_17_assignsubmission_file_/work.zip": ("17", "work.zip"),
+    "lovelaceada_123_4567_01-mathematics.ipynb": ("123", "01-mathematics.ipynb"),
+    "lovelaceada_LATE_123_4567_01-mathematics.ipynb": ("123", "01-mathematics.ipynb"),
+    "lovelaceada_123_4567_01-mathematics-1.ipynb": ("123", "01-mathematics.ipynb"),
+    "lovelaceada_123_4567_01-mathematics-12.ipynb": ("123", "01-mathematics.ipynb"),
+    "lovelaceada_123_4567_my_home-work-2.ipynb": ("123", "my_home-work-2.ipynb"),
+    "lovelace_ada_123_4567_x.ipynb": ("123", "x.ipynb"),
+    "studenttest_LATE_99_4567_x.ipynb": ("99", "x.ipynb"),
+    "anon_Ab3dE_4567_x.ipynb": ("Ab3dE", "x.ipynb"),
+    "submissions/lovelaceada_123_4567_x.ipynb": ("123", "x.ipynb"),
+}
+
+
+@pytest.mark.parametrize("path", LMS)
+def test_whose_a_file_is(path):
+    found = whose(PurePosixPath(path), {LESSON})
+    assert isinstance(found, Whose), found
+    assert (found.student, str(found.path)) == LMS[path]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("Ada_17_assignsubmission_onlinetext_/onlinetext.html", "text that Ada typed"),
+        ("Ada_17_assignsubmission_onlinetext/onlinetext.html", "text that Ada typed"),
+        ("Ada_17_assignsubmission_onlinetext_x.html", "text that Ada typed"),
+        ("Ada_17_assignsubmission_comments_/x.html", "no file of a submission"),
+        ("Ada_17_assignsubmission_file_", "a file where Moodle has a folder"),
+        ("01-mathematics.ipynb", "not named as Moodle or Canvas"),
+        ("Ada Lovelace/01-mathematics.ipynb", "not named as Moodle or Canvas"),
+    ],
+)
+def test_why_a_file_is_nobodys(path, why):
+    assert why in whose(PurePosixPath(path), {LESSON})
+
+
+def test_collecting_says_where_everything_went(folder):
+    archive = folder / "grading" / "downloaded" / "dora" / "archive"
+    archive.mkdir(parents=True)
+    text = nbformat.writes(notebook_with(solutions()))
+    with zipfile.ZipFile(archive / "moodle.zip", "w") as file:
+        file.writestr(f"Ada_17_assignsubmission_file_/{LESSON}.ipynb", text)
+        file.writestr("Ada_17_assignsubmission_onlinetext_/onlinetext.html", "<p>x</p>")
+        file.writestr(f"Bob B_18_assignsubmission_file/sub/{LESSON}.ipynb", text)
+        file.writestr(f"Bob B_18_assignsubmission_file/.ipynb_checkpoints/{LESSON}.ipynb", text)
+        file.writestr("Eve_19_assignsubmission_file_/../../../../evil.ipynb", text)
+        file.writestr("__MACOSX/Ada_17_assignsubmission_file_/._x", "")
+        link = zipfile.ZipInfo("Eve_19_assignsubmission_file_/link.ipynb")
+        link.external_attr = 0o120777 << 16
+        file.writestr(link, "/etc/passwd")
+    (archive / "unpacked" / f"Cy_20_assignsubmission_file_{LESSON}.ipynb").parent.mkdir()
+    (archive / "unpacked" / f"Cy_20_assignsubmission_file_{LESSON}.ipynb").write_text(text)
+    (archive / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
+    (archive / "\x1b[2Jnotes.txt").write_text("x")
+
+    done = run(folder, "lab_grader", "collect", "dora", check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    submitted = folder / "grading" / "submitted"
+    there = {str(p.relative_to(submitted)) for p in submitted.rglob("*") if p.is_file()}
+    assert there == {
+        f"17/dora/{LESSON}.ipynb",
+        f"18/dora/sub/{LESSON}.ipynb",
+        f"18/dora/.ipynb_checkpoints/{LESSON}.ipynb",
+        f"20/dora/{LESSON}.ipynb",
+    }
+    for said in (
+        f"17 (Ada): {LESSON}.ipynb, from",
+        "text that Ada typed into Moodle",
+        "evil.ipynb: a path that leads out of the archive (of Eve)",
+        "link.ipynb: a link (of Eve)",
+        "broken.zip: no readable archive",
+        "\\x1b[2Jnotes.txt: not named",
+        "3 students, 5 files not collected",
+    ):
+        assert said in done.stdout, said
+    assert not list(folder.parent.rglob("evil.ipynb"))
+
+    for path in archive.iterdir():
+        if path.name != "unpacked":
+            path.unlink()
+    done = run(folder, "lab_grader", "collect", "dora")
+    assert "1 students, 0 files not collected" in done.stdout
+    assert len(list((folder / "grading" / "replaced" / "20").iterdir())) == 1, "nothing is lost"
+    shutil.rmtree(archive / "unpacked")
+    assert run(folder, "lab_grader", "collect", "dora", check=False).returncode == 1
+
+
+# Which cell is which.
+def handed_in(notebook):
+    problems = []
+    return read_cells(json.loads(nbformat.writes(notebook))["cells"], problems.append)
+
+
+def mended(notebook, lesson):
+    notes = []
+    return mend(handed_in(notebook), lesson, notes.append), notes
+
+
+def answer_in(made, grade_id):
+    (cell,) = [c for c in made.cells if c.metadata.get("nbgrader", {}).get("grade_id") == grade_id]
+    return cell.source
+
+
+def lose(notebook, ids=False, metadata=False):
+    for number, cell in enumerate(notebook.cells):
+        if ids:
+            cell.id = f"new-{number}"
+        if metadata:
+            cell.metadata = nbformat.from_dict({})
+    return notebook
+
+
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [({"metadata": True}, "id"), ({"ids": True}, None), ({"ids": True, "metadata": True}, "text")],
+)
+def test_a_cell_is_known_by_what_is_left(lesson, lost, how):
+    made, notes = mended(lose(notebook_with(solutions()), **lost), lesson)
+    for grade_id, text in solutions().items():
+        assert answer_in(made, grade_id) == text
+    names = [c.metadata.get("nbgrader", {}).get("grade_id") for c in made.cells]
+    assert [n for n in names if n] == list(lesson.graded), "tests come after answers"
+    assert not any("put back" in note for note in notes)
+    if how:
+        assert any(f"known by their {how}" in note and "recompose" in note for note in notes)
+
+
+def test_answers_without_the_names_are_known_by_their_place(lesson):
+    notebook = lose(notebook_with({"recompose": "recompos = 1  # a slip"}), True, True)
+    found = known_cells(handed_in(notebook), lesson)
+    assert found["recompose"][1] == "place"
+
+
+def test_a_test_by_place_is_no_cell_of_the_students(lesson):
+    notebook = lose(notebook_with(solutions()), True, True)
+    tests = [i for i, c in enumerate(notebook.cells) if "check_recompose" in c.source]
+    notebook.cells[tests[0]].source = "mine = 1"
+    made, notes = mended(notebook, lesson)
+    assert "mine = 1" in [cell.source for cell in made.cells]
+    assert any("recompose-test was deleted, and is put back" in note for note in notes)
+
+
+def test_a_stub_never_takes_the_place_of_what_the_student_defined(lesson):
+    """Two answers in one cell, the other cell deleted; or left as it was, below the answers."""
+    right = solutions()
+    together = right["decompose"] + "\n" + right["recompose"]
+    for delete in (True, False):
+        notebook = notebook_with({"decompose": together})
+        if delete:
+            notebook.cells = [
+                c
+                for c in notebook.cells
+                if c.metadata.get("nbgrader", {}).get("grade_id") != "recompose"
+            ]
+        made, notes = mended(notebook, lesson)
+        assert "NotImplementedError" not in answer_in(made, "recompose")
+        assert any("stands in another cell" in note for note in notes)
+
+
+def test_tests_that_are_put_back_come_after_the_answers(lesson):
+    notebook = notebook_with({})
+    notebook.cells = [c for c in notebook.cells if "nbgrader" not in c.metadata]
+    for text in solutions().values():
+        notebook.cells.append(nbformat.v4.new_code_cell(text))
+    made, _ = mended(notebook, lesson)
+    names = [c.metadata.get("nbgrader", {}).get("grade_id") for c in made.cells]
+    for exercise, tests in EXERCISES.items():
+        assert all(names.index(exercise) < names.index(test) for test in tests)
+        assert answer_in(made, exercise) == solutions()[exercise]
+
+
+def test_many_magics_take_no_time():
+    text = "\n".join(f"%time x{n} = {n}" for n in range(5000))
+    assert names_of(text).binds
+
+
+# Where the work is.
+def put(course, student, name, notebook):
+    path = folder_of(course, student) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+def work():
+    return notebook_with(solutions())
+
+
+def blank():
+    return notebook_with({})
+
+
+def zipped(course, student, name, notebook):
+    with zipfile.ZipFile(folder_of(course, student) / name, "w") as file:
+        file.writestr(f"homework/{LESSON}.ipynb", nbformat.writes(notebook))
+
+
+PLACES = {
+    "upper-case": (lambda c, s: put(c, s, f"{LESSON}.IPYNB", work()), "is graded as"),
+    "json": (lambda c, s: put(c, s, f"{LESSON}.json", work()), "is graded as"),
+    "txt": (lambda c, s: put(c, s, f"{LESSON}.ipynb.txt", work()), "is graded as"),
+    "downloaded-twice": (lambda c, s: put(c, s, f"{LESSON} (1).ipynb", work()), "is graded as"),
+    "subfolder": (lambda c, s: put(c, s, f"a/b/{LESSON}.ipynb", work()), "is graded as"),
+    "zip": (lambda c, s: zipped(c, s, "work.zip", work()), "is graded as"),
+    "checkpoint": (
+        lambda c, s: put(c, s, f".ipynb_checkpoints/{LESSON}-checkpoint.ipynb", work()),
+        "is graded as",
+    ),
+    "copy-beside-the-untouched": (
+        lambda c, s: (put(c, s, f"{LESSON}.ipynb", blank()), put(c, s, "Copy1.ipynb", work())),
+        f"Copy1.ipynb is graded as {LESSON}.ipynb: {LESSON}.ipynb holds no work",
+    ),
+    "same-copy-twice": (
+        lambda c, s: (put(c, s, "a.ipynb", work()), put(c, s, "b.ipynb", work())),
+        "is graded as",
+    ),
+    "damaged-beside-a-copy": (
+        lambda c, s: (
+            (folder_of(c, s) / f"{LESSON}.ipynb").write_text('{"cells'),
+            put(c, s, "copy.ipynb", work()),
+        ),
+        "is graded as",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_work_is_found_where_it_lies(folder, course, kind):
+    make, said = PLACES[kind]
+    make(folder, "ada")
+    submission = vet(course, "ada")
+    for grade_id, text in solutions().items():
+        assert answer_in(submission.notebooks[LESSON], grade_id) == text
+    assert any(said in text for text in submission.mended)
+
+
+def test_two_that_differ_are_not_chosen_from(folder, course):
+    put(folder, "ada", "a.ipynb", work())
+    put(folder, "ada", "b.ipynb", notebook_with({"recompose": "# another"}))
+    submission = vet(course, "ada")
+    assert not submission.notebooks
+    assert any("may be any of a.ipynb, b.ipynb" in text for text in submission.problems)
+
+
+def test_what_is_there_instead_is_named(folder, course):
+    (folder_of(folder, "ada") / "homework.pdf").write_bytes(b"%PDF")
+    assert f"{LESSON}.ipynb is missing; there is homework.pdf" in vet(course, "ada").problems
+
+
+def test_a_wrong_level_is_graded_or_said(folder):
+    submitted = folder / "grading" / "submitted"
+    for student, place in {"loose": ".", "upper": "Dora", "blank": "dora "}.items():
+        (submitted / student / place).mkdir(parents=True)
+        nbformat.write(work(), submitted / student / place / f"{LESSON}.ipynb")
+    (submitted / "other" / "homework").mkdir(parents=True)
+    (submitted / "nothing").mkdir()
+    (submitted / "dora" / "ada").mkdir(parents=True)
+    nbformat.write(work(), submitted / "dora" / "ada" / f"{LESSON}.ipynb")
+    nbformat.write(work(), submitted / f"{LESSON}.ipynb")
+    course = Course(folder, "dora")
+    assert course.students() == ["blank", "loose", "upper"]
+    for student in course.students():
+        submission = vet(course, student)
+        assert submission.notebooks and "handed in as" in submission.mended[0]
+    misplaced = course.misplaced()
+    assert misplaced.keys() == {"other", "nothing", "dora", f"{LESSON}.ipynb"}
+    assert "only homework" in misplaced["other"] and "swapped" in misplaced["dora"]
+
+
+# What a submission can make long or large.
+def test_many_large_notebooks_have_a_total(folder, course, monkeypatch):
+    for number in range(30):
+        with open(folder_of(folder, "eve") / f"{number}.ipynb", "wb") as file:
+            file.truncate(200 << 20)  # sparse
+    monkeypatch.setattr(vetting, "MOST_NOTEBOOKS_BYTES", 400 << 20)
+    submission = vet(course, "eve")
+    assert not submission.notebooks
+    assert sum("more than 400 MB of notebooks" in text for text in submission.problems) == 28
+
+
+@needs_bwrap
+def test_bombs_end_in_a_sentence_beside_an_honest_student(folder):
+    hand_in(folder, "ada", solutions())
+    (folder_of(folder, "bomb") / f"{LESSON}.ipynb").write_bytes(b"[" + b"[],[]," * (40 << 20))
+    (folder_of(folder, "deep") / f"{LESSON}.ipynb").write_bytes(b'{"a":' * 10**6)
+    with zipfile.ZipFile(folder_of(folder, "zip") / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"{LESSON}.ipynb", b" " * (300 << 20))
+    done = grade(folder, "--no-feedback", check=False)
+    found = marks(folder)
+    assert found["ada"] == marks_without()
+    assert all(not any(found[name].values()) for name in ("bomb", "deep", "zip"))
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+# Damage of any kind.
+def damaged(notebook, seed):
+    """Change a notebook's JSON at random: values of other types, lost and doubled parts."""
+    rng = random.Random(seed)
+    odd = [None, True, -1, 1e308, "", "\ud83d", "\0", [], {}, [[]], {"a": None}, "x" * 1000, 2**70]
+    tree = copy.deepcopy(notebook)
+    for _ in range(rng.randint(1, 8)):
+        node = tree
+        while True:
+            keys = list(node) if isinstance(node, dict) else range(len(node))
+            if not keys:
+                break
+            key = rng.choice(list(keys))
+            if isinstance(node[key], dict | list) and node[key] and rng.random() < 0.85:
+                node = node[key]
+                continue
+            change = rng.random()
+            if change < 0.5:
+                node[key] = rng.choice(odd)
+            elif change < 0.75:
+                del node[key]
+            elif isinstance(node, list):
+                node.insert(key, copy.deepcopy(node[key]))
+            break
+    text = json.dumps(tree).encode()
+    if rng.random() < 0.2:
+        at = rng.randrange(len(text))
+        text = (
+            text[:at] + bytes(rng.randrange(256) for _ in range(3)) + text[at + rng.randrange(9) :]
+        )
+    return text
+
+
+FEW = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@FEW
+@given(st.integers(0, 2**32), st.lists(st.binary(min_size=1, max_size=12), max_size=4))
+def test_no_notebook_and_no_name_makes_vetting_fail(folder, course, seed, names):
+    place = folder_of(folder, "eve")
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / f"{LESSON}.ipynb").write_bytes(damaged(json.loads(nbformat.writes(work())), seed))
+    for name in names:
+        name = name.replace(b"/", b"_").replace(b"\0", b"_")
+        if name not in (b".", b".."):
+            Path(os.fsdecode(os.fsencode(place) + b"/" + name + b".py")).write_bytes(b"")
+    submission = vet(course, "eve")
+    key_of(job_of(course, submission, Limits(), sandbox=True))
+    for notebook in submission.notebooks.values():
+        nbformat.validate(notebook)
+        nbformat.writes(notebook).encode()
+
+
+@settings(FEW, max_examples=12)
+@given(st.integers(0, 2**32))
+def test_what_was_vetted_is_recorded(folder, course, seed):
+    path = folder_of(folder, "eve") / f"{LESSON}.ipynb"
+    path.write_bytes(damaged(json.loads(nbformat.writes(work())), seed))
+    submission = vet(course, "eve")
+    outputs = {name: [[] for _ in n.cells] for name, n in submission.notebooks.items()}
+    Recorder(course).record(submission, "key", Result(outputs, []))
+
+
+@needs_bwrap
+def test_what_decides_a_penalty_decides_whether_it_is_recorded_anew(folder):
+    hand_in(folder, "late", solutions())
+    (folder_of(folder, "late") / "timestamp.txt").write_text("2026-11-25 12:00:00 UTC")
+
+    def penalty():
+        grade(folder, "--no-feedback")
+        with Gradebook(database(folder)) as gradebook:
+            return gradebook.find_submission("dora", "late").late_submission_penalty
+
+    def due(when):
+        with Gradebook(database(folder)) as gradebook:
+            gradebook.find_assignment("dora").duedate = when
+            gradebook.db.commit()
+
+    assert not penalty()
+    config = folder / "nbgrader_config.py"
+    before = config.read_text()
+    config.write_text(f"{before}\nc.LateSubmissionPlugin.penalty_method = 'zero'\n")
+    assert not penalty()
+    due(datetime(2026, 11, 25, 11))
+    assert penalty() == 10
+    due(datetime(2026, 11, 25, 13))
+    assert not penalty()
+    due(datetime(2026, 11, 25, 11))
+    assert penalty() == 10
+    config.write_text(before)
+    assert not penalty()
+    (folder_of(folder, "late") / "timestamp.txt").write_text("2026-11-25 10:00:00 UTC")
+    config.write_text(f"{before}\nc.LateSubmissionPlugin.penalty_method = 'zero'\n")
+    assert not penalty()
+
+    note = folder / "grading" / "recorded" / "dora" / "late.json"
+    for text in ("", "{", "null", '{"key": 1}', "[" * 100_000):
+        note.write_text(text)
+        assert marks(folder)["late"] == marks_without()
+    note.write_bytes(b"\xff\xfe")
+    done = grade(folder, "--no-feedback")
+    assert "is damaged; recorded anew" in done.stdout

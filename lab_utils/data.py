@@ -57,7 +57,7 @@ def language_task() -> Task:
     The base was pretrained on the text of Python's language reference. The parts are source code
     of the same five standard modules, dealt out function by function, in windows of 128 bytes;
     inputs and targets are `(windows, 128)`, shifted by one byte. The loss is the cross-entropy in
-    nats a byte.
+    nats per byte.
 
     While nbgrader validates or grades a notebook (it sets NBGRADER_EXECUTION), each part is cut to
     its first 24 windows: no exercise is marked on this task, and nobody should wait for
@@ -90,7 +90,7 @@ def windows(text: bytes, length: int) -> Split:
 
 
 def next_byte_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy, in nats a byte: logits `(…, 256)`, targets `(…)`."""
+    """Return the mean cross-entropy, in nats per byte: logits `(…, 256)`, targets `(…)`."""
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 

@@ -80,7 +80,7 @@ def main() -> None:
                 logits = model(validation.inputs.to(options.device))
                 held = data.next_byte_loss(logits, validation.targets.to(options.device))
             losses.append([step, round(loss.item(), 4), round(held.item(), 4)])
-            tqdm.write(f"step {step}: train {loss:.3f}, held out {held:.3f} nats a byte")
+            tqdm.write(f"step {step}: train {loss:.3f}, held out {held:.3f} nats per byte")
 
     checkpoint = options.folder / models.CHECKPOINT.name
     save_file({name: t.cpu().contiguous() for name, t in model.state_dict().items()}, checkpoint)

@@ -71,7 +71,7 @@ for method, rank in (("full", None), ("lora", 8), ("dora", 8)):
     after[method] = weights.weights[max(weights.weights)][LAYER]
     print(
         f"{plots.NAMES[method]}: learning rate {rate:g}, loss on unseen code "
-        f"{result['validation_losses'][0]:.3f} → {result['validation_loss']:.3f} nats a byte"
+        f"{result['validation_losses'][0]:.3f} → {result['validation_loss']:.3f} nats per byte"
     )
 
 # %% [markdown]

@@ -499,7 +499,7 @@ for name, (method, rank, targets) in arms.items():
 # ## 7. What the numbers show, and what they do not
 #
 # **They show**, for this model and this task at rank 8:
-# - DoRA ends 0.0089 nats a byte below LoRA, half a per cent (-0.0119 to -0.0059 over seeds); on other
+# - DoRA ends 0.0089 nats per byte below LoRA, half a per cent (-0.0119 to -0.0059 over seeds); on other
 #   texts like these it may be half or one and a half times as much;
 # - with one magnitude per *input* the difference to LoRA is about the same, -0.0078, and the two axes
 #   differ by 0.003 at most;

@@ -114,7 +114,7 @@ for name, values in (
 print(f"DoRA is lower in {(by_seed < 0).sum()} of {by_seed.size} pairs")
 
 # %% [markdown]
-# **DoRA ends lower, by half a per cent over the ranks** (0.0085 nats a byte, 0.0061 to 0.0108). The gap
+# **DoRA ends lower, by half a per cent over the ranks** (0.0085 nats per byte, 0.0061 to 0.0108). The gap
 # is largest at rank 4, where LoRA's best rate, 0.019, makes it vary a lot from seed to seed. Whether it
 # shrinks from rank 8 on these runs do not tell: at 64 it is twice that at 32. One magnitude per *input*
 # (`norm_dim=0`) does about the same.

@@ -715,7 +715,7 @@ for rank in (4, 8, 16, 32, 64):
     gap = comparison.paired_difference(best["lora"], best["dora"])
     print(
         f"rank {rank:2}: test loss of DoRA against LoRA {100 * gap.relative:+.1f} % "
-        f"({gap.low:+.4f} to {gap.high:+.4f} nats a byte, {gap.seeds} paired seeds)"
+        f"({gap.low:+.4f} to {gap.high:+.4f} nats per byte, {gap.seeds} paired seeds)"
     )
 seconds, memory = (
     {

@@ -327,7 +327,7 @@ losses = {
     name: {rank: [run["test_loss"] for run in found] for rank, found in by_rank.items()}
     for name, by_rank in by_rule.items()
 }
-print(f"test loss in nats a byte, mean of {len(runs('lora', 4, False))} seeds")
+print(f"test loss in nats per byte, mean of {len(runs('lora', 4, False))} seeds")
 print(f"{'rank':32}" + "".join(f"{rank:8}" for rank in ranks))
 for name, by_rank in losses.items():
     print(f"{name:32}" + "".join(f"{statistics.fmean(by_rank[rank]):8.3f}" for rank in ranks))

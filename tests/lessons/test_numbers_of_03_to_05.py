@@ -280,7 +280,8 @@ def test_lesson_04_the_coarse_grid_made_more_than_half_of_a_gap():
 def test_lesson_04_differences():
     dora, mean_gap, low, high = gap(chosen("lora"), chosen("dora"))
     assert abs(dora.relative) == pytest.approx(0.005, abs=0.0005) and dora.seeds == 10
-    said("04-head-to-head", f"DoRA ends {mean_gap[1:]} nats a byte below", f"({low} to {high} over")
+    said("04-head-to-head", f"DoRA ends {mean_gap[1:]} nats per byte below LoRA")
+    said("04-head-to-head", f"({low} to {high} over seeds)")
     assert paired_difference(chosen("lora"), chosen("dora"), "validation_loss").high < -0.005
     text = paired_difference(chosen("lora"), chosen("dora"), over_text=True)
     assert [end / text.mean for end in (text.high, text.low)] == pytest.approx([0.5, 1.5], abs=0.1)
@@ -360,10 +361,10 @@ def test_lesson_05_the_mean_over_ranks_and_the_slope():
     interval = stats.ttest_1samp(mean_gap, 0).confidence_interval(0.95)
     said(
         "05-rank-and-magnitude",
-        f"({-mean_gap.mean():.4f} nats a byte, {-interval.high:.4f} to {-interval.low:.4f})",
+        f"({-mean_gap.mean():.4f} nats per byte, {-interval.high:.4f} to {-interval.low:.4f})",
     )
     readme = " ".join((release.ROOT / "README.md").read_text("utf-8").split())
-    assert f"({-mean_gap.mean():.4f} nats a byte, 95 % interval {-interval.high:.4f} to" in readme
+    assert f"({-mean_gap.mean():.4f} nats per byte, 95 % interval {-interval.high:.4f} to" in readme
     assert f"DoRA's, {dora_minus(chosen('lora'), chosen('dora')):.4f}" in readme
     assert f"norm_dim=0, {dora_minus(chosen('lora'), chosen('dora-input')):.4f}" in readme
     for ranks, decided in ((RANKS, True), (RANKS[1:], False)):

@@ -92,7 +92,7 @@ def measure(run: Settings) -> dict:
     Besides what `as_record` keeps it then has
 
     - `train_loss`: on the training part, after training;
-    - `window_losses`: on each window of the test part, in nats a byte;
+    - `window_losses`: on each window of the test part, in nats per byte;
     - `reference_loss`: on text of the kind that the base was pretrained on;
     - `intruders`: over all attention layers, see `lab_utils.decomposition.intruders`.
     """

@@ -698,7 +698,7 @@ for (compiled, recorded), way in ways.items():
 #
 # ## 7. When to use which
 #
-# The lab that this one grew from gave six recommendations. Here is what became of each. Two of our
+# Six pieces of advice that one meets in tutorials and talks, held against the evidence, and two more. Two of our
 # own measurements come first: section 6 has the one on commonsense, and lesson 04's runs are one on
 # Python code:
 
@@ -734,16 +734,16 @@ print(
 )
 
 # %% [markdown]
-# | the original said | what the evidence says |
+# | one hears | what the evidence says |
 # | --- | --- |
-# | Quick experiments: LoRA, simpler and faster | **Holds.** DoRA needs the norm of each weight at every step: more time in both of our measurements, and +26 % time and +10 % memory in [PEFT's benchmark](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, one run) |
-# | ~~Production: DoRA, better quality, minimal overhead~~ | Struck out. Merged, both cost the same, so what counts is quality and training cost; [with a learning rate of its own each](https://arxiv.org/abs/2602.04998), LoRA and its variants end within one or two per cent |
-# | Commonsense reasoning: DoRA, ~~+3.7 points~~ | The published gains are +0.3 to +4.4 (section 1), re-runs spread by more than that, and ours is in section 6 |
-# | Code generation: DoRA, ~~directional adaptation~~ | We know of no source for the reason. For the claim there is a hint: on our tiny model and Python code DoRA's loss ends half a per cent lower over five ranks (above), and lesson 05 finds that its `m` does that, without the norm |
-# | Memory-critical: LoRA, ~~slightly fewer parameters~~ | **Holds, for another reason.** The magnitude is a few per cent of the adapter; what DoRA keeps for the backward pass is more (above, and lesson 02). Detaching the norm took the paper's own training from 37.3 to 28.2 GB (its table 7) |
-# | ~~70B and more: DoRA~~ | Struck out: the largest model in the paper has 13B, and its gains there are the smallest, +1.0 and +0.3 |
-# | *(not in the original)* A low rank | The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and on some tasks it scored below guessing there: that is a training, or a form of answer, that failed |
-# | *(not in the original)* A learning rate that is hard to search | DoRA stood higher rates than LoRA at rank 64 (lesson 07) |
+# | “For quick experiments: LoRA, simpler and faster” | **Holds.** DoRA needs the norm of each weight at every step: more time in both of our measurements, and +26 % time and +10 % memory in [PEFT's benchmark](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, one run) |
+# | “In production: DoRA, better quality, minimal overhead” | **Not supported.** Merged, both cost the same, so what counts is quality and training cost; [with a learning rate of its own each](https://arxiv.org/abs/2602.04998), LoRA and its variants end within one or two per cent |
+# | “For commonsense reasoning: DoRA, +3.7 points” | **Not so simple.** The published gains are +0.3 to +4.4 (section 1), re-runs spread by more than that, and ours is in section 6 |
+# | “For code generation: DoRA, by directional adaptation” | **A hint, and another reason.** We know of no source for the reason. For the claim there is a hint: on our tiny model and Python code DoRA's loss ends half a per cent lower over five ranks (above), and lesson 05 finds that its `m` does that, without the norm |
+# | “Where memory is short: LoRA, slightly fewer parameters” | **Holds, for another reason.** The magnitude is a few per cent of the adapter; what DoRA keeps for the backward pass is more (above, and lesson 02). Detaching the norm took the paper's own training from 37.3 to 28.2 GB (its table 7) |
+# | “From 70B on: DoRA” | **Not tested.** The largest model in the paper has 13B, and its gains there are the smallest, +1.0 and +0.3 |
+# | “At a low rank: DoRA” | **Open.** The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and on some tasks it scored below guessing there: that is a training, or a form of answer, that failed |
+# | “Where the learning rate is hard to search: DoRA” | **A hint.** DoRA stood higher rates than LoRA at rank 64 (lesson 07) |
 #
 # In short: start with LoRA and a search over learning rates. If the last point matters and training
 # time is cheap, try DoRA with a search of its own, with several seeds, and keep what wins on your

@@ -1,6 +1,6 @@
 """Train the runs behind lesson 05's question why DoRA ends lower: one part changed at a time.
 
-    python benchmarks/ablations.py            # about 220 runs, hours on 2 cores; can be continued
+    python benchmarks/ablations.py            # about 200 runs, hours on 2 cores; can be continued
     python benchmarks/ablations.py --jobs 16
 
 Each arm has rank 8, and a learning rate of its own. LoRA and DoRA as they are come from

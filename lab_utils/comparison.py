@@ -309,7 +309,8 @@ def paired_difference(
     """Compare two methods seed by seed, with Student's t interval of the mean difference.
 
     The seeds' own luck (their batches, their `lora_A`) is the same on both sides and drops out
-    of the difference, so the interval is narrower than that of two separate means.
+    of the difference. How much narrower that makes the interval depends on how far the two losses
+    of a seed rise and fall together.
 
     Args:
         baseline, other: runs of one method each, the same seeds in both.

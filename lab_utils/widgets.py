@@ -220,8 +220,11 @@ def seeds_explorer(baseline: Sequence[float], other: Sequence[float]) -> Explore
     )
 
     def draw(seeds: int) -> Drawing:
-        alt = f"Two intervals from {seeds} seeds; the paired one is narrower than the unpaired."
-        return plots.narrowing_interval(baseline, other, seeds), alt
+        figure = plots.narrowing_interval(baseline, other, seeds)
+        # each drawn as a line from its low end to its high one
+        ends = [sorted(line.get_xdata()) for line in figure.axes[0].lines[:2]]
+        paired, unpaired = (f"{low:+.4f} to {high:+.4f}" for low, high in ends)
+        return figure, f"Intervals from {seeds} seeds: paired {paired}, unpaired {unpaired}."
 
     return Explorer({"seeds": slider}, draw)
 

@@ -294,6 +294,16 @@ def test_lesson_04_differences():
     said("04-head-to-head", "0.15 below LoRA, seventeen times", "ends 0.009 above DoRA at its own")
 
 
+def test_lesson_04_what_the_pairs_gain():
+    lora, dora = ([run["test_loss"] for run in chosen(m)] for m in ("lora", "dora"))
+    paired, unpaired = (
+        test.confidence_interval(0.95)
+        for test in (stats.ttest_rel(dora, lora), stats.ttest_ind(dora, lora, equal_var=False))
+    )
+    width = (paired.high - paired.low) / (unpaired.high - unpaired.low)
+    assert width == pytest.approx(0.9, abs=0.05), "about a tenth"
+
+
 def test_lesson_04_the_layers_and_what_was_forgotten():
     lora, full = mean(chosen("lora")), mean(chosen("full"))
     attention, rank_64 = mean(chosen("full", targets="attention")), mean(chosen("lora", 64))

@@ -58,3 +58,14 @@ def test_building_a_task_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     data.regression_task()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_reference_split_is_what_the_base_was_not_trained_on():
+    text = (TEXTS / "language-reference.txt").read_bytes()
+    split = data.reference_split()
+    first = bytes(split.inputs[0].tolist())
+    assert text.index(first) >= len(text) - len(text) // 20
+    assert split.inputs.numel() > 0.99 * (len(text) // 20) - 128
+    base = data.load_pretrained()
+    with torch.no_grad():
+        assert data.next_byte_loss(base(split.inputs), split.targets) < 1.2, "it knows such text"

@@ -6,7 +6,7 @@ a notebook. Of a package (PEFT) only an empty folder is left.
 
 The checks know what is expected, so they are hidden from every kernel, and so are the common
 mistakes that lessons show. In the place of the checks are some that say nothing, for the cell in
-which a student called one to see how far it is.
+which a student called one to see how far it is; in that of the quiz, which asks checks, too.
 """
 
 import ast
@@ -19,7 +19,8 @@ import lab_utils
 CHECKS = str(Path(lab_utils.__file__).parent / "checks")
 # Answers but for a word each.
 MISTAKES = frozenset(map(str, (Path(CHECKS).parent / "mistakes").glob("*.py")))
-SILENT = '''"""The checks, as a student's code sees them while it is graded: they say nothing."""
+QUIZ = str(Path(CHECKS).parent / "quiz.py")
+SILENT = '''"""What a student's code sees here while it is graded: it says nothing."""
 
 
 class CheckFailed(AssertionError):
@@ -55,14 +56,17 @@ def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
         The stand-ins, by what they stand for.
     """
     masks = {}
-    for original in sorted({CHECKS} | with_compiled(hidden | MISTAKES)):
+    for original in sorted({CHECKS} | with_compiled(hidden | MISTAKES | {QUIZ})):
         number = hashlib.sha256(original.encode()).hexdigest()[:16]
         mask = folder / f"{number}-{Path(original).name}"
         if mask.exists():
             pass  # an earlier call wrote it
         elif original == CHECKS:
             mask.mkdir()
-            (mask / "__init__.py").write_text(SILENT.format(names=_names_of_checks()))
+            texts = sorted(Path(CHECKS).glob("*.py"))
+            (mask / "__init__.py").write_text(SILENT.format(names=_names(texts, "check_")))
+        elif original == QUIZ:
+            mask.write_text(SILENT.format(names=_names([Path(QUIZ)])))
         elif Path(original).is_dir():
             mask.mkdir()
         else:
@@ -71,14 +75,13 @@ def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
     return masks
 
 
-def _names_of_checks() -> list[str]:
-    """Return the names of all checks, read and not imported: that would take PyTorch."""
-    texts = [path.read_text() for path in sorted(Path(CHECKS).glob("*.py"))]
+def _names(files: list[Path], beginning: str = "") -> list[str]:
+    """Return what some modules define, read and not imported: that would take PyTorch."""
     return [
         node.name
-        for text in texts
-        for node in ast.parse(text).body
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
+        for file in files
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.startswith(beginning)
     ]
 
 

@@ -33,7 +33,7 @@ def load_when_used(name: str) -> None:
 
 
 # What draws takes a second to import; nearly every lesson does it, and hardly an exercise uses it.
-for drawing in ("lab_utils.plots", "lab_utils.widgets", "lab_utils.quiz"):
+for drawing in ("lab_utils.plots", "lab_utils.widgets"):
     if drawing not in sys.modules:
         load_when_used(drawing)
 

@@ -31,7 +31,7 @@ PEFT = importlib.util.find_spec("peft")
 LAB = Path(lab_utils.layers.__file__).parent
 REFERENCE_LAYERS = (
     lab_utils.layers.__file__,
-    str(LAB / "ablations.py"),  # DoRA without one of its parts
+    *(str(LAB / f"{name}.py") for name in ("ablations", "fused", "fused_gpu")),  # parts of them
     *map(str, sorted((LAB / "mistakes").glob("*.py"))),  # answers but for a word
     *(PEFT.submodule_search_locations if PEFT else ()),
 )

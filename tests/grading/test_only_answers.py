@@ -6,7 +6,9 @@ check compared with what the answer could change.
 
 import shutil
 
+import jupytext
 import pytest
+import release
 
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
@@ -159,3 +161,16 @@ def test_nothing_of_the_checks_is_left_but_names_that_say_nothing():
     lines = said.text.splitlines()
     expected = sorted(name for name in checks.__all__ if name.startswith("check_"))
     assert lines == [str(expected), "['__init__.py']", "''", *["not there"] * 4]
+
+
+@pytest.mark.parametrize("path", sorted(release.SOLUTIONS.glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_lesson_imports_can_be_imported_where_the_checks_are_hidden(path):
+    code = [cell for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+    imports = [cell.source for cell in code if "\nfrom lab_utils" in cell.source]
+    tests = [cell.source for cell in code if cell.metadata.get("nbgrader", {}).get("grade")]
+    assert imports
+    cells = [Cell(text, "student") for text in imports]
+    marked = [text for text in tests if text.startswith("checks.")]
+    result = execute(Job({path.stem: [*cells, Cell(marked[0], "test")]}, {}))
+    for outputs in result.outputs[path.stem][: len(cells)]:
+        assert [o.evalue for o in outputs if o.output_type == "error"] == []

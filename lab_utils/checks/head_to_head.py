@@ -7,7 +7,7 @@ from typing import Any
 
 import scipy  # and scipy.stats, which takes long, with its first use
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import lab_utils.adapters
 import lab_utils.comparison
@@ -26,6 +26,7 @@ from lab_utils.checks.diagnosis import (
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import call_function, check, probe
 from lab_utils.data import next_byte_loss
+from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.models import TinyLanguageModel, attention_layers
 from lab_utils.questions.head_to_head import ask_adapted, ask_steps, ask_type, small_model
 
@@ -578,6 +579,64 @@ def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
         f"{differ(found['at the start'], case.start)}.",
         _other_start(case, found),
     )
+    report.expect(
+        not found["shared"] and _works_as_it_says(case, found),
+        f"{kind}: the adapters work and learn, whatever they are",
+        "expected each adapter to change the output and to get the gradient of its own numbers; "
+        "found another output or other gradients.",
+        ONE_FOR_ALL if found["shared"] else None,
+    )
+
+
+def _works_as_it_says(case: AdaptedCase, found: dict[str, Any]) -> bool:
+    """Return whether a model with the adapters that are there gives this output and gradients.
+
+    Which adapters should be there is asked elsewhere. That what is there is trained cannot be told
+    from a list of names: it is computed here, and has to be computed there.
+    """
+    parameters = found["parameters"]
+    model = base_model(len(case.layers) // 4, 0)
+    model.load_state_dict(case.state)
+    model.requires_grad_(False)
+    trained = {}
+    for name in [n.removesuffix(".lora_A") for n in parameters if n.endswith(".lora_A")]:
+        rank, wide = parameters[f"{name}.lora_A"].shape
+        magnitude = parameters.get(f"{name}.magnitude")
+        scaling = found["scalings"].get(name, math.nan)
+        linear = dict(model.named_modules()).get(name)
+        if not isinstance(linear, nn.Linear) or linear.in_features != wide or not scaling > 0:
+            return False
+        layer = LoRALayer(linear, rank, scaling * rank)
+        if magnitude is not None:
+            norm_dim = 1 if magnitude.shape == (linear.out_features, 1) else 0
+            layer = DoRALayer(linear, rank, scaling * rank, norm_dim=norm_dim)
+        model.set_submodule(name, layer)
+        for key, parameter in lab_utils.adapters.trainable_parameters(layer).items():
+            full = f"{name}.{key}"
+            value = case.values.get(full)
+            known = value is not None and value.numel() == parameters[full].numel()
+            with torch.no_grad():
+                parameter.copy_((value if known else parameters[full]).view_as(parameter))
+            trained[full] = parameter
+    output = model(case.inputs)
+    if not near(found["output"], output.detach(), CLOSE):
+        return False
+    if not near(found["output in training"], found["output"], CLOSE):
+        return True  # dropout: its gradients are those of chance
+    start = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    for detached in (True, False):
+        for layer in lab_utils.adapters.adapter_layers(model).values():
+            layer.detach_norm = detached
+        model.zero_grad()
+        next_byte_loss(model(case.inputs), case.targets).backward()
+        end = {name: start[name] - RATE * p.grad for name, p in trained.items()}
+        if all(
+            name not in found["trainable"]  # said above
+            or _moved_alike(name, found["after a step"].get(name), start, end)
+            for name in trained
+        ):
+            return True
+    return False
 
 
 def _other_start(case: AdaptedCase, found: dict[str, Any]) -> Mistake | None:

@@ -259,7 +259,7 @@ class WrongState:
         return {name.removeprefix(prefix + "."): t for name, t in state(layer, prefix).items()}
 
     def no_dot(layer, prefix):
-        """prefix left out"""
+        """no dot after the prefix"""
         return {name.replace(prefix + ".", prefix): t for name, t in state(layer, prefix).items()}
 
     def everything(layer, prefix):

@@ -59,9 +59,9 @@ class Quiz(VBox):
     def _question(self, number: int, question: Question) -> list:
         choice = Dropdown(
             options=[PREDICT, *self._options],
-            description=f"Question {number}: {question.call} finds",
-            layout={"width": "min(46em, 98%)"},
-            style={"description_width": "22em"},
+            description=f"Question {number}: the check finds",
+            layout={"width": "min(40em, 98%)"},
+            style={"description_width": "14em"},
         )
         said = HTML()
 
@@ -74,7 +74,8 @@ class Quiz(VBox):
             said.value = f"<b>{verdict}</b>{self._finding(question)}"
 
         choice.observe(answer, "value")
-        return [HTML(f"<p><b>{number}.</b> {escape(question.tells)}</p>"), choice, said]
+        asked = f"{escape(question.tells)} <code>{escape(question.call)}</code>"
+        return [HTML(f"<p><b>{number}.</b> {asked}</p>"), choice, said]
 
     def _finding(self, question: Question) -> str:
         html = f"<pre>{escape(question.finding)}</pre>"

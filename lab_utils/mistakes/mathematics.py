@@ -6,7 +6,7 @@ from lab_utils import checks
 
 
 def over_the_other_dimension(weight, norm_dim=1, eps=1e-8):
-    """The norm sums over the dimension that norm_dim does *not* name."""
+    """The norm sums over the dimension that norm_dim does not name."""
     magnitude = weight.norm(dim=1 - norm_dim, keepdim=True)
     return magnitude, weight / magnitude.clamp_min(eps)
 

@@ -100,7 +100,8 @@ print(updated)
 #
 # so every vector of $V$ has length 1.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: the weight, its magnitude and its direction.
 plots.show(
     plots.decomposition(weight),
     "A 3 by 4 weight equals a column of three magnitudes, 5, 2 and 1, times a 3 by 4 direction "
@@ -120,7 +121,8 @@ plots.show(
 # PyTorch's **rows**. The authors' code and PEFT keep one magnitude per output neuron, and so does
 # this lab. Many tutorials take the other one; lesson 02 shows how to notice.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: the same, with columns of length 1.
 plots.show(
     plots.decomposition(weight, norm_dim=0),
     "The same weight equals a row of four magnitudes times a direction with columns of length 1.",

@@ -226,7 +226,8 @@ checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=
 # rate of 0.005, how far has an entry of `lora_B` moved at rank 4, how far at rank 64? And $W'$?
 
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The table: what one step does under each rule.
 default_rate = training.Settings(adapter_type="lora").learning_rate
 
 

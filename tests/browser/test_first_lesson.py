@@ -37,6 +37,13 @@ def test_a_student_works_through_it(lesson, folder):
     assert "Known mistake: norm over the wrong axis." in said
     assert "See the section “3. Decompose a matrix that you can see”" in said
     assert "Traceback" not in said
+    lesson.active.get_by_role("link", name="3. Decompose a matrix").click()
+    lesson.page.wait_for_function(
+        """() => [...document.querySelectorAll('h2')].some(it => {
+            const top = it.getBoundingClientRect().top;
+            return it.innerText.startsWith('3. Decompose') && top > 0 && top < innerHeight;
+        })"""
+    )
 
     lesson.type(exercise, right)
     lesson.run(exercise)

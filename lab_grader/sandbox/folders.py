@@ -7,17 +7,35 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "lab-"
+MOST_BYTES = 55  # of the path of temporary folders: a socket's whole path may have 107
 IN_USE = ".in-use"  # a file that is locked as long as the folder's process lives
+
+
+def temporary() -> str:
+    """Return the system's folder of temporary files, or `/tmp` where its path is too long."""
+    chosen = tempfile.gettempdir()
+    return chosen if len(os.fsencode(chosen)) <= MOST_BYTES else "/tmp"
+
+
+@contextlib.contextmanager
+def readable_by_all() -> Iterator[None]:
+    """Let others read what is written meanwhile, whatever the umask: kernels are other users."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 class Folder:
     """A new folder among the system's temporary ones, until it is closed."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=temporary()))
         unnamed = self.path / f"{IN_USE}-new"  # until it is locked, nobody may find it
         self._lock = os.open(unnamed, os.O_CREAT | os.O_RDONLY, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -43,7 +61,7 @@ def remove(folder: Path) -> None:
 
 def remove_left_behind() -> None:
     """Remove this user's folders whose processes are gone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(temporary()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # not a folder of ours, in use, or gone already
             found = folder.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():

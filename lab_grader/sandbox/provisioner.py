@@ -38,7 +38,7 @@ from traitlets import Instance
 import lab_grader
 import lab_utils
 from lab_grader.sandbox import fork_server
-from lab_grader.sandbox.folders import Folder, remove
+from lab_grader.sandbox.folders import Folder, readable_by_all, remove
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.masks import write_masks
 from lab_grader.sandbox.system_calls import NoFilter, filter_program
@@ -284,7 +284,8 @@ class Sandbox:
         self._uid = _new_user()
         if self._uid is not None:
             os.chown(self.sockets, self._uid, self._uid)
-        _write_files(files, self.given)
+        with readable_by_all():
+            _write_files(files, self.given)
         try:
             yield
         finally:
@@ -312,10 +313,11 @@ class Sandbox:
         self.stop_kernel()  # one that ended by itself may have left something
         if self._server is None:
             self._start_server()
-        masks = {
-            original: f"{fork_server.MASKS}/{Path(mask).name}"
-            for original, mask in write_masks(hidden, self.masks).items()
-        }
+        with readable_by_all():
+            masks = {
+                original: f"{fork_server.MASKS}/{Path(mask).name}"
+                for original, mask in write_masks(hidden, self.masks).items()
+            }
         prefix = Path(connection["ip"]).name
         sockets = {f"{prefix}-{connection[port]}" for port in connection if port.endswith("_port")}
         start = {

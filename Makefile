@@ -15,19 +15,23 @@ unexport PYTHONPATH PYTHONHOME
 # nbgrader calls `alembic` by its name, in JupyterLab's Formgrader too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lab test check check-every-python release book pictures bench grade bench-grading
+.PHONY: help lab test check check-every-python release book pictures bench grade report bench-grading
 
 help:
-	@echo "make lab      open the lessons in JupyterLab"
-	@echo "make test     run every test and every lesson"
-	@echo "make check    the fast lane: style, imports, units, checks"
-	@echo "make check-every-python  the same under each supported Python that is installed"
-	@echo "make release  remake solutions/*.ipynb and notebooks/ from solutions/*.py"
-	@echo "make book     build/book/index.html, the solved lessons to read; ARGS=--links asks their links"
-	@echo "make pictures take the README's pictures of the running lab, in Chromium"
-	@echo "make bench    execute every lesson, and print how long its cells take"
-	@echo "make grade    grade what lies in grading/submitted; ARGS=--help says more"
-	@echo "make bench-grading  time it against stock nbgrader, on a class that it makes up"
+	@echo "Students"
+	@echo "  make lab      open the lessons in JupyterLab"
+	@echo "Instructors"
+	@echo "  make release  make what students get, notebooks/, from solutions/dora/*.py"
+	@echo "  make grade    grade what lies in grading/submitted; ARGS=--help says more"
+	@echo "  make report   a page on what the class got wrong; ARGS=--names says who is who"
+	@echo "  make book     build/book/index.html, the solved lessons to read; ARGS=--links asks their links"
+	@echo "Maintainers"
+	@echo "  make check    the fast lane: style, imports, units, checks"
+	@echo "  make check-every-python  the same under each supported Python that is installed"
+	@echo "  make test     run every test and every lesson"
+	@echo "  make bench    execute every lesson, and print how long its cells take"
+	@echo "  make bench-grading  time make grade against stock nbgrader, on a class that it makes up"
+	@echo "  make pictures take the README's pictures of the running lab, in Chromium"
 
 # In the students' folder: from here, nbgrader would complain that its course lies outside.
 lab: for-lab
@@ -67,6 +71,9 @@ bench: for-test
 
 grade: for-grading
 	$(BIN)/python -m lab_grader grade dora $(ARGS)
+
+report: for-grading
+	$(BIN)/python -m lab_grader report dora $(ARGS)
 
 bench-grading: for-grading
 	$(BIN)/python benchmarks/grading.py $(ARGS)

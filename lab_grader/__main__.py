@@ -16,7 +16,7 @@ from lab_grader.intake.course import Course, CourseError
 from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet, zip_pages
 from lab_grader.marks.report import write_report
-from lab_grader.marks.standing import read_standings
+from lab_grader.marks.standing import extend, read_standings
 from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError
 from lab_grader.sandbox.provisioner import NoSandbox, check_available
@@ -118,6 +118,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--comments-column", default=COMMENTS, metavar="HEADER", help="default %(default)s"
     )
+    made = command("extend", "give one student more time than the due date")
+    made.add_argument("student", metavar="STUDENT")
+    made.add_argument(
+        "--days", type=float, required=True, help="after the due date; 0 takes it back"
+    )
     command("return", "pack the pages for Moodle's and Canvas' upload, as their files were named")
     command("collect", "sort what the LMS handed out into grading/submitted, and say what was left")
     students(command("vet", "say what is wrong with submissions, and grade nothing"))
@@ -132,6 +137,10 @@ def run(arguments: list[str]) -> int:
         collected = collect_course(course)
         say(collected.describe())
         return 1 if collected.left or not collected.files else 0
+    if chosen.command == "extend":
+        until = extend(course, chosen.student, chosen.days)
+        say([f"{plain(chosen.student)}: due {until:%Y-%m-%d %H:%M} UTC. Call make grade."])
+        return 0
     everybody = course.students()
     students = getattr(chosen, "students", None) or everybody
     unknown = sorted(set(students) - set(everybody))

@@ -172,16 +172,25 @@ def refuse_lost_edits(text: Path, solution: Path) -> None:
         )
 
 
-def refuse_students_work(released: Path) -> None:
-    """Raise `WorkWouldBeLost` if someone has worked in a released notebook."""
+def refuse_students_work(*released: Path) -> None:
+    """Raise `WorkWouldBeLost` if someone has worked in released notebooks; it names all of them."""
+    found = [f"  {path} (cell {cell})" for path in released if (cell := _worked_in(path))]
+    if found:
+        raise WorkWouldBeLost(
+            "make release would overwrite notebooks that hold answers or outputs:\n"
+            + "\n".join(found)
+            + "\nMove them elsewhere to keep them, or delete them. Then call make release again."
+        )
+
+
+def _worked_in(released: Path) -> str | None:
+    """Return the id of the first cell of a released notebook that somebody worked in."""
     for cell in nbformat.read(released, as_version=4).cells:
         solution = cell.metadata.get("nbgrader", {}).get("solution", False)
         answered = solution and STUBS[cell.cell_type] not in cell.source
         if answered or cell.get("outputs") or cell.get("execution_count"):
-            raise WorkWouldBeLost(
-                f"{released} holds answers or outputs (cell {cell.id}). Move it elsewhere to keep "
-                "them, or delete it. Then call make release again."
-            )
+            return cell.id
+    return None
 
 
 def refuse_other_tests(text: Path) -> None:
@@ -211,8 +220,7 @@ def release(execute_all: bool = False) -> None:
     for text in texts:
         refuse_lost_edits(text, text.with_suffix(".ipynb"))
         refuse_other_tests(text)
-    for released in NOTEBOOKS.glob("*.ipynb"):
-        refuse_students_work(released)
+    refuse_students_work(*sorted(NOTEBOOKS.glob("*.ipynb")))
     addresses.renew()
     readme = (ROOT / "README.md").read_text("utf-8")
     renewed = contents.in_readme(readme, [(text, read_lesson(text)) for text in texts])
@@ -238,7 +246,14 @@ def release(execute_all: bool = False) -> None:
                 old.unlink()
         for new in made:
             new.replace(NOTEBOOKS / new.name)
-    make_start_page(NOTEBOOKS.parent)
+    start = make_start_page(NOTEBOOKS.parent)
+    print(
+        f"Hand out the folder {NOTEBOOKS.parent.relative_to(ROOT)}: {start.name}, which leads to "
+        f"the lessons, and {NOTEBOOKS.name}/ with"
+    )
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        print(f"  {path.name}")
+    print("Never hand out solutions/ or grading/.")
 
 
 def make_start_page(folder: Path) -> Path:

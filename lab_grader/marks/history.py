@@ -4,6 +4,7 @@ A file for each grading that found something new lies in `history/<assignment>`;
 what is known of every student.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -89,16 +90,14 @@ def missed(course: Course, submission: Submission, result: Result) -> list[Misse
 
 
 def gradings(course: Course, last: int = 2) -> list[Grading]:
-    """Return the last gradings that are kept, the oldest first."""
-    folder = course.work / "history" / course.assignment
-    return [_read(path.read_text()) for path in sorted(folder.glob("*.json"))[-last:]]
-
-
-def failed(course: Course) -> dict[str, str]:
-    """Return why students could not be graded, when it was last tried."""
-    found = gradings(course, last=1)
-    students = found[0].students if found else {}
-    return {student: it.failed for student, it in students.items() if it.failed}
+    """Return the last gradings that are kept, the oldest first; not those of another version."""
+    found: list[Grading] = []
+    for path in sorted((course.work / "history" / course.assignment).glob("*.json"), reverse=True):
+        if len(found) == last:
+            break
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            found.insert(0, _read(path.read_text()))
+    return found
 
 
 def keep(course: Course, found: Mapping[str, Findings]) -> None:

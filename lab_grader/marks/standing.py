@@ -2,7 +2,7 @@
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from nbgrader.api import (
@@ -14,7 +14,7 @@ from nbgrader.api import (
     SubmittedNotebook,
 )
 
-from lab_grader.intake.course import Course
+from lab_grader.intake.course import Course, CourseError
 from lab_grader.marks import history
 from lab_grader.marks.record import Marks, read_marks
 
@@ -107,9 +107,10 @@ def read_standings(course: Course, student: str | None = None) -> list[Standing]
     """Return everybody who is registered or handed something in, sorted by id; or one student.
 
     Where a present submission could not be graded, the gradebook may still hold what an earlier
-    one earned, which is not the mark of this one.
+    one earned, or zeros for what could not be read; neither is the mark of this one.
     """
-    failed = history.failed(course)
+    last = history.gradings(course, last=1)
+    known_of = last[0].students if last else {}
     marks, handed_in = read_marks(course, student), set(course.students())
     with course.gradebook() as gradebook:
         known = {student.id: student for student in gradebook.students}
@@ -122,10 +123,14 @@ def read_standings(course: Course, student: str | None = None) -> list[Standing]
         found = []
         for name in [student] if student is not None else sorted(known.keys() | handed_in):
             person = known.get(name) or Student(id=name)
-            submission, own = submissions.get(name), marks.get(name, {})
-            why = failed.get(name, "")
-            if name in handed_in and not own:
-                why = why or "not graded yet"
+            submission, own = submissions.get(name), _graded(course, name, marks.get(name, {}))
+            found_of = known_of.get(name)
+            why = found_of.failed if found_of else ""
+            if name in handed_in and not why:
+                if not own:
+                    why = "not graded yet"
+                elif found_of and not found_of.lessons:
+                    why = "there is no notebook that could be read"
             if why:
                 state = State.FAILED
             elif not own:
@@ -166,3 +171,30 @@ def read_comments(course: Course, student: str) -> dict[tuple[str, str], str]:
             .filter(SubmittedAssignment.student_id == student)
         )
         return {(notebook, cell): comment for notebook, cell, comment in rows if comment}
+
+
+def _graded(course: Course, student: str, marks: Marks) -> Marks:
+    """Return marks, or none if nothing was ever graded: an extension makes empty ones."""
+    note = course.work / "recorded" / course.assignment / f"{student}.json"
+    marked = any(mark.auto is not None or mark.manual is not None for mark in marks.values())
+    return marks if marked or note.exists() else {}
+
+
+def extend(course: Course, student: str, days: float) -> datetime:
+    """Give a student some days more than the due date; return when their work is due, in UTC.
+
+    Raises:
+        CourseError: the assignment has no due date.
+    """
+    with course.gradebook() as gradebook:
+        due = gradebook.find_assignment(course.assignment).duedate
+        if due is None:
+            raise CourseError(
+                f"{course.assignment} has no due date: nbgrader db assignment add "
+                f'{course.assignment} --duedate="2026-12-01 23:59 UTC"'
+            )
+        gradebook.update_or_create_student(student)
+        submission = gradebook.update_or_create_submission(course.assignment, student)
+        submission.extension = timedelta(days=days) if days else None
+        gradebook.db.commit()
+        return due + timedelta(days=days)

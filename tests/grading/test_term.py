@@ -1,6 +1,11 @@
-"""A term: release, collect the LMS's zip, grade, mark by hand, feedback, export, regrade."""
+"""The term of the README, with twelve students: release, collect what Moodle and Canvas hand out,
+grade, look, mark by hand, report, give back, export, more time for one, regrade.
+
+Of the twelve two are absent, one is late and one handed in at a wrong place.
+"""
 
 import csv
+import re
 import shutil
 import zipfile
 
@@ -9,11 +14,11 @@ import pytest
 import release
 from classroom import (
     LESSON,
+    POINTS,
     database,
     grade,
     marks,
     marks_without,
-    notebook_with,
     outputs,
     run,
     solutions,
@@ -51,38 +56,77 @@ def with_answers_for_people(path):
     nbformat.write(notebook, path)
 
 
-@pytest.fixture(scope="module")
-def term(tmp_path_factory):
-    """A course after collecting and grading; the zip is as Moodle makes it."""
-    course = write_course(tmp_path_factory.mktemp("term") / "course")
-    with_answers_for_people(course / "solutions" / "dora" / f"{LESSON}.ipynb")
-    run(course, "nbgrader", "generate_assignment", "dora")
+WRONG_AXIS = (
+    "def decompose(weight, norm_dim=1, eps=1e-8):\n"
+    "    magnitude = weight.norm(dim=1 - norm_dim, keepdim=True)\n"
+    "    return magnitude, weight / magnitude.clamp_min(eps)\n"
+)
+ADDS = "def recompose(magnitude, direction):\n    return magnitude + direction\n"
+ROSTER = """id,first_name,last_name,email,lms_user_id
+17,Ada,Lovelace,ada@example.org,s100
+18,Bob,Lazy,bob@example.org,s101
+41,Carl,Absent,carl@example.org,s102
+42,Dora,Absent,dora@example.org,s103
+"""
 
-    busy = nbformat.read(course / "notebooks" / "dora" / f"{LESSON}.ipynb", as_version=4)
-    for cell in busy.cells:
+
+def written(course, answers):
+    """The notebook as it was handed out, with answers."""
+    notebook = nbformat.read(course / "notebooks" / "dora" / f"{LESSON}.ipynb", as_version=4)
+    for cell in notebook.cells:
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-        cell.source = solutions().get(grade_id, cell.source)
-    busy.cells[-2].source = "Measure, then decide."
-    busy.cells[-1].source = "from lab_utils import layers\nprint(layers.DoRALayer.__name__, 6 * 7)"
-    lazy = notebook_with({})
+        cell.source = answers.get(grade_id, cell.source)
+    return nbformat.writes(notebook)
+
+
+def hand_in_by_lms(course):
+    """Put into the archive what Moodle (folders and flat names) and Canvas hand out."""
+    experiment = "from lab_utils import layers\nprint(layers.DoRALayer.__name__, 6 * 7)"
+    busy = solutions() | {"plan": "Measure, then decide.", "experiment": experiment}
+    files = {
+        "moodle": {
+            "Ada Lovelace_17_assignsubmission_file_/01-mathematics.ipynb": busy,
+            "Bob Lazy_18_assignsubmission_file/01-mathematics.ipynb": {},
+            "Eve Axis_19_assignsubmission_file_01-mathematics.ipynb": {"decompose": WRONG_AXIS},
+            "Finn O'Hara_20_assignsubmission_file_/work/01-mathematics.ipynb": {"recompose": ADDS},
+            "Gina Late_21_assignsubmission_file_/01-mathematics.ipynb": {},
+        },
+        "canvas": {
+            "heinzhugo_31_9001_01-mathematics.ipynb": {},
+            "ivyiris_LATE_32_9002_01-mathematics-1.ipynb": {"decompose": WRONG_AXIS},
+            "jonesjo_33_9003_01-mathematics.ipynb": {"recompose": ADDS},
+            "kingkim_34_9004_01-mathematics.ipynb": {},
+        },
+    }
     archive = course / "grading" / "downloaded" / "dora" / "archive"
     archive.mkdir(parents=True)
-    with zipfile.ZipFile(archive / "submissions.zip", "w") as file:
-        for name, notebook in (("Ada Lovelace_17", busy), ("Bob Lazy_18", lazy)):
-            path = f"{name}_assignsubmission_file/{LESSON}.ipynb"
-            file.writestr(path, nbformat.writes(notebook))
-    run(course, "nbgrader", "zip_collect", "dora", "--force")
-    run(
-        course,
-        "nbgrader",
-        "db",
-        "student",
-        "add",
-        "17",
-        "--last-name=Lovelace",
-        "--email=ada@example.org",
-    )
-    return course, grade(course).stdout
+    for lms, names in files.items():
+        with zipfile.ZipFile(archive / f"{lms}.zip", "w") as file:
+            for name, answers in names.items():
+                lazy = "_18_" in name
+                text = written(course, answers if lazy else solutions() | answers)
+                file.writestr(name, text)
+
+
+@pytest.fixture(scope="module")
+def term(tmp_path_factory):
+    """A course after collecting and grading, and what grading printed."""
+    penalty = 'c.LateSubmissionPlugin.penalty_method = "zero"'
+    course = write_course(tmp_path_factory.mktemp("term") / "course", penalty)
+    with_answers_for_people(course / "solutions" / "dora" / f"{LESSON}.ipynb")
+    run(course, "nbgrader", "generate_assignment", "dora")
+    due = '--duedate="2026-12-01 12:00 UTC"'.replace('"', "")
+    run(course, "nbgrader", "db", "assignment", "add", "dora", due)
+    (course / "students.csv").write_text(ROSTER)
+    run(course, "nbgrader", "db", "student", "import", "students.csv")
+    hand_in_by_lms(course)
+    said = run(course, "lab_grader", "collect", "dora").stdout
+    assert "9 students, 0 files not collected" in said
+    submitted = course / "grading" / "submitted"
+    (submitted / "21" / "dora" / "timestamp.txt").write_text("2026-12-02 08:00:00 UTC")
+    (submitted / "otto").mkdir()
+    (submitted / "otto" / f"{LESSON}.ipynb").write_text(written(course, solutions()))
+    return course, grade(course, check=False)
 
 
 def rows(path):
@@ -90,20 +134,38 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+AUTO = marks_without() | {"plan": None, "experiment": None}
+EARNED = {
+    "17": AUTO,
+    "19": AUTO | dict.fromkeys(("decompose-rows", "decompose-columns", "decompose-zeros"), 0),
+    "20": AUTO | {"recompose-test": 0},
+    "32": AUTO | dict.fromkeys(("decompose-rows", "decompose-columns", "decompose-zeros"), 0),
+    "33": AUTO | {"recompose-test": 0},
+}
+
+
 def test_what_was_collected_is_graded(term):
-    course, _ = term
-    found = marks(course)
-    assert found["17"] == marks_without() | {"plan": None, "experiment": None}
-    lost = dict.fromkeys(found["18"], 0)
-    assert found["18"] == lost, "what was left as it was earns nothing, without a person"
+    found = marks(term[0])
+    for student, earned in EARNED.items():
+        tests = {name: points for name, points in found[student].items() if name in POINTS}
+        assert tests == {n: p for n, p in earned.items() if n in POINTS}, student
+    assert set(found) == {*EARNED, "18", "21", "31", "34", "otto"}
+    assert set(found["18"].values()) == {0}, "what was left as it was earns nothing"
 
 
-def test_answers_for_people_are_run_and_listed(term):
-    course, printed = term
+def test_whom_to_look_at(term):
+    course, done = term
+    lines = done.stdout.splitlines()
+    assert "Traceback" not in done.stderr
+    start = lines.index("Handed in nothing")
+    assert [line.strip() for line in lines[start + 1 : start + 3]] == ["41", "42"]
+    assert any(line.startswith("  otto: handed in as otto") for line in lines), "a wrong place"
+    assert f"  17: {LESSON}: experiment; {LESSON}: plan" in lines, "waits for a person"
+    assert not any(line.startswith(f"  18: {LESSON}: experiment") for line in lines)
+    table = lines[: lines.index("")]
+    assert any(line.split()[:3] == ["Ada", "Lovelace", "(17)"] for line in table)
+    assert max(map(len, table)) <= 80
     assert "DoRALayer 42" in text_of(outputs(course, "17")["experiment"])
-    line = f"  17: {LESSON}: experiment; {LESSON}: plan\n"
-    assert f"Waits for a person's mark, in Formgrader\n{line}" in printed
-    assert f"18: {LESSON}: experiment" not in printed
 
 
 def test_a_student_who_handed_in_nothing_is_named(term):
@@ -112,8 +174,7 @@ def test_a_student_who_handed_in_nothing_is_named(term):
     assert "nothing was handed in by nobody" in done.stderr
 
 
-def test_marks_by_hand_feedback_and_export(term):
-    course, _ = term
+def mark_by_hand(course):
     with Gradebook(database(course)) as gradebook:
         for name, points in (("plan", 3.5), ("experiment", 3)):
             found = gradebook.find_grade(name, LESSON, "dora", "17")
@@ -122,14 +183,25 @@ def test_marks_by_hand_feedback_and_export(term):
         found.manual_score, found.extra_credit = 1.5, 0.5
         gradebook.find_comment("plan", LESSON, "dora", "17").manual_comment = "Why this one?"
         gradebook.db.commit()
+
+
+def test_what_is_not_final_is_blank_for_an_lms(term):
+    tables = term[0] / "grading" / "marks"
+    canvas = {row["SIS User ID"]: row["dora"] for row in rows(tables / "dora-canvas.csv")}
+    assert canvas["17"] == canvas["41"] == canvas["42"] == ""
+    assert canvas["18"] == "0.0"
+
+
+def test_marks_by_hand_pages_and_export(term):
+    course, _ = term
+    mark_by_hand(course)
     run(course, "lab_grader", "feedback", "dora")
     page = course / "grading" / "feedback" / "17" / "dora" / "index.html"
-    assert "Why this one?" in page.read_text()
+    assert "Why this one?" in page.read_text() and "wait for a mark" not in page.read_text()
 
     run(course, "lab_grader", "export", "dora")
     tables = course / "grading" / "marks"
-    ada, bob = rows(tables / "dora.csv")
-    assert ada["student_id"] == "17"
+    ada = next(row for row in rows(tables / "dora.csv") if row["student_id"] == "17")
     assert ada["last_name"] == "Lovelace"
     assert [ada[f"{LESSON}/{e}"] for e in ("decompose", "recompose", "count-trainable")] == [
         "5.0",
@@ -138,22 +210,102 @@ def test_marks_by_hand_feedback_and_export(term):
     ]
     assert (ada[f"{LESSON}/plan"], ada[f"{LESSON}/experiment"]) == ("3.5", "3.0")
     assert (float(ada["score"]), float(ada["max_score"]), ada["to_mark"]) == (16.5, MOST, "0")
-    assert float(bob["score"]) == 0
+    assert ada["state"] == "final"
 
-    possible, ada, _ = rows(tables / "dora-canvas.csv")
+    possible, *canvas = rows(tables / "dora-canvas.csv")
     assert possible["Student"].strip() == "Points Possible"
     assert float(possible["dora"]) == MOST
-    assert (ada["Student"], ada["SIS User ID"], float(ada["dora"])) == ("Lovelace", "17", 16.5)
-    assert rows(tables / "dora-moodle.csv") == [
-        {"ID number": "", "Email address": "ada@example.org", "dora": "16.5"}
-    ], "17 is the participant's number, which Moodle does not know as an ID number"
+    ada = next(row for row in canvas if row["SIS User ID"] == "17")
+    assert (ada["Student"], ada["ID"], float(ada["dora"])) == ("Lovelace, Ada", "s100", 16.5)
+    moodle = {row["ID number"]: row for row in rows(tables / "dora-moodle.csv")}
+    assert moodle["s100"] == {
+        "ID number": "s100",
+        "Email address": "ada@example.org",
+        "dora": "16.5",
+    }, "and not 17, the participant's number"
+
+
+def test_moodles_worksheet_comes_back_with_marks_and_comments(term):
+    course, _ = term
+    header = "Identifier,Full name,Email address,Grade,Maximum Grade,Feedback comments\n"
+    (course / "Grades.csv").write_text(
+        f"{header}Participant 17,Ada Lovelace,,,{MOST:g}.00,\nParticipant 41,Carl,,,{MOST:g}.00,\n"
+    )
+    run(course, "lab_grader", "export", "dora", "--worksheet", "Grades.csv")
+    ada, carl = rows(course / "grading" / "marks" / "Grades.csv")
+    assert (ada["Grade"], carl["Grade"]) == ("16.50", "")
+    assert ada["Feedback comments"] == f"{LESSON}, plan: Why this one?"
+
+
+def test_pages_go_back(term):
+    course, _ = term
+    said = run(course, "lab_grader", "return", "dora").stdout
+    with zipfile.ZipFile(course / "grading" / "returns" / "dora-moodle.zip") as file:
+        assert "Ada Lovelace_17_assignsubmission_file_/index.html" in file.namelist()
+        assert len(file.namelist()) == 5
+    with zipfile.ZipFile(course / "grading" / "returns" / "dora-canvas.zip") as file:
+        assert "ivyiris_LATE_32_9002_index.html" in file.namelist()
+        assert len(file.namelist()) == 4
+    assert "in no archive: otto" in said
+
+
+def test_the_report_names_the_mistake(term):
+    course, _ = term
+    run(course, "lab_grader", "report", "dora")
+    page = (course / "grading" / "reports" / "dora.html").read_text()
+    shown = re.sub("<[^>]*>", "", page)
+    assert "norm over the wrong axis" in shown and "weight.norm(dim=1 - norm_dim" in shown
+    assert "<strong>2</strong> handed in nothing" in page
+    assert "Lovelace" not in page
+    found = rows(course / "grading" / "marks" / "dora-mistakes.csv")
+    axis = {row["student_id"] for row in found if row["mistake"] == "norm over the wrong axis"}
+    assert axis == {"19", "32"}
+
+
+def penalty(course, student):
+    with Gradebook(database(course)) as gradebook:
+        return gradebook.find_submission("dora", student).late_submission_penalty or 0
+
+
+def test_more_time_for_one(term):
+    course, _ = term
+    assert penalty(course, "21") > 0
+    said = run(course, "lab_grader", "extend", "dora", "21", "--days", "1").stdout
+    assert said.startswith("21: due 2026-12-02 12:00 UTC")
+    run(course, "lab_grader", "extend", "dora", "42", "--days", "1")
+    done = grade(course, check=False)
+    assert penalty(course, "21") == 0
+    lines = done.stdout.splitlines()
+    start = lines.index("Handed in nothing")
+    assert [line.strip() for line in lines[start + 1 : start + 3]] == ["41", "42"], "still absent"
+
+
+def test_a_regrade_says_first_who_gains(term):
+    """The points of a check were changed, which needs a new release and no new execution."""
+    course, _ = term
+    path = course / "solutions" / "dora" / f"{LESSON}.ipynb"
+    before, text = marks(course), path.read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == "recompose-test":
+            cell.metadata.nbgrader.points = 5
+    nbformat.write(notebook, path)
+    try:
+        run(course, "nbgrader", "generate_assignment", "dora", "--force")
+        done = grade(course, "--dry-run")
+        assert f"17: +3 ({LESSON}: recompose-test +3)" in done.stdout
+        assert "7 would gain, 0 would lose, 3 keep their points." in done.stdout
+        assert marks(course) == before, "and nothing is recorded"
+    finally:
+        path.write_text(text)
+        run(course, "nbgrader", "generate_assignment", "dora", "--force")
 
 
 def test_marks_by_hand_stay_in_a_regrade_by_either(term):
     """By `make grade`, and by nbgrader itself, as Formgrader's button does it."""
     course, _ = term
     before = marks(course)
-    grade(course, "--again")
+    grade(course, "--again", "--students", "17")
     run(course, "nbgrader", "autograde", "dora", "--student", "17", "--force")
     with Gradebook(database(course)) as gradebook:
         scores = [

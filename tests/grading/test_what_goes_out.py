@@ -126,3 +126,13 @@ def test_a_hidden_test_tells_its_kind(course):
     assert "Hidden tests repeat it with\nother sizes (✓ holds)" in page
     assert "another precision (✓ holds)" in page
     assert "This lesson was not handed in" in page
+
+
+def test_what_could_not_be_read_is_no_zero(course):
+    table = (course / "grading" / "marks" / "dora.csv").read_text().splitlines()
+    states = {line.split(",")[0]: line for line in table}
+    for student in ("broken", "empty"):
+        assert states[student].endswith("there is no notebook that could be read")
+        assert ",0.0," not in states[student].replace(",0.0,,20.0", "")  # but the penalty
+    canvas = (course / "grading" / "marks" / "dora-canvas.csv").read_text()
+    assert "broken,,broken,broken,,\n" in canvas and "blank,,blank,blank,,0.0\n" in canvas

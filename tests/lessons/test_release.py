@@ -249,8 +249,13 @@ def test_a_students_work_is_not_overwritten(tmp_path, work):
         cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
         cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
     nbformat.write(notebook, path)
-    with pytest.raises(release.WorkWouldBeLost, match="holds answers or outputs"):
-        release.refuse_students_work(path)
+    other = tmp_path / "other.ipynb"
+    shutil.copy(path, other)
+    untouched = release.NOTEBOOKS / path.name
+    with pytest.raises(release.WorkWouldBeLost, match="hold answers or outputs") as refused:
+        release.refuse_students_work(path, untouched, other)
+    told = str(refused.value)
+    assert str(path) in told and str(other) in told and str(untouched) not in told
 
 
 def test_a_test_cell_that_cannot_be_graded_is_refused(tmp_path):

@@ -218,7 +218,11 @@ def main() -> None:
     except Timeout as error:
         _end(f"this course is being graded by another process ({error}).")
     except SQLAlchemyError as error:
-        _end(f"the gradebook cannot be used ({str(error).splitlines()[0]}); nothing is lost.")
+        why = str(error).splitlines()[0]
+        _end(
+            f"the gradebook cannot be used ({why}). Close what else uses it, such as Formgrader, "
+            "and call this again; nothing is lost."
+        )
     except KeyboardInterrupt:
         _end("stopped; call it again, and it goes on where it was.")
     except OSError as error:

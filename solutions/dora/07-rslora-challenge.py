@@ -556,8 +556,8 @@ quiz.which_mistake("rslora")
 # 1. Magnitude (11008, 1), direction (11008, 4096).
 # 2. Any of: the norm of $W_0$ in the place of that of $V$; the wrong axis; scaling left out; norm not
 #    detached; dropout on the frozen path; a frozen magnitude.
-# 3. That its updates changed lengths and directions together. It does not say that the loss is
-#    higher.
+# 3. That its updates changed lengths and directions together, as random updates of that size do. It
+#    does not say that the loss is higher.
 # 4. The rate may suit one of them; and a difference of one seed may be the seed's luck.
 # 5. Decay pulls towards zero, and a magnitude starts at the norm of $W_0$: it would shrink a
 #    pretrained weight whatever the data say.

@@ -50,3 +50,15 @@ def test_compiled_dora_costs_little_more_than_lora_and_is_one_piece(out_features
     for (form, way), found in breaks.items():
         if "compiled" in way and "PEFT" not in form:
             assert found == 0, form
+
+
+def test_on_a_cpu_doras_share_shrinks_as_the_layer_grows():
+    times_lora = {
+        (record["in_features"], record["form"]): record["times_lora"]
+        for record in map(json.loads, LINES)
+        if record["dtype"] == "float32" and record["way"] == "plain"
+    }
+    assert times_lora[2048, "DoRA"] - 1 < 0.3 * (times_lora[128, "DoRA"] - 1)
+    for width in (128, 2048):
+        assert times_lora[width, "DoRA"] < times_lora[width, "DoRA, PEFT"]
+        assert times_lora[width, "DoRA"] < times_lora[width, "DoRA textbook"]

@@ -1,0 +1,67 @@
+"""What a student reads before an answer: ways on and back, no set-up, no answer."""
+
+import ast
+import re
+
+import pytest
+import release
+
+TEXTS = sorted(release.SOLUTIONS.glob("*.py"))
+SOLUTION = re.compile(r"### BEGIN SOLUTION\n(.*?)### END", re.DOTALL)
+TITLE = re.compile(r"^# .*Lesson \d+: (.+)$", re.MULTILINE)
+every_lesson = pytest.mark.parametrize("text", TEXTS, ids=[text.stem for text in TEXTS])
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def folded(cell):
+    return cell.metadata.get("jupyter", {}).get("source_hidden", False)
+
+
+@every_lesson
+def test_it_leads_to_the_start_page_and_to_the_lessons_beside_it(text):
+    first = release.read_lesson(text).cells[0].source
+    at = TEXTS.index(text)
+    beside = [*TEXTS[max(at - 1, 0) : at], *TEXTS[at + 1 : at + 2]]
+    assert "[Start](../00-start.ipynb)" in first
+    for other in beside:
+        title = TITLE.search(release.read_lesson(other).cells[0].source)[1]
+        assert re.search(rf"\[(?:← )?{other.stem[:2]} · {re.escape(title)}(?: →)?\]", first)
+        assert f"]({other.stem}.ipynb)" in first
+    assert len(re.findall(r"\]\(\d\d-[\w-]+\.ipynb\)", first)) == len(beside)
+
+
+@every_lesson
+def test_set_up_and_what_only_draws_is_folded_and_says_what_it_is(text):
+    cells = [cell for cell in release.read_lesson(text).cells if cell.cell_type == "code"]
+    assert folded(cells[0]) and "remove-cell" in tags(cells[0])
+    for cell in cells:
+        assert "NBVAL" not in cell.source
+        if folded(cell):
+            assert cell.source.startswith("# "), "a folded cell shows its first line"
+            assert {"remove-cell", "remove-input"} & set(tags(cell)), cell.source
+        statements = ast.parse(cell.source).body
+        only_draws = statements and all(
+            isinstance(it, ast.Expr) and ast.unparse(it).startswith("plots.") for it in statements
+        )
+        assert folded(cell) or not only_draws, cell.source
+
+
+@every_lesson
+def test_no_line_of_an_answer_stands_in_the_open(text):
+    cells = release.read_lesson(text).cells
+    answers = {
+        line.strip()
+        for cell in cells
+        if cell.metadata.get("nbgrader", {}).get("solution")
+        for region in SOLUTION.findall(cell.source)
+        for line in region.splitlines()
+    }
+    answers = {line for line in answers if len(line) > 30}
+    assert answers or text.stem.startswith("07")
+    for cell in cells:
+        if "nbgrader" not in cell.metadata and not folded(cell):
+            found = answers & {line.strip() for line in cell.source.splitlines()}
+            assert not found

@@ -1,0 +1,50 @@
+"""What the lab changes in JupyterLab: a kernel that is the same everywhere, and what is saved."""
+
+import copy
+
+import release
+
+from lab_utils import jupyter
+
+
+def model(*outputs):
+    cells = [{"cell_type": "markdown", "source": ""}, {"cell_type": "code", "outputs": [*outputs]}]
+    return {"type": "notebook", "content": {"cells": cells, "metadata": {"widgets": {}}}}
+
+
+def output(**data):
+    return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+def saved(*outputs):
+    made = model(*copy.deepcopy(outputs))
+    jupyter.save_pictures(model=made, path="a.ipynb")
+    assert "widgets" not in made["content"]["metadata"]
+    return made["content"]["cells"][1]["outputs"]
+
+
+def test_a_widget_with_a_picture_beside_it_is_saved_as_the_picture():
+    explorer = output(**{jupyter.VIEW: {"model_id": "1"}, "image/png": "abc", "text/plain": "A."})
+    assert saved(explorer) == [output(**{"image/png": "abc", "text/plain": "A."})]
+
+
+def test_a_progress_bar_is_not_saved_and_all_else_is():
+    bar = output(**{jupyter.VIEW: {"model_id": "1"}, "text/plain": "  0%| | 0/93"})
+    stream = {"output_type": "stream", "name": "stdout", "text": "hello"}
+    error = {"output_type": "error", "ename": "E", "evalue": "", "traceback": []}
+    assert saved(bar, stream, error, output(**{"text/plain": "3"})) == [
+        stream,
+        error,
+        output(**{"text/plain": "3"}),
+    ]
+
+
+def test_what_is_no_notebook_is_left_alone():
+    text = {"type": "file", "content": "hello"}
+    jupyter.save_pictures(model=text, path="a.txt")
+    assert text == {"type": "file", "content": "hello"}
+
+
+def test_what_the_kernel_says_is_what_is_released_and_names_no_version():
+    assert release.METADATA["language_info"] == jupyter.Kernel.language_info
+    assert "version" not in jupyter.Kernel.language_info

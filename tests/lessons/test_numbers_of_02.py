@@ -58,7 +58,8 @@ def test_on_a_cpu_doras_share_shrinks_as_the_layer_grows():
         for record in map(json.loads, LINES)
         if record["dtype"] == "float32" and record["way"] == "plain"
     }
-    assert times_lora[2048, "DoRA"] - 1 < 0.3 * (times_lora[128, "DoRA"] - 1)
+    assert times_lora[128, "DoRA"] == pytest.approx(1.5, abs=0.1)
+    assert times_lora[2048, "DoRA"] < 1.1
     for width in (128, 2048):
         assert times_lora[width, "DoRA"] < times_lora[width, "DoRA, PEFT"]
         assert times_lora[width, "DoRA"] < times_lora[width, "DoRA textbook"]

@@ -391,7 +391,7 @@ class Payload:
         ("adapter_config.json", b"[]"),
         ("adapter_config.json", b"{}"),
         ("adapter_model.safetensors", b"not tensors"),
-        ("adapter_model.bin", pickle.dumps(Payload())),
+        ("adapter_model.bin", pickle.dumps(Payload(), protocol=2)),
         ("adapter_model.bin", b""),
     ],
 )

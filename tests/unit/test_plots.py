@@ -79,3 +79,29 @@ def test_rings_are_the_random_updates():
     rings = [c for c in ax.collections if c.get_label() == "random"]
     assert rings[0].get_offsets().tolist() == [[1.0, 2.0], [2.0, 4.0]]
     assert "random +1.00" in ax.get_title()
+
+
+def test_a_step_has_a_marker_for_each_form_and_way_in_its_methods_colour():
+    records = [
+        {"form": form, "way": way, "milliseconds": time}
+        for form, times in {"frozen layer": (1.0, 2.0), "DoRA, PEFT's layer": (3.0, 4.0)}.items()
+        for way, time in zip(("plain", "compiled"), times, strict=True)
+    ]
+    ax = plots.step_times(records, {"plain": "as it is", "compiled": "compiled"}).axes[0]
+    drawn = {
+        (line.get_xdata()[0], line.get_ydata()[0], line.get_color(), line.get_marker())
+        for line in ax.lines
+        if len(line.get_xdata())
+    }
+    frozen, dora = plots.COLOURS["frozen"], plots.COLOURS["dora"]
+    assert drawn == {
+        (1.0, 0, frozen, "o"),
+        (2.0, 0, frozen, "s"),
+        (3.0, 1, dora, "o"),
+        (4.0, 1, dora, "s"),
+    }
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "frozen layer",
+        "DoRA, PEFT's layer",
+    ]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["as it is", "compiled"]

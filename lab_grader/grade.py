@@ -163,12 +163,12 @@ def grade(
                 cache.store(key, answer)
                 record(key, answer)
 
+    marks = read_marks(course)
+    keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
     if feedback:
         pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]
         make_pages(course, pages, jobs, outcome)
     outcome.graded.sort()
-    marks = read_marks(course)
-    keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
     outcome.tables = export(course)
     return outcome
 

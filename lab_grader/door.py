@@ -11,29 +11,13 @@ from pathlib import Path
 
 from filelock import Timeout
 from nbconvert.exporters import NotebookExporter
-from nbformat import NotebookNode
 from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
-from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 
+from lab_grader.marks.confined import confined
 from lab_grader.plain import plain
 
-
-class Confined(NbGraderPreprocessor):
-    """Stands where nbgrader would execute a notebook, and refuses: no sandbox is around it."""
-
-    def preprocess(self, notebook: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        """Refuse.
-
-        Raises:
-            NbGraderException: always.
-        """
-        raise NbGraderException("students' notebooks run in the sandbox only: call make grade")
-
-
-def confined(steps: list[type]) -> list[type]:
-    """Return nbgrader's steps with `Confined` in the place of `Execute`."""
-    return [Confined if step is Execute else step for step in steps]
+__all__ = ["Door", "confined"]  # for the course's configuration
 
 
 class Door(NotebookExporter):

@@ -33,9 +33,9 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import AssignLatePenalties, Execute
 from sqlalchemy.exc import OperationalError, SAWarning
 
-from lab_grader.door import Confined
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.intake.vet import TIMESTAMP, Submission
+from lab_grader.marks.confined import Confined
 from lab_grader.running.cache import write_atomically
 from lab_grader.running.job import Result
 

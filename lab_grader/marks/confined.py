@@ -1,0 +1,22 @@
+"""What stands in nbgrader's pipeline where it would execute a notebook by itself."""
+
+from nbformat import NotebookNode
+from nbgrader.converters.base import NbGraderException
+from nbgrader.preprocessors import Execute, NbGraderPreprocessor
+
+
+class Confined(NbGraderPreprocessor):
+    """Stands where nbgrader would execute a notebook, and refuses: no sandbox is around it."""
+
+    def preprocess(self, notebook: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        """Refuse.
+
+        Raises:
+            NbGraderException: always.
+        """
+        raise NbGraderException("students' notebooks run in the sandbox only: call make grade")
+
+
+def confined(steps: list[type]) -> list[type]:
+    """Return nbgrader's steps with `Confined` in the place of `Execute`."""
+    return [Confined if step is Execute else step for step in steps]

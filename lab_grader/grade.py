@@ -25,6 +25,7 @@ from lab_grader.running import workers
 from lab_grader.running.cache import Cache, key_of
 from lab_grader.running.job import Cell, Job, Result
 from lab_grader.running.progress import Progress
+from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
@@ -114,6 +115,7 @@ def grade(
         again: execute also what was executed before.
         feedback: whether to make students' pages.
     """
+    remove_left_behind()
     outcome, recorder, cache = Outcome(), Recorder(course), Cache(course.work / "cache")
     limits = Limits(cell_seconds=course.cell_seconds)
     stored = read_marks(course)

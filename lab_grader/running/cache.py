@@ -4,26 +4,31 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import sys
 import tempfile
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import lab_grader
 import lab_utils
 from lab_grader.running.job import Job, Mistake, Result
 
-DECIDING = ("ipykernel", "ipython", "jupyter_client", "nbformat", "numpy", "torch")
-
 
 @functools.cache
 def _environment() -> list[str]:
-    """Return what decides a result besides its job: versions, and the text of our own code."""
-    found = [f"{name} {version(name)}" for name in DECIDING]
+    """Return what decides a result besides its job: the interpreter, every package that is
+    installed, and every file of our own."""
+    found = [sys.version, platform.machine()]
+    found += sorted(f"{package.name} {package.version}" for package in distributions())
     for package in (lab_utils, lab_grader):
-        for path in sorted(Path(package.__file__).parent.rglob("*.py")):
-            found.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        folder = Path(package.__file__).parent
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            if path.is_file() and "__pycache__" not in name.parts:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                found.append(f"{folder.name}/{name} {digest}")
     return found
 
 

@@ -112,11 +112,21 @@ def serve() -> None:
 
 
 def _import_what_kernels_need() -> None:
+    """Import what takes time, and nothing that may be hidden from a kernel: no lab, no PEFT."""
+    import accelerate  # noqa: F401
     import ipykernel.ipkernel
     import ipykernel.kernelapp  # noqa: F401
     import scipy.stats  # noqa: F401
-    import torch  # noqa: F401
+    import torch
+    from transformers import (  # noqa: F401 with what PEFT imports of it
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        BloomPreTrainedModel,
+        EncoderDecoderModel,
+    )
 
+    # The first step of the first optimizer imports torch._dynamo, which takes a second.
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0).step()
     gc.freeze()  # so that a collection in a child does not touch, and so copy, all of this
 
 

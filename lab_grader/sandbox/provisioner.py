@@ -378,13 +378,12 @@ class Sandbox:
         return len(kernel), sum(map(_proportional_bytes, kernel))
 
     def last_words(self) -> str:
-        """Return the last line that the kernel wrote to stderr; if it wrote none, the server's."""
+        """Return the last line that the kernel wrote to stderr; where there is none, the server."""
         for path in (self.said / "kernel", self.folder / "stderr"):
             with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_LAST_WORDS))
                 text = file.read(LONGEST_LAST_WORDS).decode(errors="replace").strip()
-                if text:
-                    return text.splitlines()[-1]
+                return text.splitlines()[-1] if text else ""
         return ""
 
     def _order(self, order: dict[str, Any], answer: str) -> None:

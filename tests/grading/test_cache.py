@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lab_grader import __main__ as program
-from lab_grader.running.cache import Cache
-from lab_grader.running.job import Result
+from lab_grader.running import cache as cache_module
+from lab_grader.running.cache import Cache, key_of
+from lab_grader.running.job import Job, Result
 
 RESULT = Result(
     {"01-mathematics": [None, [{"output_type": "stream", "name": "stdout", "text": "ä"}]]}, ["x"]
@@ -61,6 +62,19 @@ def test_what_is_damaged_counts_as_not_there(cache, capsys, damage):
     damage(cache.folder / f"{KEY}.json")
     assert cache.load(KEY) is None
     assert "executed anew" in capsys.readouterr().err
+
+
+def test_the_key_depends_on_every_package_and_file(monkeypatch):
+    job = Job({}, {})
+    before = key_of(job)
+    assert key_of(job) == before
+    packages = ("peft ", "transformers ", "scipy ", "safetensors ", "joblib ")
+    files = ("lab_utils/pretrained/", "lab_utils/questions/", "lab_grader/wire/inside.py ")
+    for start in (*packages, *files):
+        found = [line for line in cache_module._environment() if line.startswith(start)]
+        assert found, f"{start} decides nothing"
+    monkeypatch.setattr(cache_module, "_environment", lambda: ["python 4"])
+    assert key_of(job) != before
 
 
 def test_a_damaged_file_is_replaced(cache):

@@ -68,6 +68,17 @@ def test_no_other_process_shows_what_is_hidden(kernel):
     assert said.count("refused") == 4  # of the fork server
 
 
+def test_the_fork_server_has_imported_nothing_that_may_be_hidden(kernel):
+    """What it has, every kernel finds in its memory. It has one thread, as a fork has."""
+    said = printed(
+        kernel,
+        "import os, sys\n"
+        "print([name for name in sys.modules if name.startswith('peft')])\n"
+        "print(len(os.listdir('/proc/1/task')), 'torch._dynamo' in sys.modules)",
+    )
+    assert said == "[]\n1 True"
+
+
 def test_a_kernel_has_no_rights_and_cannot_get_any(kernel):
     said = printed(kernel, "print(open('/proc/self/status').read())")
     rights = dict(line.split(":\t") for line in said.splitlines() if ":\t" in line)

@@ -23,7 +23,7 @@ class Sketch(nn.Module):
 
     def weight(self):
         updated = self.original_layer.weight + self.s * self.lora_B @ self.lora_A
-        return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
+        return self.magnitude * updated / updated.norm(dim=1, keepdim=True).clamp_min(1e-8)
 
 
 class NoNormalisation(Sketch):
@@ -38,7 +38,11 @@ class NormOfTheFrozenWeight(Sketch):
 
     def weight(self):
         updated = self.original_layer.weight + self.s * self.lora_B @ self.lora_A
-        return self.magnitude * updated / self.original_layer.weight.norm(dim=1, keepdim=True)
+        return (
+            self.magnitude
+            * updated
+            / self.original_layer.weight.norm(dim=1, keepdim=True).clamp_min(1e-8)
+        )
 
 
 class NormOverTheWrongAxis(Sketch):
@@ -46,7 +50,7 @@ class NormOverTheWrongAxis(Sketch):
 
     def weight(self):
         updated = self.original_layer.weight + self.s * self.lora_B @ self.lora_A
-        return self.magnitude * updated / updated.norm(dim=0, keepdim=True)
+        return self.magnitude * updated / updated.norm(dim=0, keepdim=True).clamp_min(1e-8)
 
 
 class ScalingLeftOut(Sketch):
@@ -54,7 +58,7 @@ class ScalingLeftOut(Sketch):
 
     def weight(self):
         updated = self.original_layer.weight + self.lora_B @ self.lora_A
-        return self.magnitude * updated / updated.norm(dim=1, keepdim=True)
+        return self.magnitude * updated / updated.norm(dim=1, keepdim=True).clamp_min(1e-8)
 
 
 class NormNotDetached(Sketch):

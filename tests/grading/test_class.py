@@ -110,6 +110,47 @@ CODE = {
         ),
         marks_without("recompose"),
     ),
+    "links-among-sockets": (
+        lambda: after(
+            "recompose",
+            "import os\nfor n in range(100):\n"
+            "    try: os.symlink('/nowhere', f'/sockets/{n}')\n    except OSError: pass",
+        ),
+        ALL,
+    ),
+    "idle-processes": (
+        lambda: after(
+            "recompose",
+            "import os, time\nfor _ in range(20):\n    if os.fork() == 0: time.sleep(1000)",
+        ),
+        ALL,
+    ),
+    "new-namespaces": (
+        lambda: after(
+            "recompose",
+            "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.unshare(1 << 28) == -1\n"
+            "assert libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == -1",
+        ),
+        ALL,
+    ),
+    "repeats-its-reply": (
+        lambda: inside(
+            "import threading, time\nkernel = get_ipython().kernel\n"
+            "parent, idents = kernel.get_parent('shell'), kernel._shell_parent_ident.get()\n"
+            "def repeat():\n    while True:\n        time.sleep(0.1)\n"
+            "        kernel.session.send(kernel.shell_stream, 'execute_reply',\n"
+            "            {'status': 'ok'}, parent, ident=idents)\n"
+            "threading.Thread(target=repeat, daemon=True).start()\nwhile True: pass"
+        ),
+        marks_without("recompose"),
+    ),
+    "magic-lines": (
+        lambda: after(
+            "recompose",
+            "\n".join(f"%time x{n}\n" + "y = (1, 2, 3, 4)\n" * 60 for n in range(90)),
+        ),
+        marks_without("recompose"),
+    ),
     "float32-default": (
         lambda: after("recompose", "import torch\ntorch.set_default_dtype(torch.float64)"),
         ALL,

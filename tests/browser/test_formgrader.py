@@ -51,7 +51,7 @@ class Formgrader:
         self.table.locator(".autograde a").click()
         dialog = self.frame.locator(".modal-dialog")
         said = dialog.locator(".modal-body > div > p")
-        said.wait_for(timeout=120_000)
+        said.wait_for(timeout=300_000)
         text = said.inner_text()
         dialog.get_by_role("button", name="Close").first.click()
         dialog.wait_for(state="hidden")

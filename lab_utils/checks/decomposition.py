@@ -173,7 +173,7 @@ def _expect_correlations(report: Report, coupling: Callable, points: int, seed: 
     for word, delta_m, delta_d in draw_points(points, seed):
         called = call(coupling, delta_m.tolist(), delta_d.tolist())
         prop = f"points that {word}"
-        if not _is_float(report, called.result, prop):
+        if not _is_float(report, called.result, prop, COUPLING):
             return
         wrong = wrong_correlations(delta_m, delta_d)
         mistakes = [mistake for _, mistake in wrong]
@@ -403,7 +403,7 @@ def _check(
                 norm_dim = named.get("norm_dim", 1)
                 shape = "×".join(map(str, before.shape))
                 prop = f"{name} of {shape} weights" + (f", norm_dim={norm_dim}" if named else "")
-                if not _is_float(report, called.result, prop):
+                if not _is_float(report, called.result, prop, section):
                     return
                 expected = reference(before, after, norm_dim)
                 found = wrong(before, after, norm_dim)
@@ -439,12 +439,18 @@ def _expect_unchanged(report: Report, unchanged: bool, section: str) -> None:
     )
 
 
-def _is_float(report: Report, found: object, prop: str) -> bool:
-    """Expect a plain number, which NumPy's float64 is too, and no tensor."""
+def _is_float(report: Report, found: object, prop: str, section: str = "") -> bool:
+    """Expect a plain number, which NumPy's float64 is too, and no tensor.
+
+    Args:
+        section: of the lesson, where None can only be a forgotten return.
+    """
+    nothing = Mistake("nothing returned", "A function without return gives back None.", section)
     tensor = type(found).__name__ in ("Tensor", "Parameter", "ndarray")
     return isinstance(found, float) or report.expect(
         False,
         "the result is a float",
         f"{prop}: expected a float, found {shown(found)} of type {type(found).__name__}"
         f"{'; a tensor of one number becomes one by .item()' if tensor else ''}.",
+        nothing if found is None and section else None,
     )

@@ -28,7 +28,13 @@ from lab_utils.checks.subject import call_function, check, probe
 from lab_utils.data import next_byte_loss
 from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.models import TinyLanguageModel, attention_layers
-from lab_utils.questions.head_to_head import ask_adapted, ask_steps, ask_type, small_model
+from lab_utils.questions.head_to_head import (
+    ask_adapted,
+    ask_defaults,
+    ask_steps,
+    ask_type,
+    small_model,
+)
 
 REFERENCE = (
     lab_utils.adapters.__file__,
@@ -82,6 +88,9 @@ ARGUMENTS_LOST = Mistake(
 )
 SCALING_AS_ALPHA = Mistake(
     "scaling applied twice", "The layer divides alpha by the rank itself: pass alpha=alpha.", ADD
+)
+OTHER_DEFAULTS = Mistake(
+    "other defaults", "Without rank and alpha the adapters have rank=8 and alpha=16.0.", ADD
 )
 PER_INPUT = Mistake(
     "one magnitude per input feature",
@@ -350,6 +359,21 @@ def check_add_adapters(
                     _check_frozen(report, case, found)
                 else:
                     _check_layers(report, case, found)
+                    defaults = probe(
+                        ask_defaults,
+                        add_adapters_to_model,
+                        *(adapter_type, case.state, n_blocks),
+                        step=f"add_adapters_to_model(model, {adapter_type!r})",
+                        reference=REFERENCE,
+                    )
+                    other = [pair for pair in defaults if pair != [8, 2.0]]
+                    report.expect(
+                        not other,
+                        f"{adapter_type}: rank 8 and alpha 16 by default",
+                        "expected rank 8 and scaling 16 / 8 = 2 without arguments, found rank and "
+                        f"scaling {listed(other, 1)}.",
+                        OTHER_DEFAULTS,
+                    )
 
 
 @dataclass(frozen=True)
@@ -1216,10 +1240,9 @@ def _equal_pairs(seeds: int) -> Pairs:
 
 def interval(lora: list[float], dora: list[float], confidence: float) -> list[float]:
     """Return mean, low and high of the paired difference, by Student's t."""
-    difference = torch.tensor(dora, dtype=torch.float64) - torch.tensor(lora, dtype=torch.float64)
-    mean, n = difference.mean().item(), len(lora)
-    half = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * difference.std().item() / math.sqrt(n)
-    return [mean, mean - half, mean + half]
+    differences = [other - baseline for baseline, other in zip(lora, dora, strict=True)]
+    found = scipy.stats.ttest_1samp(differences, 0.0).confidence_interval(confidence)
+    return [sum(differences) / len(differences), float(found.low), float(found.high)]
 
 
 def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:

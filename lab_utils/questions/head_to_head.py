@@ -81,6 +81,18 @@ def ask_adapted(
     return seen
 
 
+def ask_defaults(
+    add_adapters_to_model: Callable, adapter_type: str, state: dict[str, Tensor], n_blocks: int
+) -> list[list[float]]:
+    """Return rank and scaling of each adapter, if neither rank nor alpha is passed."""
+    adapted = add_adapters_to_model(small_model(state, n_blocks), adapter_type)
+    return [
+        [len(module.lora_A), float(module.scaling)]
+        for module in adapted.modules()
+        if hasattr(module, "lora_A")
+    ]
+
+
 def ask_type(
     add_adapters_to_model: Callable,
     adapter_type: Any,

@@ -92,6 +92,10 @@ def test_a_figure_lets_the_dark_ground_through(open_page):
     )
     assert styles
     assert all(blend == "screen" and "invert(1)" in turned for blend, turned in styles)
+    grounds = page.locator(".cell_output .text_html").evaluate_all(
+        "all => all.map(it => getComputedStyle(it).backgroundColor)"
+    )
+    assert set(grounds) == {"rgba(0, 0, 0, 0)"}
 
 
 def test_the_search_finds_sections_with_excerpts(open_page):

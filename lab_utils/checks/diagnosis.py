@@ -9,6 +9,7 @@ import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +29,8 @@ def describe(value: Any) -> str:
     if isinstance(value, Tensor):
         gradient = " with gradient" if value.requires_grad else ""
         return f"a tensor of shape {tuple(value.shape)} and {value.dtype}{gradient}"
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and shape:
-        return f"a {kind} of shape {shape}"
+    if isinstance(value, np.ndarray):
+        return f"a {kind} of shape {value.shape}"
     if isinstance(value, str):
         return f"the text {_shortened(repr(value))}"
     if isinstance(value, bool):

@@ -221,7 +221,7 @@ class WrongRanks:
         return [[run(m, r) for r in ranks] for m in METHODS]
 
     def pandas(ranks=(4, 8, 16, 32)):
-        """unnamed: compare_across_ranks must return a dict; found a DataFrame o"""
+        """unnamed: compare_across_ranks must return a dict; found a DataFrame"""
         import pandas as pd
 
         return pd.DataFrame({m: {r: run(m, r) for r in ranks} for m in METHODS})

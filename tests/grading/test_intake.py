@@ -485,7 +485,10 @@ def damaged(notebook, seed):
     rng = random.Random(seed)
     odd = [None, True, -1, 1e308, "", "\ud83d", "\0", [], {}, [[]], {"a": None}, "x" * 1000, 2**70]
     tree = copy.deepcopy(notebook)
-    for _ in range(rng.randint(1, 8)):
+    for _ in range(rng.randint(0, 8)):  # what a cell is read by
+        key = rng.choice(["source", "cell_type", "attachments", "metadata", "id", "outputs"])
+        rng.choice(tree["cells"])[key] = rng.choice(odd)
+    for _ in range(rng.randint(1, 4)):
         node = tree
         while True:
             keys = list(node) if isinstance(node, dict) else range(len(node))

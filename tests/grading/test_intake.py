@@ -26,7 +26,7 @@ from classroom import (
     run,
     solutions,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook
 
@@ -521,6 +521,7 @@ FEW = settings(
 
 
 @FEW
+@example(29, [b"caf\xe9", b"a.b"])  # half of a character in a text cell
 @given(st.integers(0, 2**32), st.lists(st.binary(min_size=1, max_size=12), max_size=4))
 def test_no_notebook_and_no_name_makes_vetting_fail(folder, course, seed, names):
     place = folder_of(folder, "eve")

@@ -167,6 +167,7 @@ def grade(
 
     marks = read_marks(course)
     keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
+    remove_left_behind()  # of a worker that was killed, or too slow to end
     if feedback:
         pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]
         make_pages(course, pages, jobs, outcome)

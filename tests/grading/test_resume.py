@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -104,8 +106,10 @@ def test_killed_while_recording(executed, tmp_path, where, name, call):
     assert not list((course / "grading").rglob(".writing-*")) or name == "write_atomically"
 
 
-def test_killed_while_executing(tmp_path):
+def test_killed_while_executing(tmp_path, monkeypatch):
     course = submit(tmp_path)
+    temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # a socket's path is short
+    monkeypatch.setenv("TMPDIR", str(temporary))
     cache = course / "grading" / "cache"
     command = [sys.executable, "-m", "lab_grader", "grade", "dora", "--jobs", "2"]
     run = subprocess.Popen(command, cwd=course, start_new_session=True, stderr=subprocess.DEVNULL)
@@ -121,11 +125,24 @@ def test_killed_while_executing(tmp_path):
     assert not alive, "a student's kernel outlived the grader"
     kept = {path: path.stat().st_mtime_ns for path in cache.glob("*.json")}
     assert 0 < len(kept) < len(STUDENTS)
+    assert list(temporary.glob("lab-*")), "a killed process cannot remove its folder"
 
     grade(course, "--no-feedback")
     assert marks(course) == STUDENTS
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items()), "done once"
     assert len(list(cache.glob("*.json"))) == len(STUDENTS)
+    assert not list(temporary.glob("lab-*"))
+    shutil.rmtree(temporary)
+
+
+def test_a_kept_result_that_was_cut_short_is_executed_anew(executed, tmp_path):
+    course = shutil.copytree(executed, tmp_path / "course")
+    cut, *_ = sorted((course / "grading" / "cache").glob("*.json"))
+    os.truncate(cut, 100)
+    done = grade(course, "--no-feedback")
+    assert f"{cut.name} cannot be used" in done.stderr
+    assert cut.stat().st_size > 100
+    assert marks(course) == STUDENTS
 
 
 def test_two_graders_at_a_time_are_refused(executed, tmp_path):

@@ -43,7 +43,7 @@ class Folder:
 
     def close(self) -> None:
         """Remove it."""
-        remove(self.path)
+        _remove_all_of(self.path)
         os.close(self._lock)
 
 
@@ -59,6 +59,16 @@ def remove(folder: Path) -> None:
         subprocess.run(["rm", "-rf", "--", str(folder)], **quiet)
 
 
+def _remove_all_of(folder: Path) -> None:
+    """Remove a folder, what shows that it is ours last: a removal may be cut short, too."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            remove(path)
+        elif path.name != IN_USE:
+            path.unlink()
+    remove(folder)
+
+
 def remove_left_behind() -> None:
     """Remove this user's folders whose processes are gone."""
     for folder in Path(temporary()).glob(f"{PREFIX}*"):
@@ -68,6 +78,6 @@ def remove_left_behind() -> None:
                 lock = os.open(folder / IN_USE, os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove(folder)
+                    _remove_all_of(folder)
                 finally:
                     os.close(lock)

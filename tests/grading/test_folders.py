@@ -1,8 +1,11 @@
 """Folders of a run that was killed are removed by the next run, and no others."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +22,12 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders.tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+def temporary(monkeypatch):
+    """A folder for temporary files, with a path that is short enough for sockets."""
+    folder = tempfile.mkdtemp(dir="/tmp")
+    monkeypatch.setattr(folders.tempfile, "tempdir", folder)
+    yield Path(folder)
+    shutil.rmtree(folder)
 
 
 def test_what_a_killed_process_left_is_removed(temporary):

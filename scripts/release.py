@@ -200,8 +200,7 @@ def refuse_other_tests(text: Path) -> None:
         if cell.cell_type != "code" or not nbgrader.get("grade") or nbgrader.get("solution"):
             continue
         try:
-            for call in read_test_cell(cell.source):
-                call.reference  # noqa: B018 finds out whether the check asks something
+            read_test_cell(cell.source)
         except NotATestCell as error:
             raise UngradableTest(f"{text}, test {nbgrader['grade_id']}: {error}.") from error
 

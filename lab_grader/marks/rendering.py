@@ -9,6 +9,7 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
 from markupsafe import Markup, escape
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight
@@ -63,7 +64,21 @@ def _renderer(html: bool) -> MarkdownIt:
 
     for rule in (heading_open, heading_close, image):
         made.add_render_rule(rule.__name__, rule)
+    made.core.ruler.push("links", _keep_links_to_other_sites)
     return made
+
+
+def _keep_links_to_other_sites(state: StateCore) -> None:
+    """Turn every other link into text: what it leads to does not lie beside the page."""
+    for block in state.tokens:
+        kept: list[bool] = []  # of the links that are open
+        for token in block.children or []:
+            if token.type == "link_open":
+                kept.append(str(token.attrs["href"]).startswith("https://"))
+            if token.type in ("link_open", "link_close"):
+                keep = kept[-1] if token.type == "link_open" else kept.pop()
+                if not keep:
+                    token.tag, token.attrs = "span", {}
 
 
 OURS, THEIRS = _renderer(html=True), _renderer(html=False)

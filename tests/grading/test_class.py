@@ -391,7 +391,7 @@ def old_format(course, student):
 
 # How a folder was handed in, the marks that it must get, and what the instructor is told.
 FOLDERS = {
-    "tests-deleted": (changed(delete_tests), ALL, "count-lora was deleted, and is put back"),
+    "tests-deleted": (changed(delete_tests), ALL, "decompose-rows was deleted, and is put back"),
     "exercise-deleted": (
         changed(delete_exercise),
         marks_without("recompose"),

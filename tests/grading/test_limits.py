@@ -157,7 +157,9 @@ def test_what_processes_share_counts_once(patient):
         "for _ in range(4):\n"
         "    if os.fork() == 0: held = bytes(450 << 20).replace(bytes(1), b'1'); time.sleep(60)",
         # shared, and so none's own
-        "import mmap\nm = mmap.mmap(-1, 25 << 26)\nfor _ in range(50): m.write(bytes(1 << 25))",
+        "import mmap\nchild = os.fork()\nm = mmap.mmap(-1, 25 << 25)\n"
+        "for _ in range(25): m.write(bytes(1 << 25))\n"
+        "if child == 0: time.sleep(60); os._exit(0)",
     ],
 )
 def test_memory_has_a_limit(patient, take):

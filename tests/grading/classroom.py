@@ -84,7 +84,7 @@ def run(
     module,
     *arguments,
     check=True,
-    timeout=500,
+    timeout=1200,
     limits=("--as=16000000000",),
     environment=None,
 ):

@@ -15,7 +15,6 @@ from lab_grader.intake.collect import collect_course
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet, zip_pages
-from lab_grader.marks.report import write_report
 from lab_grader.marks.standing import extend, read_standings
 from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError
@@ -162,6 +161,8 @@ def run(arguments: list[str]) -> int:
             outcome.failed[student] = "no page: this was not graded yet, call make grade"
         _say_failures(outcome)
     elif chosen.command == "report":
+        from lab_grader.marks.report import write_report  # SciPy and Matplotlib: seconds
+
         say([f"Open {write_report(course, chosen.names)} in a browser."])
     elif chosen.command == "export":
         policy = Policy(chosen.allow_unmarked, chosen.absent_zero)

@@ -42,6 +42,19 @@ A_NOT_RANDOM = Mistake(
     "Rows that are alike get gradients that are alike: fill it with nn.init.kaiming_uniform_.",
     LORA,
 )
+NEVER_FILLED = {
+    name: Mistake(
+        f"{name} is never given values",
+        "torch.empty and torch.Tensor(sizes) hold whatever was in memory before, here NaN: fill "
+        f"{name} {how}.",
+        section,
+    )
+    for name, how, section in (
+        ("lora_A", "with nn.init.kaiming_uniform_", LORA),
+        ("lora_B", "with zeros", LORA),
+        ("magnitude", "with the norms of W0", HOLDS),
+    )
+}
 FACTOR_TRANSPOSED = Mistake(
     "factor transposed", "lora_A is (rank, in_features), lora_B is (out_features, rank).", LORA
 )
@@ -570,6 +583,9 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
     found = _expect_parameters(answers, case, names)
     for name in ("lora_A", "lora_B"):
         _expect_shape(answers.name, name, found[name], getattr(case, name))
+    for name in names:
+        if not _expect_values(report, name, found[name]):
+            return
     zero = not found["lora_B"].any()
     report.expect(zero, "lora_B starts at zero", "lora_B has other values.", B_NOT_ZERO)
     lora_A = found["lora_A"]
@@ -632,6 +648,18 @@ def _expect_parameters(answers: Answers, case: Case, names: Collection[str]) -> 
             mistake=INNER_MODULE if inner else None,
         )
     return found
+
+
+def _expect_values(report: Report, name: str, found: Tensor) -> bool:
+    """Expect a parameter to hold numbers; say so where it holds none."""
+    missing = found.isnan()
+    return not missing.any() or report.expect(
+        False,
+        f"{name} holds numbers",
+        f"expected {name} to be filled with numbers, found NaN in {int(missing.sum())} of its "
+        f"{found.numel()} entries.",
+        NEVER_FILLED[name] if missing.all() else None,
+    )
 
 
 def _expect_shape(layer: str, name: str, found: Tensor, expected: Tensor) -> None:

@@ -30,7 +30,10 @@ class StudentCodeFailed(Exception):
 
 @contextlib.contextmanager
 def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
-    """Run the student's code, without its warnings.
+    """Run the student's code, without its warnings and without luck.
+
+    Memory that it takes and never fills holds NaN, and not what another tensor left there, which
+    may look right.
 
     Args:
         step: what the code is asked to do, for messages.
@@ -48,7 +51,7 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
 
     failure = cause = None
     # A warning is not a wrong answer, nor is what is written to stderr.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
+    with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout), _no_leftovers():
         warnings.simplefilter("ignore")
         before = sys.getprofile()
         if forbidden:  # watching every call slows a training many times over
@@ -71,6 +74,21 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
         )
     if failure:
         raise StudentCodeFailed(failure, _own_lines(cause)) from cause
+
+
+@contextlib.contextmanager
+def _no_leftovers() -> Iterator[None]:
+    """Let `torch.empty` and its kin return NaN."""
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def _what_is_left(error: NotImplementedError) -> str:

@@ -261,6 +261,18 @@ class WrongLoRA:
         def start_a(self, *shape):
             return torch.zeros(*shape)
 
+    class a_never_filled(LoRA):
+        """start: lora_A is never given values"""
+
+        def start_a(self, *shape):
+            return torch.empty(*shape)
+
+    class b_never_filled(LoRA):
+        """start: lora_B is never given values"""
+
+        def start_b(self, *shape):
+            return torch.Tensor(*shape)
+
     class dropout_on_frozen(LoRA):
         """dropout: dropout on the frozen path"""
 
@@ -662,6 +674,18 @@ class WrongDoRA:
 
         def start_magnitude(self):
             return torch.randn(self.original_layer.out_features, 1)
+
+    class magnitude_never_filled(DoRA):
+        """start: magnitude is never given values"""
+
+        def start_magnitude(self):
+            return torch.empty(self.original_layer.out_features, 1)
+
+    class a_never_filled(DoRA):
+        """start: lora_A is never given values"""
+
+        def start_a(self, *shape):
+            return torch.empty(*shape)
 
     class wrong_axis(DoRA):
         """start: norm over the wrong axis"""
@@ -1228,6 +1252,30 @@ def test_a_check_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     checks.check_dora_layer(DoRA, "dropout")
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("algorithms", "fill"), [(False, True), (True, False)])
+def test_memory_that_is_never_filled_holds_nan_while_a_layer_is_built(algorithms, fill):
+    """And the caller's settings are there again afterwards."""
+
+    class Unfilled(LoRA):
+        def start_a(self, *shape):
+            found.append(torch.empty(*shape))
+            return super().start_a(*shape)
+
+    found = []
+    deterministic = torch.utils.deterministic
+    try:
+        torch.use_deterministic_algorithms(algorithms)
+        deterministic.fill_uninitialized_memory = fill
+        checks.check_lora_layer(Unfilled, "start")
+        assert torch.are_deterministic_algorithms_enabled() == algorithms
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert deterministic.fill_uninitialized_memory == fill
+    finally:
+        torch.use_deterministic_algorithms(False)
+        deterministic.fill_uninitialized_memory = True
+    assert found and all(tensor.isnan().all() for tensor in found)
 
 
 def test_a_log_that_was_set_up_before_does_not_reach_stderr(capfd):

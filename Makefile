@@ -64,7 +64,7 @@ book: for-book
 	$(BIN)/python scripts/build_book.py $(ARGS)
 
 pictures: for-test
-	$(BIN)/python scripts/pictures.py
+	PYTHONPATH=tests $(BIN)/python scripts/pictures.py
 
 bench: for-test
 	$(BIN)/python benchmarks/lessons.py

@@ -35,7 +35,7 @@ from lab_utils.data import language_task
 from lab_utils.models import attention_layers
 from lab_utils.training import Settings, WeightRecorder, batch_order, train_and_evaluate
 
-METHODS = {"full": None, "lora": 8, "dora": 8}
+RANK_OF = {"full": None, "lora": 8, "dora": 8}
 SEEDS = range(5)
 RANKS = (4, 8, 16, 32)
 LAYER = "blocks.1.q_proj"
@@ -58,7 +58,7 @@ def checkpoints(run: Settings, count: int) -> list[int]:
 
 def changes(method: str, seed: int) -> dict:
     """Return the record of a run, with what it did to every attention layer's weight."""
-    rank = METHODS[method]
+    rank = RANK_OF[method]
     run = Settings(
         adapter_type=method, rank=rank, seed=seed, learning_rate=chosen_rate(method, rank)
     )
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=RESULTS)
     options = parser.parse_args()
     parallel = Parallel(n_jobs=options.jobs, return_as="generator")
-    jobs = [delayed(changes)(method, seed) for seed in SEEDS for method in METHODS]
+    jobs = [delayed(changes)(method, seed) for seed in SEEDS for method in RANK_OF]
     records = list(tqdm(parallel(jobs), total=len(jobs), unit="run"))
     jobs = [delayed(one_layer)(method, rank) for rank in RANKS for method in ("lora", "dora")]
     tensors = {}

@@ -21,10 +21,12 @@ from lab_utils.training import Settings
 # Every arm of the comparison is tried at these, which show the whole curve; the search is finer.
 WIDE = (3e-4, 8e-4, 2e-3, 5e-3, 1.2e-2, 3e-2)
 RANKS = (4, 8, 16, 32)
-METHODS = ("lora", "dora", "dora-input")
 COMPARED = [
     Settings(adapter_type="full"),
-    *(Settings(adapter_type=m, rank=rank) for rank, m in product(RANKS, METHODS)),
+    *(
+        Settings(adapter_type=method, rank=rank)
+        for rank, method in product(RANKS, ("lora", "dora", "dora-input"))
+    ),
 ]
 # What else the gap between adapters and full fine-tuning may come from: the layers, or the rank.
 CONTROLS = [

@@ -1,6 +1,6 @@
-"""A real language model on real commonsense questions, adapted with LoRA and with DoRA.
+"""A real language model on real commonsense questions, and what was measured with them.
 
-`python -m lab_utils.commonsense` is the measurement; `--help` says its options.
+`python -m benchmarks.commonsense` makes the measurement; `--help` says its options.
 """
 
 from lab_utils.commonsense.hub import HubUnreachable

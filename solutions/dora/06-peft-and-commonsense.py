@@ -515,7 +515,7 @@ else:
 # SIQA's and WinoGrande's training and test rows come from one public part, so compare these
 # accuracies with each other and not with published ones.)
 #
-# `python -m lab_utils.commonsense --results FILE` is the command. It goes on where it was stopped.
+# `python -m benchmarks.commonsense --results FILE` is the command. It goes on where it was stopped.
 # **The sentences below are computed from the file** that is with the lab, with the number of seeds
 # that stand behind them.
 

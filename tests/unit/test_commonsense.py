@@ -1,4 +1,4 @@
-"""`lab_utils.commonsense`: rows, scores, training and the measurement, on a tiny random model."""
+"""`lab_utils.commonsense`: rows, scores and what was measured."""
 
 import gzip
 import json
@@ -9,67 +9,12 @@ import types
 import huggingface_hub.constants
 import matplotlib.pyplot as plt
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lab_utils import commonsense, plots
 from lab_utils.commonsense import TASKS, HubUnreachable, NoLanguageModel, RowsError, measurement
 from lab_utils.commonsense import rows as rows_module
-from lab_utils.commonsense.__main__ import main
 from lab_utils.commonsense.scoring import Text, correct, encode, pack
-from lab_utils.commonsense.training import (
-    add_peft_adapters,
-    learning_rates,
-    make_batches,
-    train,
-    trained,
-)
 from lab_utils.comparison import PairingError
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with a model of two random layers and a tokenizer of one token a byte."""
-    path = tmp_path_factory.mktemp("tiny-model")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(path)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=256,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,  # the default gives all choices nearly the same score
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return commonsense.load_language_model(str(folder))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """The lab's own rows as a data folder, of two tasks."""
-    path = tmp_path_factory.mktemp("rows")
-    for task in ("boolq", "arc_easy"):
-        for split in ("train", "test"):
-            write_rows(path / f"{task}.{split}.jsonl.gz", commonsense.example_rows(task))
-    return path
-
-
-def write_rows(path, rows):
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture
@@ -86,7 +31,7 @@ def no_hub(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_labs_own_rows(task, tmp_path):
+def test_the_labs_own_rows(task, tmp_path, write_rows):
     rows = commonsense.example_rows(task)
     assert len(rows) >= 3
     write_rows(tmp_path / f"{task}.test.jsonl.gz", rows)
@@ -112,7 +57,7 @@ def test_a_line_that_is_no_row(line, tmp_path):
         commonsense.load_rows("piqa", "test", tmp_path)
 
 
-def test_a_winogrande_row_needs_one_blank(tmp_path):
+def test_a_winogrande_row_needs_one_blank(tmp_path, write_rows):
     write_rows(
         tmp_path / "winogrande.test.jsonl.gz",
         [{"question": "no blank", "choices": ["a", "b"], "answer": 0}],
@@ -238,41 +183,30 @@ def test_a_name_that_is_no_model(tmp_path):
 # scores
 
 
-def score_alone(model, tokenizer, prompt, answer):
-    """The log-likelihood of one answer, with the model's own forward and nothing beside it."""
-    prompt, answer = (tokenizer(text)["input_ids"] for text in (prompt, answer))
-    with torch.no_grad():
-        logits = model(torch.tensor([prompt + answer])).logits[0]
-    likelihoods = logits.log_softmax(dim=-1)[len(prompt) - 1 : -1]
-    return sum(row[token].item() for row, token in zip(likelihoods, answer, strict=True))
-
-
 @pytest.mark.parametrize("task", TASKS)
-def test_scores_are_those_of_one_choice_at_a_time(task, model):
+def test_scores_are_those_of_one_choice_at_a_time(task, language_model, score_alone):
     rows = commonsense.example_rows(task)
-    scores = commonsense.choice_scores(*model, task, rows)
-    few_at_a_time = commonsense.choice_scores(*model, task, rows, lines_per_batch=1)
+    scores = commonsense.choice_scores(*language_model, task, rows)
+    few_at_a_time = commonsense.choice_scores(*language_model, task, rows, lines_per_batch=1)
     assert [len(of_row) for of_row in scores] == [len(row["choices"]) for row in rows]
     for row, of_row, again in zip(rows, scores, few_at_a_time, strict=True):
         for choice, score, other in zip(row["choices"], of_row, again, strict=True):
             if task == "winogrande":
                 before, after = row["question"].split("_")
-                expected = score_alone(*model, before + choice, after)
+                expected = score_alone(before + choice, after)
             elif task == "boolq":
-                expected = score_alone(
-                    *model, f"Question: {row['question']}\nAnswer:", f" {choice}"
-                )
+                expected = score_alone(f"Question: {row['question']}\nAnswer:", f" {choice}")
             else:
                 prompt = f"Question: {row['question']}\nAnswer:"
                 prompt = row["question"] if task == "hellaswag" else prompt
-                expected = score_alone(*model, prompt, f" {choice}") / len(choice.encode())
+                expected = score_alone(prompt, f" {choice}") / len(choice.encode())
             assert score == pytest.approx(expected, abs=1e-4, rel=1e-5)
             assert score == pytest.approx(other, abs=1e-4, rel=1e-5)
 
 
-def test_nothing_to_score(model):
+def test_nothing_to_score(language_model):
     with pytest.raises(ValueError, match="leaves nothing to score"):
-        encode(model[1], "winogrande", "It was the _", "end")
+        encode(language_model[1], "winogrande", "It was the _", "end")
 
 
 def test_a_row_is_right_if_its_answer_is_above_all_others():
@@ -289,157 +223,7 @@ def test_packing_fits_and_loses_nothing():
     assert len(lines) == 4  # 204 tokens do not fit into 3 lines
 
 
-# training
-
-
-def texts_of(model, task="arc_easy"):
-    return [
-        encode(model[1], task, row["question"], row["choices"][row["answer"]])
-        for row in commonsense.example_rows(task) * 3
-    ]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_pair_starts_from_the_same_base_and_lora_a(model, dtype):
-    lora, dora = (add_peft_adapters(model[0], m, 4, 7, dtype) for m in ("lora", "dora"))
-    other = add_peft_adapters(model[0], "lora", 4, 8, dtype)
-    base = dict(model[0].named_parameters())
-    for name, parameter in trained(lora).items():
-        assert parameter.dtype == torch.float32
-        assert torch.equal(parameter, trained(dora)[name])
-        if "lora_A" in name:
-            assert not torch.equal(parameter, trained(other)[name])
-    magnitudes = {n: p for n, p in trained(dora).items() if "magnitude" in n}
-    assert len(trained(dora)) == len(trained(lora)) + len(magnitudes) == 15 * len(magnitudes) / 5
-    for name, magnitude in magnitudes.items():
-        assert magnitude.dtype == torch.float32
-        weight = base[name.replace("lora_magnitude_vector.default.", "")]
-        torch.testing.assert_close(magnitude, weight.norm(dim=1))
-    assert all(not p.requires_grad for p in base.values())
-    rows = commonsense.example_rows("arc_easy")
-    frozen, *adapted = (
-        torch.tensor(commonsense.choice_scores(m, model[1], "arc_easy", rows))
-        for m in (model[0], lora, dora)
-    )
-    for scores in adapted:
-        tolerance = 1e-5 if dtype == torch.float32 else 0.1
-        torch.testing.assert_close(scores, frozen, rtol=0, atol=tolerance)
-
-
-def test_batches_are_the_same_for_the_same_seed(model):
-    texts = texts_of(model)
-    batches, again, other = (make_batches(texts, 4, 2, seed) for seed in (0, 0, 1))
-    assert len(batches) == 6
-    for batch, repeated in zip(batches, again, strict=True):
-        assert all(map(torch.equal, batch.tensors(), repeated.tensors()))
-        assert batch.weights.sum() == pytest.approx(1)
-        assert [t.shape for t in batch.tensors()] == [t.shape for t in batches[0].tensors()]
-    assert any(not torch.equal(b.tokens, o.tokens) for b, o in zip(batches, other, strict=True))
-    for epoch in (batches[:3], batches[3:]):
-        seen = torch.cat([batch.targets[batch.weights > 0] for batch in epoch]).tolist()
-        assert sorted(seen) == sorted(t for text in texts for t in text.tokens[text.start :])
-    with pytest.raises(ValueError, match="no texts"):
-        make_batches([], 4, 2, 0)
-
-
-def test_the_rate_rises_and_falls():
-    rates = learning_rates(1.0, 20)
-    assert len(rates) == 20 and rates.argmax() == 1 and rates.max() == 1
-    assert (rates[1:].diff() < 0).all() and rates.min() > 0
-    assert learning_rates(0.5, 1).tolist() == [0.5]
-
-
-@pytest.mark.parametrize("method", ["lora", "dora"])
-def test_training_changes_the_adapters_alone_and_learns(method, model):
-    adapted = add_peft_adapters(model[0], method, 4, 0, torch.float32)
-    before = {name: p.clone() for name, p in adapted.named_parameters()}
-    texts = texts_of(model)
-    result = train(adapted, make_batches(texts, len(texts), 20, 0), 1e-2)
-    expected = [
-        -score_alone(*model, f"Question: {row['question']}\nAnswer:", f" {row['choices'][a]}")
-        / len(f" {row['choices'][a]}".encode())  # one token a byte
-        for row in commonsense.example_rows("arc_easy")
-        for a in [row["answer"]]
-    ]
-    assert result["losses"][0] == pytest.approx(sum(expected) / len(expected), rel=1e-4)
-    assert result["losses"][-1] < 0.8 * result["losses"][0]
-    for name, parameter in adapted.named_parameters():
-        assert torch.equal(parameter, before[name]) is not parameter.requires_grad, name
-
-
-@pytest.mark.slow
-def test_compiling_changes_nothing_but_the_time(model, monkeypatch):
-    """The warm-up before it must leave no trace in the parameters or the optimiser."""
-    real = torch.nn.Module.compile
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda self, **how: real(self, backend="aot_eager", **how)
-    )
-    batches = make_batches(texts_of(model), 4, 2, 0)
-    plain, compiled = (
-        train(
-            add_peft_adapters(model[0], "lora", 4, 0, torch.float32), batches, 1e-2, compiled=how
-        )["losses"]
-        for how in (False, True)
-    )
-    assert compiled == pytest.approx(plain, rel=1e-5)
-
-
-# the measurement
-
-
-@pytest.fixture
-def machine(folder, data):
-    return measurement.Machine(
-        model=str(folder), data=str(data), tasks=("boolq", "arc_easy"), device="cpu"
-    )
-
-
-SMALL = {"ranks": (2,), "rates": (1e-3, 1e-2), "grid_seeds": 1, "seeds": 2, "steps": 2}
-
-
-def test_a_measurement_is_made_once_and_goes_on(machine, tmp_path, monkeypatch, capsys):
-    file = tmp_path / "results.jsonl"
-    records = measurement.measure_all(machine, file, **SMALL)
-    # the base, two methods at two rates, and two other seeds of each method
-    assert len(records) == 1 + 4 + 4 == len(file.read_text().splitlines())
-    dora = [r for r in records if r["adapter_type"] == "dora"]
-    assert {r["pairing"]["lora_A"] for r in dora if r["seed"] == 0} == {
-        r["pairing"]["lora_A"] for r in records if r["adapter_type"] == "lora" and r["seed"] == 0
-    }
-    for record in records:
-        assert record["made_with"]["peft"] and record["made_with"]["torch"] == torch.__version__
-        assert set(record["accuracy"]) == set(record["test_rows"]) == {"boolq", "arc_easy"}
-
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:-1]) + lines[-1][:40])  # interrupted while it wrote
-    made = []
-    real = measurement.measure
-    monkeypatch.setattr(
-        measurement, "measure", lambda run, machine: made.append(run) or real(run, machine)
-    )
-    again = measurement.measure_all(machine, file, **SMALL)
-    assert len(made) == 1
-    assert [r["accuracy"] for r in again] == [r["accuracy"] for r in records]
-
-    main(
-        f"--model {machine.model} --data {machine.data} --results {file} --ranks 2 --device cpu "
-        "--rates 1e-3 1e-2 --grid-seeds 1 --seeds 2 --steps 2".split()
-    )
-    assert len(made) == 1
-    printed = capsys.readouterr().out
-    assert "| zero-shot | LoRA, rank 2 | DoRA, rank 2 |" in printed
-    assert "rank 2: DoRA minus LoRA" in printed and "2 paired seeds" in printed
-
-
-def test_results_of_other_rows_are_not_mixed(machine, data, tmp_path):
-    file = tmp_path / "results.jsonl"
-    measurement.measure_all(machine, file, **SMALL)
-    lines = file.read_text().splitlines(keepends=True)
-    changed = json.loads(lines[-1])
-    changed["pairing"]["test"] = "other rows"
-    file.write_text("".join(lines[:-1]) + json.dumps(changed) + "\n")
-    with pytest.raises(ValueError, match="runs of 2 models or sets of test rows"):
-        measurement.summarise([json.loads(line) for line in file.read_text().splitlines()])
+# what was measured
 
 
 def record(method, rank=8, rate=1e-3, seed=0, error=0.5, accuracy=0.5, jobs=1, **more):
@@ -534,13 +318,6 @@ def test_a_summary_of_unpaired_runs():
         measurement.summarise(records, grid_seeds=1)
     with pytest.raises(ValueError, match="0 runs of the base"):
         measurement.summarise(made_up_records()[1:])
-
-
-@pytest.mark.parametrize("device", ["tpu", "cuda:99", ""])
-def test_a_device_that_is_not_there_is_named(device, capsys):
-    with pytest.raises(SystemExit):
-        main(["--results", "file", "--device", device])
-    assert f"argument --device: this machine has no {device!r}: " in capsys.readouterr().err
 
 
 def test_the_difference_at_each_rate_is_over_all_seeds():

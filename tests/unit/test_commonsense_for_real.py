@@ -1,4 +1,4 @@
-"""`lab_utils.commonsense` with the real rows and the real model, where they can be had."""
+"""Commonsense rows, language model and measurement as they really are, where they can be had."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_a_small_measurement_of_the_real_model(environment, rows_folder, tmp_pat
         "--rows 3 --steps 2 --ranks 8 --rates 1e-3 --grid-seeds 1 --seeds 2"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "lab_utils.commonsense", *options.split()],
+        [sys.executable, "-m", "benchmarks.commonsense", *options.split()],
         env=os.environ | environment,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""`python -m lab_utils.commonsense`: measure LoRA against DoRA, and print the table."""
+"""`python -m benchmarks.commonsense`: measure LoRA against DoRA, and print the table."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.commonsense import runs
 from lab_utils.commonsense import measurement
 from lab_utils.commonsense.hub import HubUnreachable
 from lab_utils.commonsense.language_model import NoLanguageModel
@@ -16,7 +17,7 @@ from lab_utils.commonsense.rows import TASKS, RowsError, tasks_in
 def main(arguments: list[str] | None = None) -> None:
     """Measure what the results file lacks, and print what follows from it."""
     args = _parser().parse_args(arguments)
-    machine = measurement.Machine(
+    machine = runs.Machine(
         model=args.model,
         data=args.data,
         tasks=tuple(args.tasks or (tasks_in(args.data) if args.data else TASKS)),
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         cuda_graphs=args.cuda_graphs,
         jobs=args.jobs,
     )
-    records = measurement.measure_all(
+    records = runs.measure_all(
         machine,
         args.results,
         ranks=args.ranks,
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lab_utils.commonsense",
+        prog="python -m benchmarks.commonsense",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", type=Path, required=True, help="JSON lines, one a run; resumed if it is there")
     add("--tasks", nargs="+", choices=TASKS, help="by default all that --data has")
     add("--ranks", nargs="+", type=int, default=[8, 32])
-    add("--rates", nargs="+", type=float, default=measurement.RATES, help="learning rates to try")
+    add("--rates", nargs="+", type=float, default=runs.RATES, help="learning rates to try")
     add("--grid-seeds", type=int, default=3, help="seeds that every rate is tried with")
     add("--seeds", type=int, default=7, help="other seeds at the best rate, 2 or more")
     add("--epochs", type=int, default=2)

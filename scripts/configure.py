@@ -1,5 +1,6 @@
-"""Configure JupyterLab in a virtual environment for the lab; `set_up.sh` calls it.
+"""Configure JupyterLab for the lab in an environment; `set_up.sh` calls it.
 
+python scripts/configure.py          # the environment of this Python, as with conda and on Binder
 python scripts/configure.py .venv
 """
 
@@ -31,12 +32,18 @@ PAGE = {
 
 
 def configure(venv: Path) -> None:
-    """Write the settings; the kernel is one that `ipykernel install` has registered there.
+    """Write the settings into an environment that has the kernel `python3`.
 
     Raises:
+        FileNotFoundError: it has no such kernel.
         OSError: a file cannot be read or written.
     """
     spec = venv / "share/jupyter/kernels/python3/kernel.json"
+    if not spec.exists():
+        raise FileNotFoundError(
+            f"{venv} has no kernel python3. Register one there: python -m ipykernel install "
+            f"--prefix {venv} --name python3, then call this again."
+        )
     kernel = json.loads(spec.read_text(encoding="utf-8"))
     if KERNEL not in kernel["argv"]:
         kernel["argv"].append(KERNEL)
@@ -54,4 +61,4 @@ def configure(venv: Path) -> None:
 
 
 if __name__ == "__main__":
-    configure(Path(sys.argv[1]))
+    configure(Path(sys.argv[1] if sys.argv[1:] else sys.prefix))

@@ -1,8 +1,13 @@
 """What the lab changes in JupyterLab: a kernel that is the same everywhere, and what is saved."""
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
 import release
+from ipykernel.kernelspec import write_kernel_spec
 
 from lab_utils import jupyter
 
@@ -48,3 +53,30 @@ def test_what_is_no_notebook_is_left_alone():
 def test_what_the_kernel_says_is_what_is_released_and_names_no_version():
     assert release.METADATA["language_info"] == jupyter.Kernel.language_info
     assert "version" not in jupyter.Kernel.language_info
+
+
+def configure(environment):
+    """What Binder does, in an environment that is not this one."""
+    python = environment / "bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" {environment}\n')
+    python.chmod(0o755)
+    path = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [release.ROOT / "postBuild"], cwd=release.ROOT, env=path, capture_output=True, text=True
+    )
+
+
+def test_an_environment_that_make_did_not_set_up_is_configured_by_one_command(tmp_path):
+    spec = tmp_path / "share/jupyter/kernels/python3"
+    write_kernel_spec(spec)  # as the package ipykernel brings it
+    assert configure(tmp_path).returncode == 0
+    argv = json.loads((spec / "kernel.json").read_text())["argv"]
+    assert argv[-1] == "--IPKernelApp.kernel_class=lab_utils.jupyter.Kernel"
+    assert "save_pictures" in (tmp_path / "etc/jupyter/jupyter_server_config.py").read_text()
+
+
+def test_an_environment_without_a_kernel_is_named(tmp_path):
+    done = configure(tmp_path)
+    assert done.returncode == 1
+    assert f"{tmp_path} has no kernel python3" in done.stderr.splitlines()[-1]

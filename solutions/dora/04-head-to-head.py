@@ -16,7 +16,7 @@
 #
 # [Start](../00-start.ipynb) | [← 03 · what training does to a weight](03-decomposition.ipynb) | [05 · rank and magnitude →](05-rank-and-magnitude.ipynb)
 #
-# **About 30 minutes**, two of them computing. You need PyTorch's training loop, and the ideas of
+# **About 35 minutes**, less than one of them computing. You need PyTorch's training loop, and the ideas of
 # lessons 01 and 02; your own layers are not needed.
 #
 # After this lesson you can
@@ -55,9 +55,9 @@ from lab_utils.training import Settings
 # The question: adapt the same small language model to the same text, once by LoRA and once by
 # DoRA. Which ends with the lower loss on code that neither has seen?
 #
-# It is easy to get an answer that is about something else:
+# It is easy to measure something else by accident:
 #
-# | what differs by accident | what you then measure |
+# | what differs | what you then measure |
 # | --- | --- |
 # | the base (a seed that is set *after* the model is built) | luck of the base |
 # | `lora_A`, or the order of the batches | luck of the seed |
@@ -310,13 +310,14 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
     print(f"  {rate:g}: {difference:+.3f}")
 
 # %% [markdown]
-# The rate decides more than the method. Between the best and the worst rate of one method lie
-# tenths of a nat; between the two methods, each at its best, less than a hundredth. A comparison
-# at 0.03 would have shown an enormous "advantage of DoRA" (-1.2), which is LoRA diverging. That is
-# a result too, but another one: in our runs DoRA bears higher rates than LoRA.
+# The rate matters more than the method. DoRA's best and worst rates are a quarter of a nat apart, and
+# LoRA's more than one nat; the two methods, each at its best, differ by less than a hundredth. A
+# comparison at 0.03 would have shown an enormous "advantage of DoRA" (-1.2), which is LoRA diverging
+# with all five seeds. That is a result too, but a different one: in our runs DoRA tolerates higher
+# rates than LoRA.
 #
 # [Lee et al. (2026)](https://arxiv.org/abs/2602.04998) searched rates for LoRA and its variants on
-# large models: once tuned, all peaked within 1 to 2 % of each other. Ours do too.
+# large models: once tuned, all peaked within 1 to 2 % of each other. So do ours.
 #
 # ## 6. Is it luck?
 #
@@ -375,22 +376,22 @@ checks.check_paired_difference(paired_difference, "interval", seeds=12, confiden
 
 # %% [markdown]
 # How many seeds does it take? Drag from 2 to 10, and compare the interval that uses the pairs with
-# the one that treats the two lists as strangers. The dots are the differences of single seeds.
+# the one that treats the two lists as unrelated. Each dot is the difference of one seed.
 
 # %%
 test_losses = {method: [run["test_loss"] for run in runs] for method, runs in chosen.items()}
 widgets.seeds_explorer(test_losses["lora"], test_losses["dora"])
 
 # %% [markdown]
-# The pairs gain little here, about a tenth of the width. After three passes the two runs of a seed have
-# not much luck in common, less than two losses of the same step had in section 4. Pairing costs nothing,
-# and it gains what there is.
+# Pairing gains little here: about a tenth of the width. After three passes the two runs of a seed share
+# little of their luck, much less than two losses of the same step did in section 4. But pairing costs
+# nothing.
 #
 # ### Your own three seeds
 #
 # One pass over the data instead of three. The pair that you watched was seed 0; here are two more,
-# two runs at a time. Each result is written down as soon as it is there; `comparison.sweep` goes on
-# where it was if you interrupt the cell and run it again.
+# two runs at a time. Each result is saved as soon as its run ends: if you interrupt the cell and run
+# it again, `comparison.sweep` continues where it stopped.
 
 # %%
 own_runs = [
@@ -405,8 +406,8 @@ print(comparison.paired_difference(own[::2], own[1::2]))
 # %% [markdown]
 # ### The whole experiment
 #
-# Three passes, each method at its own rate, on test data and with ten seeds that had no say before:
-# the five that chose the rate are not among them.
+# Three passes, each method at its own rate, on test data, with ten new seeds: the five that chose the
+# rate are not among them.
 
 # %% tags=["nbval-check-output"]
 differences = [
@@ -434,8 +435,8 @@ plots.show(
 
 # %% [markdown]
 # An interval says what it is *over*. These are over seeds (`lora_A`, the order of batches), on one test
-# text. Would another tell the same? The validation text is one (it chose the rate, with other seeds),
-# and the windows of the test text can be taken as a sample of texts like it:
+# text. Would another text say the same? The validation text is one (it chose the rate, but with other
+# seeds), and the windows of the test text can be taken as a sample of texts like it:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the same difference on two texts, and over windows.
@@ -490,15 +491,20 @@ for name, (method, rank, targets) in arms.items():
     )
 
 # %% [markdown]
-# *The layers.* From LoRA's 1.778 to full fine-tuning's 1.626 it is 0.15. Full fine-tuning of the
-# attention alone goes 0.053 of that way, a third, and LoRA at rank 64 0.061. So about two thirds of the
-# gap are the layers that were left out, and a third is the rank.
+# *The layers.* From LoRA's 1.778 to full fine-tuning's 1.626 is 0.15. Full fine-tuning of the
+# attention alone covers 0.053 of that, a third, and LoRA at rank 64 covers 0.061. So about two thirds of
+# the gap come from the layers that were left out, and about a third comes from the rank.
 #
-# *Forgetting.* "LoRA learns less and forgets less" holds here for rank 8 against full fine-tuning. It
-# is not a law of low rank: full fine-tuning of the attention alone learned more *and* forgot less than
+# *Forgetting.* "LoRA learns less and forgets less" holds here for rank 8 against full fine-tuning, but
+# not as a law of low rank: full fine-tuning of the attention alone learned more *and* forgot less than
 # the adapters of rank 8, and LoRA at rank 64 forgot about as much as full fine-tuning of everything.
-# DoRA forgets a little more than LoRA (0.021 at rank 8). Most strong directions of the adapters are
-# intruders, few of full fine-tuning's; but their number does not follow the forgetting.
+# DoRA forgets a little more than LoRA (0.021 at rank 8). Each row has its own learning rate, so some of
+# this may be the rate: forgetting was not measured at other rates.
+#
+# *Intruders.* Most strong directions of the adapters are intruders. But so are those of a null model: in
+# the layer of lesson 03, LoRA of rank 8 made 9 of the ten, and random updates with the same singular
+# values make about 8. The count says how large a low-rank update is, and it does not follow the
+# forgetting.
 #
 # ## 7. What the numbers show, and what they do not
 #
@@ -515,7 +521,7 @@ for name, (method, rank, targets) in arms.items():
 # - that DoRA is better for large models, other tasks, other layers or other ranks. Lesson 05 looks
 #   at ranks and layers, lesson 06 at a real language model;
 # - that half a per cent is worth DoRA's extra time and memory (section 4 measured both);
-# - why. Fewer wrong turns of the length, more parameters, a better-behaved step size: all of them
+# - why. More parameters, lengths that are trained separately, a better-behaved step size: all of these
 #   would look the same here. Lesson 05 takes DoRA apart.
 #
 # ## 8. A benchmark that hides everything
@@ -539,11 +545,10 @@ for method in ("lora", "dora"):
     print(f"{plots.NAMES[method]}, its best rate:  {best:.1f}")
 
 # %% [markdown]
-# One line of algebra beats both by a factor of thousands, and DoRA does no better than a predictor
-# that says zero whatever it sees. LoRA "wins" by a wide margin, the opposite of our language task.
-# Nothing of it says anything about fine-tuning: there is no pretrained knowledge to keep, the block
-# has no reason to suit the task, and a low-rank update of it cannot. Always ask what a trivial
-# predictor would get.
+# One line of algebra beats both by a factor of thousands, and DoRA does no better than always
+# predicting zero. LoRA "wins" by a wide margin, the opposite of our language task. None of this says
+# anything about fine-tuning: there is no pretrained knowledge to keep, and neither the block nor a
+# low-rank update of it suits the task. Always ask what a trivial predictor would get.
 #
 # ## 9. Which mistake is this?
 #
@@ -560,17 +565,17 @@ quiz.which_mistake("head_to_head")
 #
 # 1. Both methods get the learning rate 0.03, and DoRA ends far lower. What have you shown?
 # 2. When is a paired interval much narrower than the unpaired one, and when is it not?
-# 3. An interval over ten seeds lies below zero. Name two things that it says nothing about.
+# 3. An interval over ten seeds is below zero. Name two things that it says nothing about.
 # 4. Full fine-tuning ends 0.15 below LoRA. Is that the price of a low rank?
 #
 # <details><summary>Answers</summary>
 #
-# 1. That DoRA bears that rate and LoRA does not. LoRA at its own rate ends 0.009 above DoRA at its own.
+# 1. That DoRA tolerates that rate and LoRA does not. LoRA at its own rate ends 0.009 above DoRA at its own.
 # 2. What a seed does to both runs drops out of their difference: much if it moves both losses alike, as
 #    a batch does to the losses of a step; nothing if the two have nothing to do with each other.
 # 3. Other texts (the windows were not resampled), other models, tasks, ranks and layers; and whether the
 #    rate of each method was searched as finely.
-# 4. A third of it at most: full fine-tuning of the same four matrices ends 0.053 below LoRA. The rest is
+# 4. About a third of it: full fine-tuning of the same four matrices ends 0.053 below LoRA. The rest is
 #    that everything else was trained, too.
 # </details>
 #

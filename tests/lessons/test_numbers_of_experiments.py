@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 import release
+import torch
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -22,7 +23,7 @@ from lab_utils.comparison import (
     reported,
     select,
 )
-from lab_utils.decomposition import coupling
+from lab_utils.decomposition import coupling, intruders
 from lab_utils.models import load_pretrained
 from lab_utils.training import train_and_evaluate
 from lab_utils.widgets import RECORDED_LAYER
@@ -267,6 +268,17 @@ def test_lesson_04_rates():
     assert abs(best[0] - best[1]) < 0.01
     for method in ("lora", "dora"):
         assert mean_at(method, 0.0003, "validation_loss") - min(best) > 0.2
+    curves = {
+        method: comparison.learning_rate_curve(of_the_search(arm(method)), "validation_loss")
+        for method in ("lora", "dora")
+    }
+    spans = {
+        method: max(map(statistics.fmean, by_rate.values())) - best_of
+        for (method, by_rate), best_of in zip(curves.items(), best, strict=True)
+    }
+    assert spans["dora"] == pytest.approx(0.25, abs=0.01) and spans["lora"] > 1
+    said("04-head-to-head", "DoRA's best and worst rates are a quarter of a nat apart")
+    assert min(curves["lora"][0.03]) > 2.40, "LoRA diverged with all five seeds"
 
 
 def test_lesson_04_the_coarse_grid_made_more_than_half_of_a_gap():
@@ -310,10 +322,14 @@ def test_lesson_04_the_layers_and_what_was_forgotten():
     said("04-head-to-head", f"From LoRA's {lora:.3f} to full fine-tuning's {full:.3f}")
     said(
         "04-head-to-head",
-        f"attention alone goes {lora - attention:.3f} of that way, a third",
-        f"LoRA at rank 64 {lora - rank_64:.3f}",
+        f"attention alone covers {lora - attention:.3f} of that, a third",
+        f"LoRA at rank 64 covers {lora - rank_64:.3f}",
+        f"ends {lora - attention:.3f} below LoRA",
     )
     assert (lora - attention) / (lora - full) == pytest.approx(1 / 3, abs=0.05)
+    assert (lora - rank_64) / (lora - full) < 0.42, "about a third comes from the rank"
+    less = paired_difference(chosen("lora"), chosen("full", targets="attention"), "reference_loss")
+    assert less.high < 0, "the attention alone forgot less"
     manual = {
         "lora": mean(chosen("lora"), "reference_loss"),
         "dora": mean(chosen("dora"), "reference_loss"),
@@ -330,6 +346,29 @@ def test_lesson_04_the_layers_and_what_was_forgotten():
         assert mean(chosen(method, rank), "intruders") > 80, "most of 160"
     assert mean(chosen("full"), "intruders") < 10
     assert mean(chosen("full", targets="attention"), "intruders") < 50
+    assert len({run["learning_rate"] for run in (chosen("lora")[0], chosen("full")[0])}) == 2
+
+
+def test_lesson_04_a_random_update_makes_intruders_too():
+    recorded = load_file(RESULTS / "one-layer.safetensors")
+    weight = load_pretrained().get_submodule(RECORDED_LAYER).weight.detach()
+    last = max(int(key.split("/")[2]) for key in recorded)
+    update = 2 * recorded[f"lora/8/{last}/lora_B"] @ recorded[f"lora/8/{last}/lora_A"]
+    sizes = torch.linalg.svdvals(update)[:8]
+    generator = torch.Generator().manual_seed(0)
+
+    def random():
+        left, right = (
+            torch.linalg.qr(torch.randn(width, 8, generator=generator)).Q for width in weight.shape
+        )
+        return left @ sizes.diag() @ right.T
+
+    by_chance = [intruders(weight, weight + random()) for _ in range(50)]
+    said(
+        "04-head-to-head",
+        f"LoRA of rank 8 made {intruders(weight, weight + update)} of the ten",
+        f"singular values make about {statistics.fmean(by_chance):.0f}",
+    )
 
 
 # ---- lesson 05
@@ -346,7 +385,7 @@ def test_lesson_05_ranks():
     assert shares == [0.8, 0.5, 0.5, 0.2, 0.4]
     said(
         "05-rank-and-magnitude",
-        "0.8 % at rank 4, half a per cent at 8 and 16, 0.2 and 0.4 % at 32 and 64",
+        "0.8 % at rank 4, half a per cent at 8 and 16, and 0.2 and 0.4 % at 32 and 64",
     )
     assert found[32].low < 0 < found[32].high, "the figure's alternative text says so"
     assert all(found[rank].high < 0 for rank in (4, 8, 16, 64))
@@ -382,11 +421,25 @@ def test_lesson_05_the_mean_over_ranks_and_the_slope():
         assert (stats.ttest_1samp(slopes, 0).pvalue < 0.05) == decided
     assert gaps.mean(axis=0).argmin() == 0, "largest at rank 4"
     assert gaps.mean(axis=0)[4] == pytest.approx(2 * gaps.mean(axis=0)[3], rel=0.1)
-    assert chosen("lora", 4)[0]["learning_rate"] == 0.019
-    spread = {
-        rank: statistics.stdev(r["test_loss"] for r in chosen("lora", rank)) for rank in RANKS
+    assert gaps.std(axis=0).argmax() == 0, "it varies most at rank 4"
+    high = sorted(run["test_loss"] for run in chosen("lora", 4))
+    assert high[-2] - high[-3] > 0.01 > high[-3] - high[0], "two of LoRA's ten ended high"
+
+
+def test_lesson_05_one_magnitude_per_input():
+    ranks = head_to_head.RANKS
+    assert max(ranks) == 32
+    losses = {
+        method: [[run["test_loss"] for run in chosen(method, rank)] for rank in ranks]
+        for method in ("dora", "dora-input")
     }
-    assert max(spread, key=spread.get) == 4
+    gaps = (np.array(losses["dora-input"]) - np.array(losses["dora"])).mean(axis=0)
+    ends = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    said(
+        "05-rank-and-magnitude",
+        f"ends {gaps.mean():.4f} higher than one per output ({ends.low:.4f} to {ends.high:.4f})",
+    )
+    assert gaps.mean() < -by_seed(ranks).mean() / 2, "it has most of the gain"
 
 
 def test_lesson_05_why_dora_ends_lower():
@@ -396,7 +449,8 @@ def test_lesson_05_why_dora_ends_lower():
     said("05-rank-and-magnitude", f"without the norm, ends {alone[1][1:]} below LoRA, level with")
     assert level[0].low < 0 < level[0].high and alone[0].high < -0.005
     said("05-rank-and-magnitude", f"The norm alone ends {fixed[1][1:]} below it, 0.006 at most")
-    assert fixed[0].low > -0.006 and fixed[0].mean > dora_minus(lora, dora) / 2
+    assert fixed[0].low > -0.006 and fixed[0].high > 0
+    assert fixed[0].mean / dora_minus(lora, dora) == pytest.approx(1 / 4, abs=0.05), "the README"
     added = chosen("dora")[0]["trainable_params"] - chosen("lora")[0]["trainable_params"]
     said("05-rank-and-magnitude", f"{added:,} numbers in all")
     training = {
@@ -412,18 +466,43 @@ def test_lesson_05_why_dora_ends_lower():
     for rank in (16, 32, 64):
         found = paired_difference(chosen("lora", rank), chosen("dora", rank), "train_loss")
         assert round(found.mean, 3) >= 0.017 and found.low > 0
+    assert training["alone"] < 0 and abs(alone[0].mean) > abs(dora_minus(lora, dora)) - 0.002
+    at_4 = paired_difference(chosen("lora", 4), chosen("dora", 4), "train_loss")
+    assert at_4.low < 0 < at_4.high, "at rank 4 it is not decided"
+    more = gap(ablated("dora-fixed"), ablated("lora-scaled"))
+    ends = f"{more[1][1:]} ({more[3][1:]} to {more[2][1:]})"
+    said("05-rank-and-magnitude", f"lower than the norm alone, by {ends}")
+    costs = gap(dora, ablated("dora-fixed"))
+    ends = f"{costs[1][1:]} nats per byte higher ({costs[2][1:]} to {costs[3][1:]}, ten seeds)"
+    said("05-rank-and-magnitude", f"with `m` fixed, DoRA ends {ends}")
+    assert costs[0].mean > -dora_minus(lora, dora) / 2, "most of its gain"
     full = gap(dora, ablated("dora-full"))
     ends = f"{full[1][1:]} lower ({full[3][1:]} to {full[2][1:]}, seed by seed)"
     said("05-rank-and-magnitude", f"with the full gradient DoRA ends {ends}")
     for how in ({"alpha": 8.0}, {"max_norm": 1e6}):
         stays = paired_difference(ablated("lora", **how), ablated("dora", **how))
         assert stays.high < 0 and stays.mean == pytest.approx(dora_minus(lora, dora), abs=0.002)
+    lines = [(lora, dora)] + [
+        (lora, ablated(m)) for m in ("dora-fixed", "lora-scaled", "dora-full")
+    ]
+    around = [{"targets": "all"}, {"alpha": 8.0}, {"max_norm": 1e6}]
+    lines += [(ablated("lora", **how), ablated("dora", **how)) for how in around]
+    for confidence in (0.95, 1 - 0.05 / len(lines)):
+        found = [paired_difference(*pair, confidence=confidence) for pair in lines]
+        assert [line.high < 0 for line in found] == [True, False, True, True, False, True, True]
+    change = np.array(differences(ablated("lora", "all"), ablated("dora", "all")))
+    change -= differences(lora, dora)
+    assert stats.ttest_1samp(change, 0).pvalue > 0.05 / len(around), "not decided"
     everywhere = paired_difference(ablated("lora", "all"), ablated("dora", "all"))
     assert everywhere.low < 0 < everywhere.high and round(everywhere.mean, 3) == -0.004
 
 
 def dora_minus(lora, dora):
     return paired_difference(lora, dora).mean
+
+
+def differences(lora, dora):
+    return [b["test_loss"] - a["test_loss"] for a, b in zip(lora, dora, strict=True)]
 
 
 def test_lesson_05_one_rate_for_all_ranks():

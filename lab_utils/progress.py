@@ -22,7 +22,7 @@ LEARNT = (
 
 
 @dataclass
-class Exercise:
+class SavedExercise:
     """What the checks of an exercise said when the notebook was last saved.
 
     Attributes:
@@ -48,7 +48,7 @@ class Exercise:
 
 
 @dataclass
-class Lesson:
+class SavedLesson:
     """A lesson, and what its checks said.
 
     Attributes:
@@ -65,7 +65,7 @@ class Lesson:
     path: Path
     title: str = ""
     minutes: int | None = None
-    exercises: list[Exercise] = field(default_factory=list)
+    exercises: list[SavedExercise] = field(default_factory=list)
     most: float = 0
     by_hand: float = 0
 
@@ -89,7 +89,7 @@ class Lesson:
 class Overview:
     """What a notebook shows as a table with links, and a terminal as lines."""
 
-    lessons: list[Lesson]
+    lessons: list[SavedLesson]
 
     def __str__(self) -> str:
         passed = sum(len(lesson.passed) for lesson in self.lessons)
@@ -129,7 +129,7 @@ class Overview:
 class Summary:
     """A page to keep: what was done in each lesson, with points, as HTML and as lines."""
 
-    lessons: list[Lesson]
+    lessons: list[SavedLesson]
     day: date
 
     def __str__(self) -> str:
@@ -178,22 +178,22 @@ class Summary:
         ]
 
 
-def _points(lesson: Lesson) -> str:
+def _points(lesson: SavedLesson) -> str:
     return f"{lesson.points:g} of {lesson.most:g}"
 
 
-def _state(lesson: Lesson) -> str:
+def _state(lesson: SavedLesson) -> str:
     states = (f"{exercise.name} ({exercise.state})" for exercise in lesson.exercises)
     still = ", ".join(state for state in states if not state.endswith("(passes)"))
     found = f"{len(lesson.passed)} of {len(lesson.exercises)} pass"
     return found + (f"; open: {still}" if still else "")
 
 
-def _link(lesson: Lesson) -> str:
+def _link(lesson: SavedLesson) -> str:
     return quote(lesson.path.as_posix())
 
 
-def _linked(lesson: Lesson, exercise: Exercise) -> str:
+def _linked(lesson: SavedLesson, exercise: SavedExercise) -> str:
     """Return an exercise as a link to its heading, with a mark and, unless it passes, a word."""
     anchor = f"#cell-id={quote(exercise.cell)}" if exercise.cell else ""  # as JupyterLab has it
     link = f"[`{exercise.name}`]({_link(lesson)}{anchor})"
@@ -222,13 +222,13 @@ def summary(folder: str | Path = ".") -> Summary:
     return Summary(overview(folder).lessons, date.today())
 
 
-def _read(path: Path) -> Lesson:
+def _read(path: Path) -> SavedLesson:
     """Pair each exercise with the checks that follow it, up to the next exercise."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no notebook that can be read; restore or delete it") from error
-    lesson = Lesson(path.stem, path)
+    lesson = SavedLesson(path.stem, path)
     headings: dict[str, str] = {}
     exercise = None
     for cell in cells:
@@ -243,7 +243,7 @@ def _read(path: Path) -> Lesson:
         elif nbgrader.get("solution"):
             written = re.search(r"^(?:def|class) (\w+)", source, re.MULTILINE)
             name = written[1] if written else nbgrader["grade_id"]
-            exercise = Exercise(name, headings.get(name, ""))
+            exercise = SavedExercise(name, headings.get(name, ""))
             lesson.exercises.append(exercise)
         elif nbgrader.get("grade") and exercise is not None:
             failed = any(output["output_type"] == "error" for output in cell["outputs"])

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import in_browser
-from in_browser import Lesson
+from in_browser import LabPage
 from PIL import Image
 from release import NOTEBOOKS, ROOT, SOLUTIONS, make_start_page
 
@@ -26,7 +26,7 @@ def decompose(weight, norm_dim=1, eps=1e-8):
     return magnitude, weight / magnitude"""
 
 
-def lab(lesson: Lesson) -> bytes:
+def lab(lesson: LabPage) -> bytes:
     """Make DoRA's m smaller by ten steps of its slider; take the whole page."""
     lesson.run(lesson.index("from lab_utils import"))
     lesson.run(lesson.index("widgets.vector_explorer()"))
@@ -36,7 +36,7 @@ def lab(lesson: Lesson) -> bytes:
     return lesson.page.screenshot()
 
 
-def check(lesson: Lesson) -> bytes:
+def check(lesson: LabPage) -> bytes:
     """Answer with a norm over the wrong axis; take the check's cell with its message."""
     lesson.run(lesson.index("from lab_utils import"))
     exercise = lesson.index("def decompose(")
@@ -54,7 +54,7 @@ def check(lesson: Lesson) -> bytes:
     return lesson.page.screenshot(clip=top | {"height": height})
 
 
-def result(lesson: Lesson) -> bytes:
+def result(lesson: LabPage) -> bytes:
     """Take the figure of final losses and paired differences."""
     lesson.select(lesson.index("plots.final_losses("))
     return lesson.outputs.locator("img").screenshot()
@@ -86,7 +86,7 @@ def main() -> None:
         shutil.copy(SOLUTIONS / "04-head-to-head.ipynb", lessons)  # solved, with its outputs
         window = browser.new_context(viewport=in_browser.VIEWPORT)
         with in_browser.serve(start, *arguments, in_browser.EXPOSE) as server:
-            lesson = Lesson(window, server, start)
+            lesson = LabPage(window, server, start)
             for take, name in (
                 (lab, "01-mathematics"),
                 (check, "01-mathematics"),

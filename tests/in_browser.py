@@ -29,7 +29,7 @@ FLAGS = [
 ]
 # A laptop's page, with the file browser open beside the notebook.
 VIEWPORT = {"width": 1280, "height": 900}
-# With it the page may be asked where its cells are; `Lesson` needs that.
+# With it the page may be asked where its cells are; `LabPage` needs that.
 EXPOSE = "--LabApp.expose_app_in_browser=True"
 
 
@@ -139,7 +139,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-class Lesson:
+class LabPage:
     """A notebook in a page. Cells are named by their index, and run in place with Ctrl+Enter."""
 
     def __init__(self, context, server, root):

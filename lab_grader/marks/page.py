@@ -66,7 +66,7 @@ class Test:
 
 
 @dataclass
-class Exercise:
+class ShownExercise:
     """An exercise on a page, with its tests.
 
     Attributes:
@@ -106,17 +106,17 @@ class Exercise:
 
 
 @dataclass
-class Lesson:
+class ShownLesson:
     """A lesson on a page: exercises, and between them what is folded away."""
 
     name: str
     title: str
-    parts: list[Exercise | list[Markup]]
+    parts: list[ShownExercise | list[Markup]]
     handed_in: bool
 
     @property
-    def exercises(self) -> list[Exercise]:
-        return [part for part in self.parts if isinstance(part, Exercise)]
+    def exercises(self) -> list[ShownExercise]:
+        return [part for part in self.parts if isinstance(part, ShownExercise)]
 
 
 class PageError(Exception):
@@ -179,7 +179,7 @@ def _lesson(
     comments: dict[tuple[str, str], str],
     result: Result,
     as_typed: bool,
-) -> Lesson:
+) -> ShownLesson:
     released = course.lessons[name].cells
     path = course.work / "vetted" / standing.student / course.assignment / f"{name}.ipynb"
     handed_in = path.exists()
@@ -191,7 +191,7 @@ def _lesson(
         found = outputs[index] if index < len(outputs) else None
         maker.add(cell, found, mistakes.get(index))
     title = next((line.lstrip("# ") for c in released for line in c.source.splitlines()[:1]), name)
-    return Lesson(name, title, maker.parts, handed_in)
+    return ShownLesson(name, title, maker.parts, handed_in)
 
 
 class _LessonMaker:
@@ -209,8 +209,8 @@ class _LessonMaker:
         self.standing, self.comments, self.as_typed = standing, comments, as_typed
         self.released = self.lesson.released
         self.own_texts = {cell.source.strip() for cell in self.lesson.cells}
-        self.parts: list[Exercise | list[Markup]] = []
-        self.by_name: dict[str, Exercise] = {}
+        self.parts: list[ShownExercise | list[Markup]] = []
+        self.by_name: dict[str, ShownExercise] = {}
 
     def add(self, cell: NotebookNode, outputs: list | None, mistake: Mistake | None) -> None:
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
@@ -235,14 +235,14 @@ class _LessonMaker:
             own = Markup('<p class="note">A cell of your own:</p>{}{}')
             self._fold(own.format(self._theirs(cell), _said(outputs)))
 
-    def _exercise(self, name: str) -> Exercise:
+    def _exercise(self, name: str) -> ShownExercise:
         if name not in self.by_name:
-            self.by_name[name] = Exercise(name)
+            self.by_name[name] = ShownExercise(name)
             self.parts.append(self.by_name[name])
         return self.by_name[name]
 
     def _fold(self, html: Markup) -> None:
-        if not self.parts or isinstance(self.parts[-1], Exercise):
+        if not self.parts or isinstance(self.parts[-1], ShownExercise):
             self.parts.append([])
         self.parts[-1].append(html)
 

@@ -59,6 +59,6 @@ def server(chromium, start_lab, folder):
 @pytest.fixture(scope="module")
 def lesson(context, server, folder):
     """JupyterLab in a page, for one notebook after the other."""
-    lesson = in_browser.Lesson(context, server, folder / "notebooks")
+    lesson = in_browser.LabPage(context, server, folder / "notebooks")
     yield lesson
     lesson.shut_down()

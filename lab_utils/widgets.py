@@ -27,7 +27,7 @@ from lab_utils.models import load_pretrained
 from lab_utils.published import TASKS, commonsense_table, pairs
 from lab_utils.training import Settings
 
-# See benchmarks/decomposition.py, which recorded it.
+# See benchmarks/weight_changes.py, which recorded it.
 RECORDED_LAYER = "blocks.1.q_proj"
 
 Drawing = tuple[Figure, str]  # and its alternative text

@@ -330,14 +330,14 @@ checks.check_coupling(coupling, "constant", points=5, seed=59)
 # %% [markdown]
 # ### Figure 2, repeated
 #
-# For our model `benchmarks/decomposition.py` trained each method with five seeds, for three passes
+# For our model `benchmarks/weight_changes.py` trained each method with five seeds, for three passes
 # over the data, and measured every attention layer at four checkpoints. These are the query
 # weights of one seed. A larger point is a later checkpoint; grey lines join the checkpoints of one
 # layer. Rings are random updates of the same size.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: figure 2 of the paper, for our runs.
-runs = comparison.read_results(comparison.RESULTS / "decomposition.jsonl")
+runs = comparison.read_results(comparison.RESULTS / "weight-changes.jsonl")
 PAPER = {"full": -0.62, "lora": +0.83, "dora": -0.31}
 
 
@@ -439,7 +439,7 @@ quiz.which_mistake("decomposition")
 # ## Further reading
 #
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: sections 3.2 and 4.1, eq. 3 and 4, figure 2
-# - `lab_utils/decomposition.py`, and `benchmarks/decomposition.py`, which made the runs
+# - `lab_utils/decomposition.py`, and `benchmarks/weight_changes.py`, which made the runs
 #
 # **Next:** [lesson 04](04-head-to-head.ipynb) trains the methods head to head, and asks which ends
 # lower.

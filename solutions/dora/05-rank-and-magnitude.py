@@ -284,7 +284,7 @@ plots.show(
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: length's share of the change.
-moved = comparison.read_results(comparison.RESULTS / "decomposition.jsonl")
+moved = comparison.read_results(comparison.RESULTS / "weight-changes.jsonl")
 shares, chance = {}, {}
 for method in ("full", "lora", "dora"):
     points = [p for run in comparison.select(moved, adapter_type=method) for p in run["changes"]]

@@ -30,13 +30,13 @@ from lab_utils.widgets import RECORDED_LAYER
 
 sys.path.append(str(release.ROOT / "benchmarks"))
 import ablations
-import decomposition as decomposition_benchmark
 import head_to_head
 import search
+import weight_changes
 
 HEAD_TO_HEAD = comparison.read_results(RESULTS / "head-to-head.jsonl")
 ABLATIONS = comparison.read_results(RESULTS / "ablations.jsonl")
-DECOMPOSITION = comparison.read_results(RESULTS / "decomposition.jsonl")
+WEIGHT_CHANGES = comparison.read_results(RESULTS / "weight-changes.jsonl")
 PAPER = {"full": -0.62, "lora": +0.83, "dora": -0.31}
 
 
@@ -144,7 +144,7 @@ def test_a_run_made_again_goes_as_the_committed_one_did():
 
 
 def points(method, seed, kind):
-    run = select(DECOMPOSITION, adapter_type=method, seed=seed)[0]
+    run = select(WEIGHT_CHANGES, adapter_type=method, seed=seed)[0]
     return [point for point in run["changes"] if point["layer"].endswith(kind)]
 
 
@@ -221,10 +221,10 @@ def test_lesson_03_magnitudes_of_dora_stay_in_a_narrow_band():
 def test_lesson_03_lora_makes_rows_longer_and_dora_does_not():
     recorded = load_file(RESULTS / "one-layer.safetensors")
     weight = load_pretrained().get_submodule(RECORDED_LAYER).weight.detach()
-    assert decomposition_benchmark.LAYER == RECORDED_LAYER
+    assert weight_changes.LAYER == RECORDED_LAYER
     last = max(int(key.split("/")[2]) for key in recorded)
     grown = {"lora": [], "dora": []}
-    for rank in decomposition_benchmark.RANKS:
+    for rank in weight_changes.RANKS:
         lora = f"lora/{rank}/{last}"
         merged = weight + 2 * recorded[f"{lora}/lora_B"] @ recorded[f"{lora}/lora_A"]
         after = {"lora": merged.norm(dim=1)}
@@ -540,8 +540,8 @@ def test_lesson_05_shares():
 
 def test_the_recorded_decomposition_is_of_the_chosen_rates():
     for method in PAPER:
-        runs = select(DECOMPOSITION, adapter_type=method)
-        assert [run["seed"] for run in runs] == list(decomposition_benchmark.SEEDS)
+        runs = select(WEIGHT_CHANGES, adapter_type=method)
+        assert [run["seed"] for run in runs] == list(weight_changes.SEEDS)
         rate = choose_learning_rate(of_the_search(arm(method)))
         assert {run["learning_rate"] for run in runs} == {rate}
         searched = select(of_the_search(arm(method)), learning_rate=rate)

@@ -188,7 +188,7 @@ def test_records_older_than_a_setting_have_its_default_and_are_not_trained_again
 
 
 def test_every_committed_result_can_be_read_with_one_more_setting():
-    names = ("head-to-head.jsonl", "decomposition.jsonl", "rslora.jsonl")
+    names = ("head-to-head.jsonl", "weight-changes.jsonl", "rslora.jsonl")
     for name in names:
         path = comparison.RESULTS / name
         records = comparison.read_results(path, MoreSettings)

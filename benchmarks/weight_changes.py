@@ -1,10 +1,10 @@
 """Train the runs behind lesson 03, and keep how far each moved magnitudes and directions.
 
-    python benchmarks/decomposition.py            # 23 runs, some minutes on 2 cores
+    python benchmarks/weight_changes.py            # 23 runs, some minutes on 2 cores
 
 Every method trains at the learning rate that benchmarks/head_to_head.py chose for it. Results:
 
-    lab_utils/results/decomposition.jsonl         delta M and delta D of every attention layer at
+    lab_utils/results/weight-changes.jsonl        delta M and delta D of every attention layer at
                                                   four checkpoints, how much of the change is
                                                   magnitude, and how many rows became longer; the
                                                   same for random updates of that size; five seeds
@@ -127,7 +127,7 @@ def main() -> None:
     for kept in tqdm(parallel(jobs), total=len(jobs), unit="run"):
         tensors |= kept
     lines = [json.dumps(record) + "\n" for record in records]
-    (options.folder / "decomposition.jsonl").write_text("".join(lines), encoding="utf-8")
+    (options.folder / "weight-changes.jsonl").write_text("".join(lines), encoding="utf-8")
     save_file(tensors, options.folder / "one-layer.safetensors", metadata={"layer": LAYER})
 
 

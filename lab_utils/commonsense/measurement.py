@@ -58,8 +58,16 @@ def chosen_rate(records: Sequence[dict], grid_seeds: int) -> float:
     return comparison.choose_learning_rate(grid, "validation_error")
 
 
-def at_each_rate(records: Sequence[dict]) -> dict[int, dict[float, comparison.PairedDifference]]:
-    """Return DoRA minus LoRA, in average accuracy, by rank and rate, over the seeds of both."""
+def at_each_rate(
+    records: Sequence[dict], name: str = "average", confidence: float = 0.95
+) -> dict[int, dict[float, comparison.PairedDifference]]:
+    """Return DoRA minus LoRA by rank and rate, over the seeds that both were trained with.
+
+    Args:
+        records: of `measure_all`.
+        name: of a task, or `"average"`: which accuracy.
+        confidence: of the intervals.
+    """
     adapted = [record for record in records if record["rank"]]
     rates = sorted({(record["rank"], record["learning_rate"]) for record in adapted})
     differences = {}
@@ -70,17 +78,19 @@ def at_each_rate(records: Sequence[dict]) -> dict[int, dict[float, comparison.Pa
         ]
         common = set.intersection(*({run["seed"] for run in runs} for runs in pair))
         pair = [[run for run in runs if run["seed"] in common] for runs in pair]
-        found = comparison.paired_difference(*pair, "average_accuracy")
+        pair = [_with_metric(runs, name) for runs in pair]
+        found = comparison.paired_difference(*pair, "of", confidence)
         differences.setdefault(rank, {})[rate] = found
     return differences
 
 
-def summarise(records: Sequence[dict], grid_seeds: int = 3) -> dict:
+def summarise(records: Sequence[dict], grid_seeds: int = 3, confidence: float = 0.95) -> dict:
     """Return what follows from the records of a measurement.
 
     Args:
         records: of `measure_all`.
         grid_seeds: the seeds below this number chose the learning rates; the others report.
+        confidence: of the intervals.
 
     Returns:
         - `tasks`: in the order of the columns; `test_rows`: of each;
@@ -125,7 +135,9 @@ def summarise(records: Sequence[dict], grid_seeds: int = 3) -> dict:
         "differences": {
             rank: {
                 name: comparison.paired_difference(
-                    *(_with_metric(best[rank, method][1], name) for method in PAIR), metric="of"
+                    *(_with_metric(best[rank, method][1], name) for method in PAIR),
+                    "of",
+                    confidence,
                 )
                 for name in ("average", *tasks)
             }

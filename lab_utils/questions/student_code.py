@@ -79,15 +79,15 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
 @contextlib.contextmanager
 def _no_leftovers() -> Iterator[None]:
     """Let `torch.empty` and its kin return NaN."""
-    algorithms = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    mode = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Fills memory as torch.use_deterministic_algorithms does, which would import the compiler.
+    torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = True
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(mode)
         torch.utils.deterministic.fill_uninitialized_memory = fill
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 TITLE = re.compile(r"^# .*Lesson \d+: (.+)$", re.MULTILINE)
 MINUTES = re.compile(r"\*\*About (\d+) minutes")
 EXERCISE = re.compile(r"^### Exercise \d+: `(\w+)`", re.MULTILINE)
+SPACE = "\N{NO-BREAK SPACE}"
 COPY = re.compile(r"-Copy\d+$")  # as JupyterLab names what it duplicates
 # Said to those whose checks all pass.
 LEARNT = (
@@ -112,7 +113,7 @@ class Overview:
         heads = ["| lesson | time | exercises | points |", "| --- | --- | --- | --- |"]
         rows = (
             f"| [{row.name[:2]} · {row.title or row.name}]({_link(row)}) "
-            f"| {f'{row.minutes} min' if row.minutes else ''} "
+            f"| {f'{row.minutes}{SPACE}min' if row.minutes else ''} "
             f"| {', '.join(_linked(row, exercise) for exercise in row.exercises)} "
             f"| {_points(row)}{f' + {row.by_hand:g} by hand' if row.by_hand else ''} |"
             for row in self.lessons
@@ -121,8 +122,9 @@ class Overview:
         points, most = (
             sum(getattr(row, key) for row in self.lessons) for key in ("points", "most")
         )
-        total = f"| all | {minutes} min | | {points:g} of {most:g} |"
-        return "\n".join([*heads, *rows, total, "", f"**{self}**"])
+        total = f"| all | {minutes}{SPACE}min | | {points:g} of {most:g} |"
+        marks = "✓ passes, ✗ failed, … begun; what has no mark has not been tried."
+        return "\n".join([*heads, *rows, total, "", f"**{self}** {marks}"])
 
 
 @dataclass(frozen=True)
@@ -194,11 +196,11 @@ def _link(lesson: SavedLesson) -> str:
 
 
 def _linked(lesson: SavedLesson, exercise: SavedExercise) -> str:
-    """Return an exercise as a link to its heading, with a mark and, unless it passes, a word."""
+    """Return an exercise as a link to its heading, with a mark from which no line parts it."""
     anchor = f"#cell-id={quote(exercise.cell)}" if exercise.cell else ""  # as JupyterLab has it
-    link = f"[`{exercise.name}`]({_link(lesson)}{anchor})"
-    mark = {"passes": "✓ ", "failed": "✗ "}.get(exercise.state, "")
-    return f"{mark}{link}" + ("" if exercise.state == "passes" else f" {exercise.state}")
+    name = exercise.name.replace("_", r"\_")
+    mark = {"passes": "✓", "failed": "✗", "begun": "…"}.get(exercise.state)
+    return (mark + SPACE if mark else "") + f"[{name}]({_link(lesson)}{anchor})"
 
 
 def overview(folder: str | Path = ".") -> Overview:

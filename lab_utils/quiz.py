@@ -78,9 +78,9 @@ class Quiz(VBox):
         return [HTML(f"<p><b>{number}.</b> {asked}</p>"), choice, said]
 
     def _finding(self, question: Question) -> str:
-        html = f"<pre>{escape(question.finding)}</pre>"
+        html = _prose(question.finding)
         if all(passed(*exercise) for exercise in self._after.items()):
-            html += f"<p>Its code:</p><pre>{escape(question.source)}</pre>"
+            html += f"<p>Its code:</p>{_code(question.source)}"
         return html
 
     def __repr__(self) -> str:
@@ -93,9 +93,10 @@ class Quiz(VBox):
         data = super()._repr_mimebundle_(**kwargs)
         data["text/plain"] = repr(self)
         data["text/html"] = "".join(
-            f"<p><b>{number}.</b> {escape(question.tells)}</p><details><summary>What does "
+            f"<p><b>{number}.</b> {escape(question.tells)}</p>"
+            '<details style="margin: 0.2em 0 1.2em 1.4em"><summary>What does '
             f"<code>{escape(question.call)}</code> find?</summary>"
-            f"<pre>{escape(question.finding)}</pre></details>"
+            f"{_prose(question.finding)}</details>"
             for number, question in enumerate(self.questions, 1)
         )
         return data
@@ -162,4 +163,14 @@ class Code:
     def _repr_html_(self) -> str:
         if not passed(self._exercise, self._aspects):
             return f"<p>{escape(repr(self))}</p>"
-        return f"<pre>{escape(repr(self))}</pre>"
+        return _code(repr(self))
+
+
+def _prose(text: str) -> str:
+    """Return sentences as HTML. In a `pre` JupyterLab breaks lines within words."""
+    return f'<p style="white-space: pre-line; margin: 0.4em 0">{escape(text)}</p>'
+
+
+def _code(text: str) -> str:
+    """Return code as HTML, whose long lines scroll."""
+    return f'<pre style="white-space: pre; overflow-x: auto">{escape(text)}</pre>'

@@ -60,7 +60,8 @@ class Page:
 
     def _why(self) -> str:
         lines = "\n".join(self.failure.student_lines)
-        code = f"<pre>{escape(lines)}</pre>" if lines else ""
+        scrolls = "white-space: pre; overflow-x: auto"  # else JupyterLab breaks it within words
+        code = f'<pre style="{scrolls}">{escape(lines)}</pre>' if lines else ""
         text, mistake = str(self.failure), self.failure.mistake
         if mistake is not None:
             text = text.replace(str(mistake), "").rstrip()

@@ -27,7 +27,7 @@ from lab_utils.plots.runs import (
     parameters,
     published_by_rank,
 )
-from lab_utils.plots.style import Picture, show
+from lab_utils.plots.style import Picture, rate_text, show
 from lab_utils.plots.weights import (
     couplings,
     decomposition,
@@ -68,6 +68,7 @@ __all__ = [
     "published_and_rerun",
     "published_by_rank",
     "published_gains",
+    "rate_text",
     "rows_moved",
     "saved_memory",
     "scaling_rules",

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import STYLE, rate_axis
+from lab_utils.plots.style import STYLE, label_bars, rate_axis
 from lab_utils.published import TASKS
 
 
@@ -23,7 +23,7 @@ def published_gains(dora: dict, lora: dict, left_out: str | None = None) -> Figu
         figure, ax = plt.subplots(figsize=(9, 3.6))
         colours = ["0.8" if task == left_out else COLOURS["dora"] for task in TASKS]
         bars = ax.bar(TASKS, gains.values(), color=colours)
-        ax.bar_label(bars, fmt="%+.1f", padding=2, fontsize=9)
+        label_bars(ax, bars, [f"{gain:+.1f}" for gain in gains.values()])
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axhline(mean, color="0.4", linestyle="--", zorder=0)
         ax.set(ylim=(-5, 16), ylabel="DoRA minus LoRA (points)")
@@ -43,7 +43,7 @@ def published_and_rerun(gains: dict[str, float], reruns: list[dict], lora: float
         lora: average of the authors' own LoRA run, for a line to compare with.
     """
     with plt.rc_context(STYLE):
-        size = {"figsize": (11, 4.4), "width_ratios": (1.1, 1)}
+        size = {"figsize": (10, 4.4), "width_ratios": (1.1, 1)}
         figure, (left, right) = plt.subplots(1, 2, **size)
         bars = left.barh(list(gains), list(gains.values()), color=COLOURS["dora"])
         left.bar_label(bars, fmt="%+.1f", padding=3)
@@ -60,8 +60,8 @@ def published_and_rerun(gains: dict[str, float], reruns: list[dict], lora: float
         right.scatter([], [], color=COLOURS["dora"], marker="x", label="DoRA, run again")
         right.axhline(lora, color=COLOURS["lora"], linestyle="--", label="LoRA, rank 32")
         right.set_xticks(range(len(ranks)), ranks)
-        right.set(xlabel="rank (LLaMA-7B)", ylabel="average accuracy (%)", ylim=(50, 82))
-        right.legend(fontsize=9, loc="lower right")
+        right.set(xlabel="rank (LLaMA-7B)", ylabel="average accuracy (%)", ylim=(40, 82))
+        right.legend(loc="lower right")
     return figure
 
 
@@ -85,7 +85,7 @@ def validation_by_rate(accuracies: dict[int, dict[str, dict[float, list[float]]]
             ax.set(xlabel="learning rate", title=f"rank {rank}")
             rate_axis(ax, rates)
         axes[0, 0].set_ylabel("validation accuracy (%)")
-        axes[0, 0].legend(fontsize=9)
+        axes[0, 0].legend(loc="lower left")
     return figure
 
 
@@ -122,6 +122,6 @@ def accuracy_by_rate(
             bottom.set(xlabel="learning rate", ylim=(-5, 5))
             rate_axis(bottom, rates)
         axes[0, 0].set_ylabel("test accuracy (%)")
-        axes[0, 0].legend(fontsize=9)
+        axes[0, 0].legend(loc="lower left")
         axes[1, 0].set_ylabel("DoRA − LoRA\n(points)")
     return figure

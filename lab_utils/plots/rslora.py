@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
-from lab_utils.plots.style import STYLE, rank_axis, rate_axis
+from lab_utils.plots.style import STYLE, decimal_axis, rank_axis, rate_axis
 
 RULES = {False: "alpha / rank", True: "alpha / sqrt(rank)"}
 RULE_LINES = {False: "--", True: "-"}  # a rule keeps its line, as a method keeps its colour
@@ -43,7 +43,8 @@ def scaling_rules(rank: int, alpha: float, grows: bool) -> Figure:
         for ax in (left, right):
             rank_axis(ax, ranks.tolist())
             ax.set_yscale("log")
-        left.legend(fontsize=9)
+            decimal_axis(ax.yaxis)
+        left.legend()
     return figure
 
 
@@ -65,7 +66,7 @@ def loss_by_rule(losses: dict[str, dict[int, list[float]]]) -> Figure:
                 ax.scatter([rank] * len(by_rank[rank]), by_rank[rank], **points)
         rank_axis(ax, ranks)
         ax.set_ylabel("test loss (nats per byte)")
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure
 
 
@@ -91,7 +92,7 @@ def training_by_rule(runs: dict[int, dict[tuple[str, bool], list[dict]]], steps:
                     part = steps / len(mean)
                     ax.plot((torch.arange(len(mean)) + 0.5) * part, mean, **style)
             above.set_title(f"rank {rank}")
-            above.legend(fontsize=9)
+            above.legend()
             below.set(xlabel="step", yscale="log")
             below.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
             below.minorticks_off()
@@ -124,5 +125,5 @@ def loss_by_learning_rate(
         ax.set(xlabel="learning rate at the first step", ylim=(None, highest))
         rate_axis(ax, sorted(set().union(*losses.values())))
         ax.set_ylabel("validation loss (nats per byte)")
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import STYLE, rank_axis, rate_axis
+from lab_utils.plots.style import STYLE, label_bars, rank_axis, rate_axis
 
 
 def loss_curves(records: dict[str, list[dict]]) -> Figure:
@@ -20,7 +20,7 @@ def loss_curves(records: dict[str, list[dict]]) -> Figure:
         records: by method, a run for each seed (see `lab_utils.comparison.as_record`).
     """
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.9))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
         for method, runs in records.items():
             losses = torch.tensor([run["step_losses"] for run in runs])
             share = (torch.arange(losses.shape[1]) + 0.5) / losses.shape[1]
@@ -31,7 +31,7 @@ def loss_curves(records: dict[str, list[dict]]) -> Figure:
         right.set(title="validation")
         for ax in (left, right):
             ax.set_xlabel("epoch")
-        right.legend(fontsize=9)
+        right.legend()
     return figure
 
 
@@ -56,9 +56,9 @@ def live_losses(losses: dict[str, list[float]], steps: int) -> Figure:
             smooth = torch.tensor(found).unfold(0, 10, 1).mean(dim=1) if len(found) >= 10 else []
             ax.plot(at[9:], smooth, color=COLOURS[method], label=NAMES[method])
         ax.set(xlabel="step", ylabel="training loss (nats per byte)")
-        ax.set(xlim=(0, steps), ylim=(1.5, 3.1))
+        ax.set(xlim=(0, 1.01 * steps), ylim=(1.5, 3.1))
         if losses:
-            ax.legend(fontsize=9, loc="upper right")
+            ax.legend(loc="upper right")
     return figure
 
 
@@ -84,7 +84,7 @@ def learning_rates(curves: dict[str, dict[float, list[float]]], highest: float) 
         ax.set(ylim=(None, highest), xlabel="learning rate at the first step")
         rate_axis(ax, sorted(set().union(*curves.values())))
         ax.set_ylabel("validation loss (nats per byte)")
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure
 
 
@@ -96,7 +96,7 @@ def final_losses(losses: dict[str, list[float]], differences: list[PairedDiffere
         differences: what to compare.
     """
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=[1.1, 1])
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=[1.1, 1])
         names = [NAMES[method] for method in losses]
         by_seed = zip(*losses.values(), strict=True)
         for one_seed in by_seed:
@@ -160,7 +160,8 @@ def loss_by_rank(
     Args:
         losses: by method, then by rank, the loss of each seed.
         title: of the figure.
-        limits: of the vertical axis, or None for what the losses need.
+        limits: of the vertical axis, or None for what the losses need. A mean above it is drawn
+            at its end, as a triangle.
     """
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(7.5, 3.9))
@@ -172,9 +173,14 @@ def loss_by_rank(
             ]
             style = {"color": COLOURS[method], "capsize": 4, "marker": "o", "label": NAMES[method]}
             ax.errorbar(list(by_rank), means, half, **style)
+            above = [
+                rank for rank, m in zip(by_rank, means, strict=True) if limits and m > limits[1]
+            ]
+            beyond = {"color": COLOURS[method], "markersize": 8, "clip_on": False}
+            ax.plot(above, [limits[1]] * len(above) if limits else [], "^", **beyond)
         rank_axis(ax, list(by_rank))
         ax.set(ylabel="test loss (nats per byte)", title=title, ylim=limits)
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure
 
 
@@ -199,7 +205,7 @@ def differences_by_rank(
         first = next(iter(next(iter(differences.values())).values()))
         rank_axis(ax, sorted(set().union(*differences.values())))
         ax.set(ylabel=f"test loss minus that of {NAMES[first.baseline]}", title=title)
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure
 
 
@@ -211,7 +217,7 @@ def differences(panels: dict[str, dict[str, PairedDifference]]) -> Figure:
     """
     with plt.rc_context(STYLE):
         names = list(next(iter(panels.values())))
-        size = {"figsize": (11, 1.2 + 0.42 * len(names)), "sharey": True}
+        size = {"figsize": (10, 1.2 + 0.42 * len(names)), "sharey": True}
         figure, axes = plt.subplots(1, len(panels), **size)
         for ax, (title, found) in zip(axes, panels.items(), strict=True):
             ax.axvline(0, color="0.4", linewidth=1)
@@ -238,7 +244,7 @@ def improvement_by_rank(losses: dict[str, dict[int, float]]) -> Figure:
         names = [str(rank) for rank in lora]
         gains = [100 * (1 - dora[rank] / lora[rank]) for rank in lora]
         bars = ax.bar(names, gains, 0.6, color=COLOURS["dora"])
-        ax.bar_label(bars, fmt="%+.1f", padding=3)
+        label_bars(ax, bars, [f"{gain:+.1f}" for gain in gains])
         ax.axhline(0, color="0.4", linewidth=1)
         ax.margins(y=0.2)
         ax.set(xlabel="rank", ylabel="DoRA below LoRA (%)")
@@ -259,11 +265,11 @@ def parameters(counts: dict[int, dict[str, int]], title: str) -> Figure:
             values = [by_method[method] / 1000 for by_method in counts.values()]
             bars = ax.bar(at, values, 0.38, color=COLOURS[method], label=NAMES[method])
         added = [f"{c['dora'] / c['lora'] - 1:+.1%}" for c in counts.values()]
-        ax.bar_label(bars, added, fontsize=9, padding=2)
+        label_bars(ax, bars, added)
         ax.set_xticks(range(len(counts)), list(counts))
         ax.margins(y=0.15)
         ax.set(xlabel="rank", ylabel="trained (thousands)", title=title)
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure
 
 
@@ -280,5 +286,5 @@ def published_by_rank(accuracies: dict[str, dict[int, float]]) -> Figure:
             ax.plot(by_rank.keys(), by_rank.values(), **style)
         rank_axis(ax, list(by_rank))
         ax.set(ylabel="average accuracy (%)", title="the paper's table 15 (LLaMA-7B, 8 tasks)")
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure

@@ -6,7 +6,10 @@ import matplotlib.pyplot as plt
 from IPython.core.pylabtools import print_figure
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 # A method's colour is that of `lab_utils.adapters.METHODS`. The diverging map too stays readable in
 # the common forms of colour blindness.
@@ -16,6 +19,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "font.size": 11,
     "axes.titlesize": 11,
+    "legend.fontsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
@@ -31,19 +35,29 @@ class Picture:
     def __init__(self, figure: Figure, alt: str) -> None:
         self.png: str = print_figure(figure, base64=True)
         self.alt = alt
+        # In pixels. A narrow page scrolls a figure rather than shrink its numbers below 10 pixels.
+        self.least_width = round(0.6 * figure.get_figwidth() * figure.dpi)
         plt.close(figure)
 
     def __repr__(self) -> str:
         return self.alt
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
-        html = f'<img src="data:image/png;base64,{self.png}" alt="{escape(self.alt)}">'
+        html = (
+            f'<img src="data:image/png;base64,{self.png}" alt="{escape(self.alt)}" '
+            f'style="min-width: {self.least_width}px">'
+        )
         return {"image/png": self.png, "text/html": html}, {"image/png": {"alt": self.alt}}
 
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with a text for those who cannot see it, and close it."""
     display(Picture(figure, alt))
+
+
+def decimal_axis(axis: Axis) -> None:
+    """Let a logarithmic axis name its powers of ten as `0.1`, not as a small exponent."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def rank_axis(ax: Axes, ranks: list[int]) -> None:
@@ -57,13 +71,34 @@ def rank_axis(ax: Axes, ranks: list[int]) -> None:
 def rate_axis(ax: Axes, rates: list[float]) -> None:
     """Give a panel a horizontal axis of learning rates in one notation; of many, name some."""
     ax.set_xscale("log")
-    named = rates[:: 1 + len(rates) // 9]
+    named = rates[:: 1 + len(rates) // 13]
     ax.set_xticks(named, [rate_text(rate) for rate in named], rotation=30, ha="right")
     ax.set_xticks(rates, minor=True)
     ax.tick_params(which="minor", labelbottom=False)
 
 
 def rate_text(rate: float) -> str:
-    """Return a learning rate as in `1.2e-2`."""
-    mantissa, exponent = f"{rate:e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    """Return a learning rate as the lessons write it, such as `0.00006`: never with an exponent."""
+    return f"{rate:.10f}".rstrip("0").rstrip(".")
+
+
+def label_bars(ax: Axes, bars: BarContainer, labels: list[str], above: list[float] = ()) -> None:
+    """Write a label at the end of each bar, which no line of the figure strikes through.
+
+    Args:
+        above: heights, one for each bar, that a label stands above as well.
+    """
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for bar, label, also in zip(bars, labels, above or [0.0] * len(labels), strict=True):
+        height = bar.get_height()
+        end, side = (height, -1) if height < 0 else (max(height, also), 1)
+        ax.annotate(
+            label,
+            (bar.get_x() + bar.get_width() / 2, end),
+            (0, 3 * side),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if side == 1 else "top",
+            fontsize=10,
+            path_effects=halo,
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
-from lab_utils.plots.style import DIVERGING, STYLE
+from lab_utils.plots.style import DIVERGING, STYLE, decimal_axis, label_bars
 
 UPDATE = "#882255"  # apart from the colours of the methods
 
@@ -28,7 +28,7 @@ def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
     columns = weight.shape[1]
     with plt.rc_context(STYLE):
         widths = [columns, magnitude.shape[1], columns]
-        figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), width_ratios=widths)
+        figure, axes = plt.subplots(1, 3, figsize=(10, 3.0), width_ratios=widths)
         limit = weight.abs().max().item()
         _matrix(axes[0], weight, limit, "weight W")
         _matrix(axes[1], magnitude, limit, "magnitude m")
@@ -161,7 +161,7 @@ def lengths_and_turns(
         highest = 1.25 * max(decompose(weight + update)[0].max(), 1.5 * length.max()).item()
         left.set(xlabel="output neuron (row)", ylabel="length of the row", ylim=(0, highest))
         right.set(xlabel="output neuron (row)", ylabel="turn of the row (degrees)", ylim=(0, 90))
-        left.legend(loc="upper right", ncols=3, fontsize=9)
+        left.legend(loc="upper right", ncols=3)
     return figure
 
 
@@ -282,7 +282,7 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             )
             ax.set(xlabel="turn of the row (degrees)", xlim=(0, 95), ylim=(-40, 110))
         axes[0].set_ylabel("change of its length (%)")
-        axes[-1].legend(fontsize=9, loc="upper left")
+        axes[-1].legend(loc="upper left")
     return figure
 
 
@@ -295,7 +295,7 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
         published: by method, the paper's correlation.
     """
     with plt.rc_context(STYLE):
-        size = {"figsize": (3.9 * len(points), 4.2), "sharex": True, "sharey": True}
+        size = {"figsize": (3.3 * len(points), 4.0), "sharex": True, "sharey": True}
         figure, axes = plt.subplots(1, len(points), **size)
         for ax, (method, found) in zip(axes, points.items(), strict=True):
             for marker, layer in zip("os^D", sorted({p["layer"] for p in found}), strict=False):
@@ -317,12 +317,14 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
                 f"paper {published[method]:+.2f})"
             )
             ax.set(xlabel="ΔD (1 − cosine)", xscale="log", yscale="log")
+            decimal_axis(ax.xaxis)
+            decimal_axis(ax.yaxis)
         axes[0].set_ylabel("ΔM (unit of the weights)")
         style = {"linestyle": "", "color": "0.3"}
         marks = [Line2D([], [], marker=marker, **style) for marker in "os^D"]
         marks.append(Line2D([], [], marker="o", markerfacecolor="none", **style))
         names = sorted({point["layer"] for found in points.values() for point in found})
-        place = {"loc": "outside lower center", "ncols": len(marks), "fontsize": 10}
+        place = {"loc": "outside lower center", "ncols": len(marks)}
         figure.legend(marks, [*names, "random"], **place)
     return figure
 
@@ -337,7 +339,7 @@ def magnitude_maps(histories: dict[str, Tensor], steps: Sequence[int]) -> Figure
     changes = {name: 100 * (h / h[0] - 1) for name, h in histories.items()}
     limit = max(change.abs().quantile(0.995).item() for change in changes.values())
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(changes), figsize=(2.9 * len(changes), 3.6), sharey=True)
+        figure, axes = plt.subplots(1, len(changes), figsize=(2.5 * len(changes), 3.4), sharey=True)
         for ax, (name, change) in zip(axes, changes.items(), strict=True):
             order = change[-1].argsort()
             image = ax.imshow(
@@ -371,13 +373,17 @@ def magnitude_shares(
             at = [k + 0.27 * (i - (len(shares) - 1) / 2) for k in range(len(by_kind))]
             values = [100 * share for share in by_kind.values()]
             bars = ax.bar(at, values, 0.25, color=COLOURS[method], label=NAMES[method])
-            ax.bar_label(bars, fmt="%.0f", fontsize=9)
             chance = [100 * share for share in random[method].values()]
+            # A line just above the end of a bar would strike its label through.
+            over = [
+                line if 0 <= line - v < 1.5 else v for v, line in zip(values, chance, strict=True)
+            ]
+            label_bars(ax, bars, [f"{value:.0f}" for value in values], above=over)
             ends = [[x + side for x in at] for side in (-0.12, 0.12)]
             label = None if i else "a random update of that size"
             ax.hlines(chance, *ends, color="black", linewidth=2, label=label)
         ax.set_xticks(range(len(by_kind)), list(by_kind))
         ax.set_ylabel("length's share of the change (%)")
         ax.margins(y=0.25)  # room for the legend
-        ax.legend(fontsize=9, ncols=4, loc="upper center")
+        ax.legend(ncols=4, loc="upper center")
     return figure

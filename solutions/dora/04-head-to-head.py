@@ -161,7 +161,7 @@ dora[1]["pairing"] = dora[1]["pairing"] | {"base": "another one"}
 try:
     comparison.paired_difference(lora, dora)
 except comparison.PairingError as error:
-    print(fill(f"PairingError: {error}", 90))
+    print(fill(f"PairingError: {error}", 88))
 
 # %% [markdown]
 # ## 3. One step of training

@@ -172,9 +172,9 @@ widgets.rank_explorer(found)
 # %% [markdown]
 # <details><summary>What to look for</summary>
 #
-# At 0.03 LoRA diverges from rank 8 on, and DoRA "wins" by more than a nat. At 0.0003 LoRA has
-# hardly begun, and DoRA "wins" by 0.2. Only where each rank has its own rate do you compare the
-# methods.
+# At 0.03 LoRA diverges from rank 8 on (a triangle means "above the picture"), and DoRA "wins" by more
+# than a nat. At 0.0003 LoRA has hardly begun, and DoRA "wins" by 0.2. Only where each rank has its own
+# rate do you compare the methods.
 # </details>
 #
 # So table 15 shows that DoRA, tuned, does well over a range of ranks. It does not show how far LoRA
@@ -286,6 +286,7 @@ plots.show(
 # The table: length's share of the change.
 moved = comparison.read_results(comparison.RESULTS / "weight-changes.jsonl")
 shares, chance = {}, {}
+print(f"{'':25}" + "".join(f"{kind:>8}" for kind in KINDS))
 for method in ("full", "lora", "dora"):
     points = [p for run in comparison.select(moved, adapter_type=method) for p in run["changes"]]
     end = max(point["step"] for point in points)
@@ -295,9 +296,8 @@ for method in ("full", "lora", "dora"):
         shares[method][kind] = fmean(p["magnitude_share"] for p in at_end)
         chance[method][kind] = fmean(p["random"]["magnitude_share"] for p in at_end)
     for name, by_kind in (("", shares[method]), (", random", chance[method])):
-        print(
-            f"{plots.NAMES[method] + name:24}", {k: f"{share:.1%}" for k, share in by_kind.items()}
-        )
+        row = "".join(f"{share:8.1%}" for share in by_kind.values())
+        print(f"{plots.NAMES[method] + name:25}{row}")
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: the same shares.
@@ -369,14 +369,12 @@ panels = {
     title: {name: comparison.paired_difference(*pair, key) for name, pair in pairs.items()}
     for title, key in (("test loss", "test_loss"), ("training loss", "train_loss"))
 }
-print(
-    "minus LoRA with the same settings     rate      test loss                        training loss"
-)
+print(f"{'minus LoRA, same settings':26}  rate  {'test loss':^28}  {'training loss':^28}")
 for name, (_, other) in pairs.items():
-    print(f"{name:30} {other[0]['learning_rate']:10g}", end="")
+    print(f"{name:26} {other[0]['learning_rate']:5g}", end="")
     for found_gaps in panels.values():
         gap = found_gaps[name]
-        print(f"   {gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})", end="")
+        print(f"  {gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})", end="")
     print()
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]

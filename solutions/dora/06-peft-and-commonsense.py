@@ -337,7 +337,7 @@ try:
         adapters.adapter_layers(per_input)["blocks.0.q_proj"], "blocks.0.q_proj"
     )
 except ValueError as error:
-    print(error)
+    print(fill(str(error), 88))
 
 # %% [markdown]
 # ## 4. PEFT's file format
@@ -494,7 +494,7 @@ checks.check_choice_accuracy(choice_accuracy, "ragged", questions=31, seed=64)
 try:
     language_model, tokenizer = commonsense.load_language_model()
 except commonsense.NoLanguageModel as missing:
-    print(fill(str(missing), 90, break_on_hyphens=False))
+    print(fill(str(missing), 88, break_on_hyphens=False))
 else:
     for name in commonsense.TASKS:
         row = commonsense.example_rows(name)[0]
@@ -539,7 +539,7 @@ plots.show(
     + " ".join(
         f"{plots.NAMES[method]} at rank {rank}: "
         + ", ".join(
-            f"{100 * sum(by_rate[rate]) / len(by_rate[rate]):.1f} % at {rate:g} (runs: {len(by_rate[rate])})"
+            f"{100 * sum(by_rate[rate]) / len(by_rate[rate]):.1f} % at {plots.rate_text(rate)} (runs: {len(by_rate[rate])})"
             for rate in sorted(by_rate)
         )
         + "."
@@ -560,7 +560,7 @@ for row in summary["methods"]:
     edge = ", the lowest or highest tried, so a better one may lie beyond" if row["at_edge"] else ""
     print(
         f"{plots.NAMES[row['adapter_type']]}, rank {row['rank']}: {row['seeds']} seeds at the rate "
-        f"{row['learning_rate']:g}{edge}"
+        f"{plots.rate_text(row['learning_rate'])}{edge}"
     )
 for rank, by_method in accuracies.items():
     searched = {len(runs) for by_rate in by_method.values() for runs in by_rate.values()}
@@ -589,11 +589,11 @@ for rank, differences in summary["differences"].items():
         f"({gap.confidence:.0%} interval {100 * gap.low:+.2f} to {100 * gap.high:+.2f}, "
         f"{gap.seeds} paired seeds): {verdict}"
     )
-    print(fill(sentence, 90))
+    print(fill(sentence, 88))
 adapted = [row["average"] for row in summary["methods"]]
 before = summary["zero_shot"]["average"]
 print(
-    f"before training {before:.1%} on average, after it {min(adapted):.1%} to {max(adapted):.1%}: "
+    f"before training {before:.1%} on average, after it {min(adapted):.1%} to {max(adapted):.1%}:\n"
     f"adapting gives {100 * (min(adapted) - before):.1f} points or more, by whichever method"
 )
 
@@ -625,7 +625,7 @@ tested = {
 }
 at_each_rate = measurement.at_each_rate(records)
 lines = [
-    f"rank {rank:2}, rate {rate:g}: LoRA {statistics.fmean(tested[rank]['lora'][rate]):.1%}, DoRA minus "
+    f"rank {rank:2}, rate {plots.rate_text(rate)}: LoRA {statistics.fmean(tested[rank]['lora'][rate]):.1%}, DoRA minus "
     f"LoRA {100 * gap.mean:+.2f} points ({100 * gap.low:+.2f} to {100 * gap.high:+.2f}, {gap.seeds} seeds)"
     for rank, by_rate in at_each_rate.items()
     for rate, gap in by_rate.items()

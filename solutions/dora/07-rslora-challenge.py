@@ -262,8 +262,8 @@ first = {
     for name, (stabilized, alpha_of) in ways.items()
     for rank in (4, 16, 64)
 }
-print(f"{'':36}{'gradient norm':>21}  {'step of lora_B':>18}  change of all W'")
-print(f"{'rank':36}" + "".join(f"{4:{w}}{16:{w}}{64:{w}}  " for w in (7, 6, 6)))
+print(f"{'':36}{'gradient norm':>21}  {'step of lora_B':>18}  {'change of W':>17}'")
+print(f"{'rank':36}" + "  ".join(f"{4:{w}}{16:{w}}{64:{w}}" for w in (7, 6, 6)))
 for method in ("lora", "dora"):
     for name in ways:
         norm, largest, change = zip(
@@ -281,8 +281,8 @@ for method in ("lora", "dora"):
 # %% [markdown]
 # Every entry of `lora_B` moves by the learning rate, at every rank and by every rule, whatever the
 # gradient's norm. What changes is what that does to $W'$: the step of `lora_B` is multiplied by
-# `lora_A` and by $s$, so $W'$ moves by about $s\sqrt{r}$, the same factor as in the table of section
-# 1. Under $\alpha / r$ a step moves it 3.5 times less at rank 64 than at rank 4, and *that* is why a
+# `lora_A` and by $s$, so $W'$ moves by about $s\sqrt{r}$, the same factor as in section 1's table.
+# Under $\alpha / r$ a step moves it 3.5 times less at rank 64 than at rank 4, and *that* is why a
 # high rank learns slowly; under $\alpha / \sqrt{r}$ it moves about as far at every rank. And with
 # $\alpha = 2r$ it moves *further* the higher the rank: ranks compared at one learning rate are
 # compared at different speeds. So the gradient norm is a sign of the scaling, and not the mechanism.
@@ -398,7 +398,7 @@ plots.show(
 # A larger scaling makes the same step of `lora_B` move $W'$ further, as a larger learning rate
 # would. So a comparison at one learning rate may compare learning rates (lesson 04). At rank 64
 # both rules were therefore tried at four rates and at the neighbours of the best; three seeds chose,
-# and ten others report:
+# and ten others report. A triangle means "above the picture":
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: validation loss over the learning rate.
@@ -459,8 +459,8 @@ for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
         found = runs(method, 64, stabilized, rate)
         peak = statistics.fmean(max(run["gradient_norms"]) for run in found)
         print(
-            f"rate {rate:g}, {plots.RULES[stabilized]:18} {plots.NAMES[method]}: "
-            f"highest gradient norm {peak:6.1f} of a stretch, validation loss {mean(found, 'validation_loss'):.2f}"
+            f"rate {rate}, {plots.RULES[stabilized]:18} {plots.NAMES[method]}: "
+            f"gradient norm up to {peak:5.1f}, validation loss {mean(found, 'validation_loss'):.2f}"
         )
 for stabilized in (False, True):
     gap = comparison.paired_difference(chosen["lora", stabilized], chosen["dora", stabilized])

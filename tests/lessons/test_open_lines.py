@@ -1,8 +1,10 @@
 """What a student reads before an answer: ways on and back, no set-up, no answer."""
 
 import ast
+import itertools
 import re
 
+import nbformat
 import pytest
 import release
 
@@ -65,3 +67,26 @@ def test_no_line_of_an_answer_stands_in_the_open(text):
         if "nbgrader" not in cell.metadata and not folded(cell):
             found = answers & {line.strip() for line in cell.source.splitlines()}
             assert not found
+
+
+@every_lesson
+def test_no_printed_line_is_wider_than_a_laptops_page(text):
+    """JupyterLab would break it within a word. (A check shows its lines as a page, which wraps.)"""
+    cells = nbformat.read(text.with_suffix(".ipynb"), as_version=4).cells
+    for cell in cells:
+        if cell.metadata.get("nbgrader", {}).get("grade") or cell.cell_type != "code":
+            continue
+        printed = "".join(o.text for o in cell.outputs if o.output_type == "stream")
+        too_wide = [line for line in printed.splitlines() if len(line) > 100]
+        assert not too_wide
+
+
+@every_lesson
+def test_no_line_becomes_a_list_by_accident(text):
+    """Markdown takes a number and a dot at the start of a line for an item, in a sentence too."""
+    for cell in release.read_lesson(text).cells:
+        if cell.cell_type != "markdown":
+            continue
+        for before, line in itertools.pairwise(["", *cell.source.splitlines()]):
+            if re.match(r"1[.)] ", line):
+                assert not before or before.endswith(":"), line

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.text import Text
 
 from lab_utils import plots
 from lab_utils.comparison import PairedDifference
@@ -105,3 +106,91 @@ def test_a_step_has_a_marker_for_each_form_and_way_in_its_methods_colour():
         "DoRA, PEFT's layer",
     ]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["as it is", "compiled"]
+
+
+NARROW = 810  # pixels that JupyterLab gives a figure at 1280, with the list of files beside it
+
+
+def drawn():
+    """Every kind of figure, of numbers that need not mean anything."""
+    weight = torch.eye(3, 4)
+    runs = [{"step_losses": [2.0, 1.9], "validation_losses": [2.0, 1.9], "n_epochs": 1}] * 2
+    runs = [run | {"gradient_norms": [1.0, 0.5]} for run in runs]
+    by_rate, by_rank = {0.00006: [0.5, 0.6], 0.012: [0.6, 0.7]}, {4: [2.0, 2.1], 8: [1.9, 2.0]}
+    tasks = {"BoolQ": 1, "PIQA": 1, "SIQA": 1, "HellaSwag": 1, "WinoGrande": 1} | dict.fromkeys(
+        ("ARC-e", "ARC-c", "OBQA"), 1
+    )
+    row = tasks | {"model": "LLaMA-7B", "rank": 8, "method": "LoRA"}
+    point = {"layer": "blocks.0.q_proj", "step": 1, "delta_m": 0.01, "delta_d": 0.1}
+    points = [point | {"random": {"delta_m": 0.1, "delta_d": 0.1}}, point | {"random": point}]
+    three = ("full", "lora", "dora")
+    kinds = {kind: 0.1 for kind in ("q_proj", "k_proj", "v_proj", "o_proj")}
+    yield plots.decomposition(weight)
+    yield plots.decomposition(weight, norm_dim=0)
+    yield plots.one_vector(1.0, 70.0, 2.0)
+    yield plots.lengths_and_turns(weight, weight, 0.5, 1.0)
+    yield plots.saved_memory({"LoRA": 1.0, "DoRA": 2.0})
+    yield plots.weight_changes(weight, dict.fromkeys(three, 2 * weight))
+    yield plots.rows_moved(weight, {"lora": 2 * weight, "dora": weight})
+    yield plots.couplings(dict.fromkeys(three, points), dict.fromkeys(three, 0.5))
+    yield plots.magnitude_maps(dict.fromkeys(kinds, torch.rand(3, 4) + 1), [0, 3, 6])
+    yield plots.magnitude_shares(dict.fromkeys(three, kinds), dict.fromkeys(three, kinds))
+    yield plots.loss_curves({"lora": runs, "dora": runs})
+    yield plots.live_losses({"lora": [2.0] * 12}, 93)
+    yield plots.learning_rates({"lora": by_rate}, highest=2.2)
+    yield plots.final_losses({"lora": [1.0, 2.0], "dora": [1.0, 2.0]}, [difference(-0.1)])
+    yield plots.narrowing_interval([1.0, 1.1, 1.3], [1.0, 1.0, 1.2], 3)
+    yield plots.loss_by_rank({"lora": by_rank}, limits=(1.5, 1.95))
+    yield plots.differences_by_rank({"dora": {4: difference(-0.1), 8: difference(-0.2)}})
+    yield plots.differences({title: {"a": difference(0.1)} for title in ("test", "training")})
+    yield plots.improvement_by_rank({"lora": {4: 2.0}, "dora": {4: 1.9}})
+    yield plots.parameters({4: {"lora": 8000, "dora": 9000}}, "a layer")
+    yield plots.published_by_rank({"lora": {4: 70.0, 8: 71.0}})
+    yield plots.scaling_rules(64, 16.0, False)
+    yield plots.loss_by_rule({"alpha / rank": by_rank})
+    yield plots.training_by_rule({r: {("lora", s): runs for s in (0, 1)} for r in (4, 64)}, 2)
+    yield plots.loss_by_learning_rate({("lora", True): by_rate}, 2.2)
+    yield plots.published_gains(row, row)
+    rerun = [{"rank": 8, "published": 70.0, "rerun": 60.0}]
+    yield plots.published_and_rerun({"LLaMA-7B, DoRA rank 16, LoRA own run": 1.0}, rerun, 75.0)
+    both = {rank: {"lora": by_rate, "dora": by_rate} for rank in (8, 32)}
+    yield plots.validation_by_rate(both)
+    yield plots.accuracy_by_rate(both, {r: dict.fromkeys(by_rate, difference(0)) for r in (8, 32)})
+
+
+def test_no_text_is_small():
+    """At the width that a laptop's page gives it, and at the least to which a page shrinks it."""
+    for figure in drawn():
+        width, dpi = figure.get_figwidth() * figure.dpi, figure.dpi
+        least = plots.Picture(figure, "").least_width
+        for text in figure.findobj(Text):
+            if text.get_text() and text.get_visible():
+                pixels = text.get_fontsize() * dpi / 72
+                said = f"{text.get_text()!r}"
+                assert pixels * min(1, NARROW / width) >= 10, said
+                assert pixels * least / width >= 9, said
+                assert "mathdefault{10^" not in text.get_text(), f"{said}: its exponent is small"
+
+
+def test_a_rate_is_written_without_an_exponent():
+    assert [plots.rate_text(rate) for rate in (6e-5, 0.0077, 0.03, 1.0)] == [
+        "0.00006",
+        "0.0077",
+        "0.03",
+        "1",
+    ]
+
+
+def test_a_mean_that_is_too_high_is_a_triangle_at_the_edge():
+    losses = {"lora": {4: [1.8, 1.8], 8: [3.0, 3.1]}}
+    (ax,) = plots.loss_by_rank(losses, limits=(1.6, 2.2)).axes
+    (above,) = (line for line in ax.lines if line.get_marker() == "^")
+    assert above.get_xydata().tolist() == [[8, 2.2]] and not above.get_clip_on()
+
+
+def test_no_line_strikes_a_label_through():
+    shares = {"lora": {"q": 0.12, "k": 0.12, "v": 0.12}}
+    (ax,) = plots.magnitude_shares(shares, {"lora": {"q": 0.125, "k": 0.2, "v": 0.1}}).axes
+    assert [text.xy[1] for text in ax.texts] == pytest.approx([12.5, 12, 12])
+    (ax,) = plots.improvement_by_rank({"lora": {4: 2.0, 8: 1.0}, "dora": {4: 1.9, 8: 1.02}}).axes
+    assert [text.get_va() for text in ax.texts] == ["bottom", "top"]

@@ -49,7 +49,8 @@ def test_a_figure_has_an_alternative_text_wherever_it_is_shown():
     assert data["text/plain"] == 'a "line" & more'
     assert metadata == {"image/png": {"alt": 'a "line" & more'}}
     assert data["text/html"] == (
-        f'<img src="data:image/png;base64,{data["image/png"]}" alt="a &quot;line&quot; &amp; more">'
+        f'<img src="data:image/png;base64,{data["image/png"]}" alt="a &quot;line&quot; &amp; more" '
+        'style="min-width: 384px">'
     )
     assert not plt.get_fignums()
 

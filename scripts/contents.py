@@ -1,6 +1,7 @@
-"""The README's table of lessons, made from what the lessons say of themselves.
+"""The README's table of lessons, made from what the lessons say about themselves.
 
-Times, exercises and points stand in the lessons only: `make release` writes them into the table.
+Times, exercises and points are typed only in the lessons; `make release` puts them into the table.
+A lesson's time follows from `minutes`, and a test holds every lesson to it.
 """
 
 import re
@@ -13,10 +14,33 @@ TABLE = re.compile(r"(?<=<!-- lessons -->\n).*?(?=<!-- end of lessons -->)", re.
 HEAD = "| lesson | time | you write |\n| --- | --- | --- |\n"
 MINUTES = re.compile(r"\*\*About (\d+) minutes")
 EXERCISE = re.compile(r"^### Exercise \d+: `(\w+)`", re.MULTILINE)
+FOLDED = re.compile(r"<details>.*?</details>|<!--.*?-->", re.DOTALL)
+WORDS_A_MINUTE = 150  # technical text with formulas, read once
+MINUTES_A_POINT = 1.5  # an exercise with its checks
 
 
 class NotALesson(ValueError):
     """A lesson lacks what the table says of each; the text names it."""
+
+
+def minutes(lesson: NotebookNode, computing: float) -> float:
+    """Return how long a lesson takes: reading, writing its exercises, and waiting for its cells.
+
+    Folded hints and answers are not counted.
+
+    Args:
+        lesson: a solved lesson, with the points of its exercises.
+        computing: seconds that all its cells take, as in `benchmarks/lessons.txt`.
+    """
+    text = "\n\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
+    words = len(FOLDED.sub("", text).split())
+    return words / WORDS_A_MINUTE + MINUTES_A_POINT * points(lesson) + computing / 60
+
+
+def points(lesson: NotebookNode) -> float:
+    """Return the points that the exercises of a lesson give."""
+    nbgrader = (cell.metadata.get("nbgrader", {}) for cell in lesson.cells)
+    return sum(found["points"] for found in nbgrader if found.get("grade"))
 
 
 def row(name: str, lesson: NotebookNode) -> str:
@@ -25,10 +49,10 @@ def row(name: str, lesson: NotebookNode) -> str:
     Raises:
         NotALesson: its first cell says no time, or it has no exercise.
     """
-    minutes = MINUTES.search(lesson.cells[0].source)
+    stated = MINUTES.search(lesson.cells[0].source)
     text = "\n\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
     written = [f"`{exercise}`" for exercise in EXERCISE.findall(text)]
-    if not minutes or not written:
+    if not stated or not written:
         raise NotALesson(
             f"{name} needs “**About N minutes**” in its first cell, and a heading "
             "“### Exercise N: `name` (N points)” for each exercise."
@@ -36,8 +60,7 @@ def row(name: str, lesson: NotebookNode) -> str:
     graded = [cell for cell in lesson.cells if cell.metadata.get("nbgrader", {}).get("grade")]
     if any(cell.cell_type == "markdown" for cell in graded):
         written.append("an open question")
-    points = sum(cell.metadata.nbgrader.points for cell in graded)
-    return f"| `{name}` | {minutes[1]} min | {', '.join(written)} ({points:g} points) |\n"
+    return f"| `{name}` | {stated[1]} min | {', '.join(written)} ({points(lesson):g} points) |\n"
 
 
 def in_readme(text: str, lessons: Iterable[tuple[Path, NotebookNode]]) -> str:

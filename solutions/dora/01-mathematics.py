@@ -16,11 +16,11 @@
 #
 # [Start](../00-start.ipynb) | [02 · from scratch →](02-from-scratch.ipynb)
 #
-# **About 20 minutes.** You need PyTorch tensors, and the idea of LoRA.
+# **About 25 minutes.** You need PyTorch tensors, and the idea of LoRA.
 #
 # After this lesson you can
-# - split a weight into magnitude and direction, and put it together again;
-# - say what a LoRA update does to both, and what DoRA keeps apart;
+# - split a weight into magnitude and direction, and put it back together;
+# - say what a LoRA update does to both, and what DoRA keeps separate;
 # - count what LoRA and DoRA train, on a square and on a non-square layer.
 #
 # **How a lesson works.** Cells with `# YOUR CODE HERE` are exercises. The cell below an exercise
@@ -51,7 +51,7 @@ from lab_utils import checks, decomposition, layers, plots, progress, quiz, widg
 #
 # $$W' = W_0 + s\,BA, \qquad s = \frac{\alpha}{r}$$
 #
-# `lora_A` is $(r, \text{in})$ and starts at random, `lora_B` is $(\text{out}, r)$ and starts at
+# `lora_A` is $(r, \text{in})$ and starts with random values, `lora_B` is $(\text{out}, r)$ and starts at
 # zero, so $W' = W_0$ before training. The rank $r$ says how many directions the update can use,
 # and $\alpha$ how strongly it counts.
 
@@ -70,26 +70,26 @@ print(updated)
 # ## 2. Why magnitude and direction?
 #
 # Think of darts. A throw has a **strength** and an **aim**. Now suppose that your coach can give
-# you just one kind of advice: a push of your hand, so many centimetres this way. A push that
-# corrects your aim also changes how hard you throw, and the other way round; to correct one and
-# keep the other you need a push of exactly the right length and angle. A better coach has two
-# instruments: a dial for the strength, and pushes that count for the aim alone.
+# you only one kind of advice: to push your hand so many centimetres this way. A push that corrects
+# your aim also changes how hard you throw, and vice versa; to correct one and keep the other you
+# need a push of exactly the right length and angle. A better coach has two instruments: a dial for
+# the strength, and pushes that affect only the aim.
 #
-# Each row of a weight is such a throw. It is the vector that one output neuron multiplies its
-# inputs with: its **direction** says what the neuron responds to, its **magnitude** (length) how
+# Each row of a weight is such a throw. It is the vector by which one output neuron multiplies its
+# inputs: its **direction** says what the neuron responds to, its **magnitude** (length) how
 # strongly. A LoRA update is the push. [DoRA](https://arxiv.org/abs/2402.09353) gives every row a
 # dial:
 #
 # $$W' = m \odot \frac{W_0 + s\,BA}{\lVert W_0 + s\,BA \rVert}$$
 #
-# The norm is taken of each row by itself. $m$ holds one trained number per row and starts as
+# The norm is taken of each row separately. $m$ holds one trained number per row and starts as
 # $\lVert W_0 \rVert$, so again $W' = W_0$ before training.
 #
-# *Why would that help?* The paper (sections 3.2 and 4.1, figure 2; VL-BART) compared how far training moved
-# magnitudes and directions. In LoRA the two moved together (correlation +0.83), in full
-# fine-tuning against each other (-0.62), in DoRA too (-0.31). That is an observation on one
-# model, and it does not say which method ends with the lower loss: lesson 03 repeats the
-# measurement and lesson 04 the comparison.
+# *Why would that help?* The paper (sections 3.2 and 4.1, figure 2; VL-BART) compared how far training
+# moved magnitudes and directions. In LoRA the two moved together (correlation +0.83); in full
+# fine-tuning they moved against each other (-0.62), and in DoRA too (-0.31). That is an observation
+# on one model, and it does not say which method ends with the lower loss: lesson 03 repeats the
+# measurement, and lesson 04 makes the comparison.
 
 # %% [markdown]
 # ## 3. Decompose a matrix that you can see
@@ -119,7 +119,7 @@ plots.show(
 #
 # The paper says "column-wise norm", and its figures draw $W$ as (in, out): its columns are
 # PyTorch's **rows**. The authors' code and PEFT keep one magnitude per output neuron, and so does
-# this lab. Many tutorials take the other one; lesson 02 shows how to notice.
+# this lab. Many tutorials use the other axis; lesson 02 shows how to notice.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: the same, with columns of length 1.
@@ -230,7 +230,7 @@ checks.check_recompose(recompose, seed=22, dtype=torch.float64)
 #
 # One row `w0` of length 2 gets an update `u`, its row of $s\,BA$. **LoRA** adds it: the result has
 # another length *and* another angle. **DoRA** adds it too, but divides the sum by its length and
-# multiplies by `m`: the update decides the angle alone, and `m` the length alone.
+# multiplies by `m`: the update decides only the angle, and `m` only the length.
 #
 # Try this, and predict before you drag:
 # 1. Set the angle of `u` to 0°, along `w0`. What does LoRA change? What does DoRA?
@@ -243,10 +243,10 @@ widgets.vector_explorer()
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. LoRA changes the length alone. DoRA changes nothing: the norm takes the part along `w0` out.
+# 1. LoRA changes only the length. DoRA changes nothing: dividing by the norm removes the part along `w0`.
 # 2. The update must be a chord of the circle: its length and its angle depend on each other (about
 #    1.05 at 105°).
-# 3. Any `u` that turns by 30° will do, since `m` already is 2.
+# 3. Any `u` that turns `w0` by 30° will do, since `m` is already 2.
 # </details>
 #
 # The same for the three rows of our matrix, in numbers:
@@ -273,12 +273,12 @@ for name, after in (("LoRA", updated), ("DoRA", dora)):
     print(f"{name}: delta M = {delta_m:.3f}, delta D = {delta_d:.3f}")
 
 # %% [markdown]
-# With its dial untouched DoRA moved only directions. In training the dial moves too, and how far
-# is what lesson 05 tracks.
+# With its dial untouched DoRA moved only directions. In training the dial moves too; lesson 05 tracks
+# how far.
 #
 # ## 5. What it costs: count the parameters
 #
-# LoRA trains `lora_A` and `lora_B`. DoRA trains the magnitude besides: one number per row
+# LoRA trains `lora_A` and `lora_B`. DoRA also trains the magnitude: one number per row
 # (`norm_dim=1`) or per column (`norm_dim=0`).
 #
 # ### Exercise 3: `count_trainable` (3 points)
@@ -346,9 +346,9 @@ plots.show(
 )
 
 # %% [markdown]
-# The same 4,096 at every rank: 12.5 % of LoRA's at rank 4 and 1.6 % at rank 32. Parameters are not what
-# DoRA costs, though: it needs a norm of the whole weight at every step, and lesson 02 measures what
-# that takes.
+# The same 4,096 at every rank: 12.5 % of LoRA's count at rank 4 and 1.6 % at rank 32. But the main cost
+# of DoRA is not its parameters: it needs a norm of the whole weight at every step, and lesson 02
+# measures what that takes.
 #
 # ## 6. Which mistake is this?
 #
@@ -371,7 +371,7 @@ quiz.which_mistake("mathematics")
 #
 # <details><summary>Answers</summary>
 #
-# 1. LoRA: the length of that row. DoRA: nothing, because the length comes from `m` alone.
+# 1. LoRA: the length of that row. DoRA: nothing, because the length comes only from `m`.
 # 2. 11008 with `norm_dim=1`, one per output neuron; 4096 with `norm_dim=0`.
 # 3. `lora_B` is zero, so the update is zero; and DoRA's `m` starts as the norm that it divides by.
 # </details>

@@ -59,7 +59,7 @@ from lab_utils.memory import kept_for_backward
 # - `lora_A`, an `nn.Parameter` of shape `(rank, in_features)`, random (`nn.init.kaiming_uniform_`
 #   with `a=math.sqrt(5)` is the usual choice);
 # - `lora_B`, an `nn.Parameter` of shape `(out_features, rank)`, zeros. One of the two must be zero
-#   so that training starts from $W_0$. If both were, both gradients would be zero for ever, since
+#   so that training starts from $W_0$. If both were, both gradients would stay zero, since
 #   $\partial L / \partial B$ contains $A x$, and $\partial L / \partial A$ contains $B$.
 #
 # `forward` goes from right to left: $A x$ has only `rank` numbers, so `B @ A`, which is as large as
@@ -179,7 +179,7 @@ checks.check_lora_layer(LoRALayer, "merge", in_features=5, out_features=9, bias=
 #
 # $$W' = m \odot \frac{V}{\lVert V \rVert}, \qquad V = W_0 + s\,BA$$
 #
-# All that a LoRA layer holds, and one thing more: `magnitude`, an `nn.Parameter` that starts as
+# Everything that a LoRA layer holds, and one thing more: `magnitude`, an `nn.Parameter` that starts as
 # $\lVert W_0 \rVert$. With $B = 0$ the norm is $\lVert W_0 \rVert$ too, the two cancel, and the layer
 # starts as the frozen one. A random magnitude, or one of ones, would destroy the pretrained
 # layer before the first step.
@@ -203,10 +203,10 @@ print(f"largest difference with a random magnitude: {difference:.2f}")
 # %% [markdown]
 # ## 3. Divide by the norm
 #
-# The norm is that of $V$, the *updated* weight, and it is taken anew at every step, since $V$
-# moves. Without the division the rows of $m \odot V$ would have length $m \lVert V \rVert$: at the
-# start already $\lVert W_0 \rVert^2$. With the norm of $W_0$ in place of that of $V$ the layer
-# starts right, and the update changes lengths again, as in LoRA.
+# The norm is that of $V$, the *updated* weight, and it is computed again at every step, since $V$
+# moves. Without the division the rows of $m \odot V$ would have length $m \lVert V \rVert$, which at
+# the start is already $\lVert W_0 \rVert^2$. With the norm of $W_0$ instead of that of $V$ the layer
+# starts correctly, but the update changes lengths again, as in LoRA.
 #
 # Below are the rows of a weight, with a random update of rank 2 that grows as you drag. Predict:
 # which slider moves the lengths of LoRA's rows, which those of DoRA's, and which the turns?
@@ -223,7 +223,7 @@ widgets.matrix_explorer(explored, update)
 # here, is one magnitude per **output** neuron: the norm of each row, `dim=1`. The other reading,
 # one per **input** feature, is `dim=0`. On a square layer the two have the same number of
 # magnitudes and fit the same shapes, and both start as the frozen layer. Nothing fails, and you
-# train something else than you think. Only a non-square layer, or a trained one, tells:
+# train something other than you think. Only a non-square layer, or a trained one, shows it:
 
 # %% tags=["nbval-check-output"]
 for in_features, out_features in ((6, 6), (6, 4)):
@@ -254,19 +254,19 @@ for in_features, out_features in ((6, 6), (6, 4)):
 #
 # is the gradient of the merged row, scaled, and without its part along $v$. This is *weight
 # normalisation* ([Salimans and Kingma, 2016](https://arxiv.org/abs/1602.07868)) on a row that
-# starts at $w_0$, and from there comes the claim of **better gradient flow**: a step lies across
-# $v$, so it turns $v$ and can only lengthen it; noisy gradients lengthen it more, and the factor
-# $m / \lVert v \rVert$ then makes later steps smaller by itself. The paper's section 4.2 argues
-# from this gradient. But to get it, autograd has to keep what it needs to differentiate the norm, so
-# section 4.3 treats the norm as a constant $C$ in the backward pass (eq. 11), in all later runs:
+# starts at $w_0$, and the source of the claim of **better gradient flow**: a gradient step is
+# perpendicular to $v$, so it turns $v$ and can only lengthen it; noisy gradients lengthen it more, and
+# the factor $m / \lVert v \rVert$ then makes later steps smaller automatically. The paper's section
+# 4.2 argues from this gradient. But autograd must then keep what it needs to differentiate the norm,
+# so section 4.3 treats the norm as a constant $C$ in the backward pass (eq. 11), in all later runs:
 #
 # $$\nabla_v L = \frac{m}{C} \nabla_{w'} L$$
 #
-# Output and gradient of $m$ are the same, and that of $v$ keeps its part along $v$: of "better
-# gradient flow" only the factor is left, and section 4.2's argument is about a gradient that is not
-# used. The paper reports 24.4 % less memory on LLaMA-7B and accuracies of 78.3 and 78.1 (table 7);
-# lesson 05 measures what it does to our loss. In code it is one word: `norm.detach()`. Detach the
-# norm alone: if you detach $V$, `lora_A` and `lora_B` learn nothing.
+# The output and the gradient of $m$ stay the same, but the gradient of $v$ keeps its part along $v$: of
+# "better gradient flow" only the factor is left, and section 4.2 argues about a gradient that is not
+# used. The paper reports 24.4 % less memory on LLaMA-7B, and accuracies of 78.3 and 78.1 (table 7);
+# lesson 05 measures what it does to our loss. In code it is one call: `norm.detach()`. Detach only the
+# norm: if you detach $V$, `lora_A` and `lora_B` learn nothing.
 #
 # With `lora_A` the identity, the gradient of `lora_B` is that of $V$, and the difference shows:
 
@@ -286,8 +286,8 @@ for detach_norm in (False, True):
 # ## 6. Dropout on the low-rank path only
 #
 # Dropout is there to keep the *update* from relying on single inputs. On the frozen path it would
-# be noise on the pretrained layer, from the first step on. A layer that drops inputs of $W'$ as a
-# whole does that:
+# add noise to the pretrained layer, from the first step on. This happens when a layer drops inputs of
+# the whole of $W'$:
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # Dropout on the low-rank path, and on everything.
@@ -312,9 +312,9 @@ for name, output in (
 #
 # ## 7. Merge
 #
-# Merging computes $W'$ once, norm and magnitude included, and puts it into a new `nn.Linear` with
+# Merging computes $W'$ once, including norm and magnitude, and puts it into a new `nn.Linear` with
 # the same bias. A merged layer is a plain one: no adapter, no norm, no extra time. The adapted
-# layer and the pretrained weight stay as they are.
+# layer and the pretrained weight do not change.
 
 # %% tags=["nbval-check-output"]
 dora = moved(layers.DoRALayer(base, rank=2, generator=seeded()))
@@ -471,7 +471,7 @@ quiz.which_mistake("from_scratch")
 # %% [markdown]
 # ## 9. What the norm costs
 #
-# Once your own layer has passed, this cell shows the textbook form, as the lab's own layer has it:
+# Once your own layer has passed, this cell shows the textbook form from the lab's own layer:
 
 # %%
 quiz.Code(
@@ -486,8 +486,8 @@ quiz.Code(
 #
 # - the factor $m / \lVert V \rVert$ is one number per output, so it can scale outputs instead of a
 #   weight: $W' x = (m / \lVert V \rVert)\,(W_0 x + s\,B(Ax))$;
-# - the norms are measured on a block of rows of $W_0 + s\,BA$ at a time, and the block is dropped
-#   again. On a GPU one kernel does it without writing the block anywhere.
+# - the norms are measured on one block of rows of $W_0 + s\,BA$ at a time, and the block is then
+#   discarded. On a GPU one kernel does this without writing the block to memory.
 #
 # Same output, same gradients:
 
@@ -514,7 +514,7 @@ for name, expected in results["textbook"].items():
 # The first term never changes, and the others need only matrices as thin as the rank
 # ([Zelenin and Zhuravlyova, 2026](https://arxiv.org/abs/2603.22276) do this for large models). The
 # identity is exact; float32 is not. Where an update undoes most of a row, large terms of opposite
-# sign leave a small sum, and it consists of their rounding errors:
+# sign leave a small sum, which consists mostly of their rounding errors:
 
 # %%
 row = torch.randn(4096, generator=seeded(9))
@@ -532,8 +532,8 @@ for left in (1.0, 0.1, 0.01, 0.001):
 # So the layer measures its norms. With `detach_norm=False` it takes their derivative from the
 # identity, where this does no harm.
 #
-# What does each form keep for its backward pass? PyTorch hands every tensor that it keeps to a
-# hook, so we can count them. $W_0$ and the parameters are there anyway and do not count.
+# What does each form keep for its backward pass? PyTorch passes every tensor that it keeps to a
+# hook, so we can count them. $W_0$ and the parameters exist anyway and do not count.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: what four forms of a layer keep for the backward pass.
@@ -556,12 +556,12 @@ plots.show(
 )
 
 # %% [markdown]
-# These are tensors that wait for the backward pass, of one layer and 64 tokens; tensors that come
-# and go within `forward` are not in the bars. The next figure is of time. `benchmarks/layers.py` ran
-# training steps of one layer as it has them in a large model, 4096 by 4096 in bfloat16 with 4096
-# tokens, on a GPU, in four ways: as it is, so that Python launches one operation after the other;
-# recorded once as a CUDA graph and replayed, without Python; compiled by `torch.compile`, which
-# fuses operations that pass over the same memory; and both.
+# These are tensors that wait for the backward pass, for one layer and 64 tokens; tensors that exist only
+# within `forward` are not in the bars. The next figure shows time. `benchmarks/layers.py` ran training
+# steps of one layer as in a large model, 4096 by 4096 in bfloat16 with 4096 tokens, on a GPU, in four
+# ways: as it is, so that Python launches one operation after the other; recorded once as a CUDA graph
+# and replayed, without Python; compiled by `torch.compile`, which fuses operations that pass over the
+# same memory; and both.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: what a step of one layer takes on a GPU.
@@ -622,21 +622,20 @@ for width in (128, 2048):
 # %% [markdown]
 # What to learn from it:
 #
-# - **A step is launches as well as arithmetic.** DoRA has more operations than LoRA. Replaying them
-#   without Python takes away a part of the gap, fusing them takes away more, and with both little
-#   is left. The arithmetic that DoRA adds is small; how often memory is read and written again is not.
-# - **The first thing that the blocks save is memory.** The textbook form needs more than twice as
-#   much. (It is so slow here because it computes in float32, which a GPU does many times slower than
-#   bfloat16.)
-# - A ratio of two times holds for one size, device and way. On a CPU DoRA takes half as long again
-#   as LoRA in a small layer, and less than a tenth longer in a large one.
+# - **A step consists of launches as well as arithmetic.** DoRA has more operations than LoRA. Replaying
+#   them without Python removes part of the gap, fusing them removes more, and with both little is left.
+#   DoRA adds little arithmetic, but many passes over memory.
+# - **Above all, the blocks save memory.** The textbook form needs more than twice as much. (It is so
+#   slow here because it computes in float32, which a GPU does many times more slowly than bfloat16.)
+# - The ratio of two times is valid only for one size, device and way of running. On a CPU DoRA takes half
+#   as long again as LoRA in a small layer, and less than a tenth longer in a large one.
 #
 # What a whole training takes, in seconds and in peak memory, is measured in lesson 04.
 #
 # ## Checkpoint
 #
 # 1. Your DoRA layer starts as the frozen layer. Which of the mistakes above does that rule out?
-# 2. Why does a square layer hide the axis trap, and how do you find it all the same?
+# 2. Why does a square layer hide the axis trap, and how do you find it anyway?
 # 3. What do you gain and what do you lose when the norm is detached?
 # 4. Why does dropout not belong on the frozen path?
 #
@@ -645,10 +644,10 @@ for width in (128, 2048):
 # 1. A random magnitude, no normalisation, a lost bias, a `lora_B` that is not zero. Scaling, axis
 #    (on a square layer, done alike at the start and in forward), detaching and freezing need a
 #    trained layer, a gradient, or a look at `requires_grad`.
-# 2. Both axes have as many magnitudes and the same first output. Move `lora_B` and compare with the
-#    formula, or look at a non-square layer.
-# 3. Less memory. The gradient of $V$ keeps its part along $V$, which cannot change the output, and
-#    weight normalisation's property that steps lie across $V$ is gone.
+# 2. Both axes have the same number of magnitudes and the same first output. Move `lora_B` and compare
+#    with the formula, or look at a non-square layer.
+# 3. You gain memory. You lose weight normalisation's property that steps are perpendicular to $V$: the
+#    gradient of $V$ keeps its part along $V$.
 # 4. It would be noise on what the pretrained layer knows, from the first step.
 # </details>
 #
@@ -660,7 +659,7 @@ for width in (128, 2048):
 # - `lab_utils/layers.py`: the reference, with half precision, rows of zeros and rsLoRA
 #
 # **Next:** [lesson 03](03-decomposition.ipynb) looks at the magnitudes and directions of weights
-# that were really trained.
+# that were actually trained.
 
 # %% [markdown] tags=["remove-cell"]
 # ## How far you are

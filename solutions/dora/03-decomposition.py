@@ -16,8 +16,8 @@
 #
 # [Start](../00-start.ipynb) | [← 02 · from scratch](02-from-scratch.ipynb) | [04 · head to head →](04-head-to-head.ipynb)
 #
-# **About 20 minutes**, one of them computing. You need the ideas of lesson 01: a weight's rows,
-# their magnitudes and their directions.
+# **About 25 minutes**, less than one of them computing. You need the ideas of lesson 01: a weight's
+# rows, their magnitudes and their directions.
 #
 # After this lesson you can
 # - measure how far training moved the lengths and the directions of a weight;
@@ -46,13 +46,12 @@ from lab_utils import checks, comparison, decomposition, plots, progress, quiz, 
 # %% [markdown]
 # ## 1. A real weight, trained three ways
 #
-# The lab has a small language model of its own: four transformer blocks, 840,448 parameters, that
-# has read the reference of the Python language. It predicts a text byte by byte. Now it is to
-# predict Python *code*, which it has hardly seen: a real base, and a task that is shifted from what
-# it knows.
+# The lab has its own small language model: four transformer blocks, 840,448 parameters, pretrained on
+# the reference of the Python language. It predicts text byte by byte. Now it has to predict Python
+# *code*, which it has hardly seen: a real base, and a task that differs from what it knows.
 #
 # The cell below adapts it three ways: by LoRA, by DoRA (both of rank 8, on the four attention
-# projections of every block), and by full fine-tuning, which trains everything. Each takes the
+# projections of every block), and by full fine-tuning, which trains everything. Each uses the
 # learning rate that was best for it on validation data; lesson 04 shows how that was found. They
 # see the same batches in the same order, for one pass over the data.
 
@@ -96,17 +95,17 @@ for method, weight in after.items():
 
 # %% [markdown]
 # Each picture has its own scale, so read the numbers first. The stripes of LoRA and DoRA are about five
-# times as large as anything in the update of full fine-tuning. Three things are in that factor: an
-# update of low rank has few directions to work with; it takes a higher learning rate; and full
+# times as large as anything in the update of full fine-tuning. At least three things may contribute: an
+# update of low rank has few directions to work with; it has a higher learning rate; and full
 # fine-tuning can change the MLPs and the embedding instead.
 #
 # Now the middle column. **LoRA made nearly every row longer.** In full fine-tuning most rows became
-# *shorter*, and in DoRA, whose lengths are trained by themselves, most did, too. Is this the coupling
-# that the paper speaks of? First two measures, then the question what chance would have done.
+# *shorter*, and in DoRA, which trains lengths separately, most did, too. Is this the coupling that the
+# paper describes? First two measures, then the question of what chance would have done.
 #
 # ## 2. How far did the lengths move?
 #
-# The paper puts a picture like this into two numbers. For a weight with $k$ vectors (its rows),
+# The paper condenses a picture like this into two numbers. For a weight with $k$ vectors (its rows),
 # before ($w_i$) and after ($w_i'$) training, the first is the mean change of length (eq. 3):
 #
 # $$\Delta M = \frac{1}{k} \sum_{i=1}^{k} \bigl|\, \lVert w_i' \rVert - \lVert w_i \rVert \,\bigr|$$
@@ -221,8 +220,8 @@ checks.check_direction_change(direction_change, "zeros", out_features=6, in_feat
 # ### What would chance do?
 #
 # Take the update of each row, keep its size, and point it in a *random* direction. This is a **null
-# model**: what it shows too needs no explanation by the method. In a space of 128 dimensions a random
-# direction lies nearly across any row $w$, and an update $u$ across $w$ makes it
+# model**: whatever it shows as well needs no explanation by the method. In a space of 128 dimensions a random
+# direction is nearly perpendicular to any row $w$, and an update $u$ perpendicular to $w$ makes it
 # $\sqrt{\lVert w \rVert^2 + \lVert u \rVert^2}$ long (Pythagoras). Predict for each method, with the
 # picture of section 1 in mind: how many of the rows become longer by chance?
 
@@ -245,18 +244,18 @@ for method, weight in after.items():
 
 # %% [markdown]
 # A random update of LoRA's size lengthens nearly every row as well, and by about as much. So "LoRA
-# made every row longer" is geometry: it says how large the update is, and nothing of what LoRA
+# made every row longer" is geometry: it says how large the update is, and nothing about what LoRA
 # learned. What departs from chance is **DoRA**: an update of that size would have lengthened nearly
-# all of its rows, and fewer than half became longer, because `m` sets their lengths. (In full
-# fine-tuning most became shorter, too. Its updates are so small that chance leaves a quarter or so of
-# the rows shorter.)
+# all of its rows, but fewer than half became longer, because `m` sets their lengths. (Full fine-tuning
+# departs as well: most of its rows became shorter, where chance shortens about a quarter to a third. Its
+# updates are that small.)
 #
 # ## 4. A recorded training under sliders
 #
 # Three passes over the data were recorded for this layer, at four ranks. Each point is one row of
 # the weight: how far it turned, and how its length changed. *strength* multiplies the trained
 # update $s\,BA$, as if you had chosen another $\alpha$ afterwards. The dashed line is the null model:
-# an update that lies across its row.
+# an update perpendicular to its row.
 #
 # Predict before you drag:
 # 1. LoRA, strength from 1 to 2: what happens to the turns, and to the lengths?
@@ -270,7 +269,7 @@ widgets.training_explorer()
 # <details><summary>Answers</summary>
 #
 # 1. Both grow together: a row that is pushed further to the side also becomes longer.
-# 2. Nothing: the length of each row is `m`, whatever the update is.
+# 2. Nothing: the length of each row is `m`, regardless of the update.
 # 3. By LoRA nearly all, 95 % or more at every rank, close to the line; by DoRA fewer than half, 33 to
 #    44 %, and the further a row turned, the further it is from the line.
 # </details>
@@ -280,8 +279,8 @@ widgets.training_explorer()
 # Figure 2 of the paper takes the query weight of every layer at several checkpoints, one point
 # each, and asks whether $\Delta M$ and $\Delta D$ go together. Its answer, for VL-BART on
 # image-text tasks: in full fine-tuning they go *against* each other (correlation -0.62), in LoRA
-# *together* (+0.83), in DoRA against each other again (-0.31; section 4.1). From this comes the idea
-# that LoRA lacks the freedom to change one and not the other.
+# *together* (+0.83), in DoRA against each other again (-0.31; section 4.1). From this the paper concludes
+# that LoRA lacks the freedom to change one without the other.
 #
 # ### Exercise 3: `coupling` (3 points)
 #
@@ -294,8 +293,8 @@ widgets.training_explorer()
 # <details><summary>Hint</summary>
 #
 # Subtract the mean from each. Then divide the sum of the products by the root of the product of
-# both sums of squares. `torch.corrcoef`, `numpy.corrcoef` and `statistics.correlation` know how,
-# too; try each of them on `[0.5] * 3` and on `[0.1] * 3`. To see whether a list varies, compare its
+# both sums of squares. `torch.corrcoef`, `numpy.corrcoef` and `statistics.correlation` do this too;
+# try each of them on `[0.5] * 3` and on `[0.1] * 3`. To see whether a list varies, compare its
 # values with each other, not with their mean.
 # </details>
 
@@ -356,9 +355,9 @@ plots.show(
 
 # %% [markdown]
 # Now all five seeds. `pooled` is the paper's way: one correlation over all layers and checkpoints. It
-# mixes two questions, so they are asked apart, too: **within a layer**, do length and direction
+# mixes two questions, so they are also asked separately: **within a layer**, do length and direction
 # change together as training goes on? **Across layers**, at one checkpoint, do layers that turn
-# further change their lengths more?
+# further change their lengths more? (Random updates are shown for the pooled way.)
 
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
@@ -393,20 +392,21 @@ for kind in ("q_proj", "v_proj"):
 # **Our model does not show the paper's pattern**, and the column *random* says how little a
 # correlation like this can show. In the query weights all three are positive: +0.98 for full
 # fine-tuning, +0.99 for LoRA, +0.87 for DoRA. Random updates get +0.87 to +0.99, since both numbers
-# start at 0 and grow with the size of the update, whatever made it. LoRA's +0.99 is chance's, so
-# nothing about LoRA follows from it. DoRA's is below its chance, and within a layer it is just +0.46:
-# its lengths have a parameter each and need not follow the turns.
+# start at 0 and grow with the size of the update, whatever made it. LoRA's +0.99 is what chance gives,
+# so nothing about LoRA follows from it. DoRA's is below chance in each of the five seeds, and within a
+# layer it is only +0.46, where chance gives +0.98: its lengths have a parameter each and need not follow
+# the turns.
 #
-# Pooling adds a trap of its own. In the value weights of full fine-tuning the correlation within a
+# Pooling adds another trap. In the value weights of full fine-tuning the correlation within a
 # layer is +0.99 and that across layers +0.36, and pooling makes +0.73 of the two. So its size can
-# come from how far training went, from how layers differ, or from a mixture that belongs to neither.
-# The paper's 24 points and ours are few, and they are not independent.
+# come from how far training went, from how layers differ, or from a mixture of both. The paper's 24
+# points and ours are few, and they are not independent.
 #
-# **What this lesson supports:** in our runs LoRA changes lengths about as much as an update of that size
-# does by its geometry, and DoRA does not: at the end about half of its rows, over all layers, became
-# shorter, where chance shortens 2 %. **What it does not:** that LoRA needs a freedom that it
+# **What this lesson supports:** in our runs LoRA changes lengths about as much as any update of that size
+# does by geometry, and DoRA does not: at the end about half of its rows, over all layers, became
+# shorter, where chance shortens 2 %. **What it does not support:** that LoRA needs a freedom that it
 # lacks, that full fine-tuning in general has a negative correlation, or that resembling it is what
-# makes a method good. Whether DoRA *trains* better is a question for losses: lesson 04.
+# makes a method good. Whether DoRA *trains* better is a question about losses: lesson 04.
 #
 # ## 6. Which mistake is this?
 #
@@ -430,8 +430,8 @@ quiz.which_mistake("decomposition")
 #
 # 1. The merged one, $W_0 + s\,BA$: not $BA$ alone.
 # 2. Nothing: row lengths are `m`. $\Delta D$ grows.
-# 3. What does a random update of the same size get? Both numbers start at 0 and grow, which alone gives
-#    a high correlation. And how much of it is within one layer, how much across layers?
+# 3. What does a random update of the same size give? Both numbers start at 0 and grow, which alone gives
+#    a high correlation. And how much of it is within one layer, and how much across layers?
 # 4. The null model. A random update of that size lengthens every row too, so the observation cannot
 #    tell what LoRA could have done if that had lowered the loss.
 # </details>
@@ -441,8 +441,8 @@ quiz.which_mistake("decomposition")
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: sections 3.2 and 4.1, eq. 3 and 4, figure 2
 # - `lab_utils/decomposition.py`, and `benchmarks/weight_changes.py`, which made the runs
 #
-# **Next:** [lesson 04](04-head-to-head.ipynb) trains the methods head to head, and asks which ends
-# lower.
+# **Next:** [lesson 04](04-head-to-head.ipynb) trains the methods head to head, and asks which one ends
+# with the lower loss.
 
 # %% [markdown] tags=["remove-cell"]
 # ## How far you are

@@ -16,7 +16,7 @@
 #
 # [Start](../00-start.ipynb) | [← 06 · PEFT and commonsense](06-peft-and-commonsense.ipynb)
 #
-# **About 20 minutes.** You need lessons 01 and 02 or their ideas; lesson 04 helps.
+# **About 35 minutes.** You need lessons 01 and 02 or their ideas; lesson 04 helps.
 #
 # After this lesson you can
 # - say why a high rank learns slowly under `alpha / rank`, and what rsLoRA changes;
@@ -46,11 +46,11 @@ from lab_utils import adapters, checks, comparison, data, plots, progress, quiz,
 # %% [markdown]
 # ## 1. What the rank does to the scaling
 #
-# Think of a choir that sings too loud, so the conductor divides the volume by the number of
-# singers. One singer sings at full volume, and of sixty-four each whispers at a sixty-fourth. But
-# voices do not add up like that: they are not in step, and sixty-four of them are only about eight
-# times as loud as one. Divided by 64, the choir of 64 is eight times too quiet. Divided by
-# $\sqrt{64} = 8$ it is as loud as the single voice.
+# Think of a choir that sings too loudly, so the conductor asks each singer to divide their volume by the
+# number of singers. A single singer sings at full volume; in a choir of sixty-four each whispers at a
+# sixty-fourth. But voices do not add up like that: they are not in step, and sixty-four of them are only
+# about eight times as loud as one. Divided by 64, the choir of 64 is eight times too quiet. Divided by
+# $\sqrt{64} = 8$ it is as loud as a single voice.
 #
 # LoRA multiplies $BA$ by $s = \alpha / r$. $BA$ is a sum of $r$ products, one for each row $a_j$ of
 # `lora_A`: the singers. At the start `lora_B` is zero, so `lora_A` gets no gradient, and `lora_B`
@@ -119,8 +119,8 @@ checks.check_lora_scaling(lora_scaling, "stabilized", alpha=5.0, rank=64)
 # ## 2. A fixed alpha, or nothing to see
 #
 # Many recipes, the DoRA paper's among them, set $\alpha = 2r$. Then $\alpha / r$ is 2 at every
-# rank, and whatever the rank does to the scaling has cancelled: a sweep over ranks under this rule
-# says nothing about $1/r$. (With $\alpha = 2r$ the first gradient even *grows* with the rank, like
+# rank, and the effect of the rank on the scaling cancels: a sweep over ranks under this rule says
+# nothing about $1/r$. (With $\alpha = 2r$ the first gradient even *grows* with the rank, like
 # $\sqrt{r}$.) To compare the two rules, hold $\alpha$ fixed. Here are the scalings that this lesson
 # works with:
 
@@ -139,9 +139,9 @@ for rank in (4, 8, 16, 32, 64):
 # %% [markdown]
 # ## 3. The gradient before the first step
 #
-# The model is the lab's tiny language model, which has read the text of Python's language reference
-# and is to predict Python code, byte by byte (lesson 04). This is its task, and the batch to
-# measure on: the first eight windows of the training part.
+# The model is the lab's tiny language model, which was pretrained on Python's language reference and
+# now has to predict Python code, byte by byte (lesson 04). This is its task, and the batch to measure
+# on: the first eight windows of the training part.
 
 # %%
 task = data.language_task()
@@ -220,9 +220,9 @@ checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=
 # %% [markdown]
 # ### What a step makes of it
 #
-# Does a small gradient make a slow training? With plain gradient descent it would. But these
-# trainings use AdamW, which divides each gradient by its own recent size: **its steps do not depend
-# on the norm of the gradient**. So look at what a step *does*. Predict: after one step at a learning
+# Does a small gradient make training slow? With plain gradient descent it would. But these runs use
+# AdamW, which divides each gradient by its own recent size: **its steps do not depend on the norm of
+# the gradient**. So look at what a step *does*. Predict: after one step at a learning
 # rate of 0.005, how far has an entry of `lora_B` moved at rank 4, how far at rank 64? And $W'$?
 
 
@@ -279,22 +279,22 @@ for method in ("lora", "dora"):
         )
 
 # %% [markdown]
-# Every entry of `lora_B` moves by the learning rate, at every rank and by every rule, whatever the
-# gradient's norm. What changes is what that does to $W'$: the step of `lora_B` is multiplied by
-# `lora_A` and by $s$, so $W'$ moves by about $s\sqrt{r}$, the same factor as in section 1's table.
-# Under $\alpha / r$ a step moves it 3.5 times less at rank 64 than at rank 4, and *that* is why a
-# high rank learns slowly; under $\alpha / \sqrt{r}$ it moves about as far at every rank. And with
-# $\alpha = 2r$ it moves *further* the higher the rank: ranks compared at one learning rate are
-# compared at different speeds. So the gradient norm is a sign of the scaling, and not the mechanism.
-# DoRA's steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the
-# gradient of its magnitude does not shrink with the scaling.
+# At the first step every entry of `lora_B` moves by the learning rate, at every rank and by every rule,
+# regardless of the gradient's norm. What differs is what that does to $W'$: the step of `lora_B` is
+# multiplied by `lora_A` and by $s$, so $W'$ moves by about $s\sqrt{r}$, the same factor as in section
+# 1's table. Under $\alpha / r$ a step moves it 3.5 times less at rank 64 than at rank 4, which is how
+# a high rank comes to learn slowly; under $\alpha / \sqrt{r}$ it moves about as far at every rank. And
+# with $\alpha = 2r$ it moves *further* at a higher rank: ranks compared at one learning rate are
+# compared at different speeds. So the gradient norm is a sign of the scaling, not the mechanism. DoRA's
+# steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the gradient of
+# its magnitude does not shrink with the scaling.
 #
 # ## 4. Over a whole training
 #
-# One training takes half a minute, and an answer needs many, so they were run beforehand:
-# `benchmarks/rslora.py` trained each setting with nine seeds for three epochs, and its results are
-# with the lab. What is compared differs in the scaling alone: same base, same `lora_A`, same
-# batches.
+# One run takes half a minute, and an answer needs many, so they were made beforehand:
+# `benchmarks/rslora.py` trained each setting with nine seeds for three epochs, and its results come
+# with the lab. The runs that are compared differ only in the scaling: same base, same `lora_A`, same
+# batches, and one learning rate.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: test loss over the rank under each rule.
@@ -347,11 +347,12 @@ plots.show(
 
 # %% [markdown]
 # A higher rank ends lower under every rule on this task. But with a fixed alpha the two rules drift
-# apart: the rank-stabilised one is ahead by about 0.01 at rank 4 and by about 0.035 at rank 64, so
-# under $\alpha / r$ a part of what a higher rank could give is lost. And the dotted line, the usual
-# recipe: at rank 8 it *is* the dashed one ($\alpha = 16$ there), and at rank 64 it is the solid
-# one, run for run, since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. Whoever sets $\alpha = 2r$ has
-# taken the shrinking scaling away already, and a good part of the reason for rsLoRA with it.
+# apart: the rank-stabilised one is ahead by about 0.01 at rank 4 and by about 0.035 at rank 64 (at each
+# of the five ranks the interval excludes zero, corrected for five), so at this learning rate
+# $\alpha / r$ loses a part of what a higher rank could give. And the dotted line, the usual recipe: at
+# rank 8 it *is* the dashed one ($\alpha = 16$ there), and at rank 64 it is the solid one, run for run,
+# since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. With $\alpha = 2r$ the scaling no longer shrinks, and
+# so a good part of the reason for rsLoRA is gone.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: losses and gradient norms over the training.
@@ -382,21 +383,21 @@ plots.show(
 
 # %% [markdown]
 # *Gradient norms.* Before the first step the rules differ by $\sqrt{r}$: 2 at rank 4 and 8 at rank
-# 64. Over the first steps it is about 1.5 and 5, and in the last ones still about 1.5 and 4. Under
-# $\alpha / \sqrt{r}$ the norm at rank 64 is near that at rank 4; under $\alpha / r$ it is a quarter
-# of it. DoRA's norm under $\alpha / r$ lies above LoRA's, as at the first step.
+# 64. Over the first steps the factor is about 1.5 and 5, and in the last ones still about 1.5 and 4.
+# Under $\alpha / \sqrt{r}$ the norm at rank 64 is close to that at rank 4; under $\alpha / r$ it is a
+# quarter of it. DoRA's norm under $\alpha / r$ is above LoRA's, as at the first step.
 #
 # *Losses.* At rank 64 $\alpha / r$ is behind in every stretch of the training, and furthest towards
 # its end.
 #
-# *Stability.* At this learning rate nothing gets out of hand: norms are at or below about 1, the
-# length at which they are clipped, from the first steps on.
+# *Stability.* At this learning rate training is stable: norms are at or below about 1, the value at
+# which they are clipped, from the first steps on.
 
 # %% [markdown]
 # ## 5. Is it only a learning rate?
 #
 # A larger scaling makes the same step of `lora_B` move $W'$ further, as a larger learning rate
-# would. So a comparison at one learning rate may compare learning rates (lesson 04). At rank 64
+# would. So a comparison at one learning rate may only compare learning rates (lesson 04). At rank 64
 # both rules were therefore tried at four rates and at the neighbours of the best; three seeds chose,
 # and ten others report. A triangle means "above the picture":
 
@@ -442,15 +443,16 @@ for method in ("lora", "dora"):
         )
 
 # %% [markdown]
-# *The two rules.* At one and the same rate the rank-stabilised rule is clearly ahead, by 0.035 for LoRA
-# and 0.038 for DoRA. With a rate of its own each, the usual rule takes a higher one and nearly catches
-# up: 0.007 and 0.009 are left. So at rank 64, on this task, about four fifths of what rsLoRA gives could
-# be had from the learning rate. (With three seeds in place of ten, LoRA's interval contained zero, and it
-# would have been easy to read "no difference" into it.)
+# *The two rules.* At the same rate the rank-stabilised rule is clearly ahead, by 0.035 for LoRA and 0.038
+# for DoRA (nine seeds). When each rule has its own rate, the usual one takes a higher rate and nearly
+# catches up: 0.007 and 0.009 are left (ten other seeds). So at rank 64, on this task, the learning rate
+# gives about four fifths of what rsLoRA gives; with the ends of both intervals it is 65 to 94 % for LoRA
+# and 66 to 85 % for DoRA. (The three seeds that chose the rates have an interval for LoRA that contains
+# zero, and it would have been easy to read "no difference" into it.)
 #
 # *DoRA.* Look at the right-hand side of the figure. Where a rate is too high for LoRA, DoRA still
-# trains: at 0.03 under $\alpha / r$, and less well at 0.012 under $\alpha / \sqrt{r}$. The gradient
-# norms show why LoRA's loss is lost there:
+# trains: at 0.03 under $\alpha / r$, and less well at 0.012 under $\alpha / \sqrt{r}$ (three seeds
+# each, all alike). The gradient norms there:
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The table: gradient norms where the rate is too high.
@@ -459,16 +461,19 @@ for rate, stabilized in ((3e-2, False), (1.2e-2, True)):
         found = runs(method, 64, stabilized, rate)
         peak = statistics.fmean(max(run["gradient_norms"]) for run in found)
         print(
-            f"rate {rate}, {plots.RULES[stabilized]:18} {plots.NAMES[method]}: "
-            f"gradient norm up to {peak:5.1f}, validation loss {mean(found, 'validation_loss'):.2f}"
+            f"rate {rate:g}, {plots.RULES[stabilized]:18} {plots.NAMES[method]}: "
+            f"highest gradient norm {peak:6.1f}, validation loss {mean(found, 'validation_loss'):.2f}"
         )
 for stabilized in (False, True):
     gap = comparison.paired_difference(chosen["lora", stabilized], chosen["dora", stabilized])
     print(f"\neach at its best rate, {plots.RULES[stabilized]}:\n{gap}")
 
 # %% [markdown]
-# A column of `lora_B` that grows too far makes LoRA's weight too large; DoRA divides by the norm of
-# $V$, so that its rows keep the length $m$. That fits what is seen here, and is not proved by it.
+# One explanation: a column of `lora_B` that grows too far makes LoRA's weight too large, while DoRA
+# divides by the norm of $V$, so that its rows keep the length $m$. That fits, but it is not the whole
+# story: in lesson 05's runs at rank 8 and 0.019, a rate slightly too high for LoRA (validation loss
+# 1.666), `m` alone, without the norm, tolerates it as well as DoRA does (1.635 each; three seeds).
+#
 # At their best rates DoRA ends a little lower under both rules, by 0.3 to 0.4 %.
 #
 # ## 6. Which mistake is this?
@@ -530,9 +535,9 @@ quiz.which_mistake("rslora")
 # like a larger learning rate, chosen on validation data. At the chosen rates I would train at least
 # five seeds, the same for all settings, and compare seed by seed with an interval. If rank 64 under
 # alpha / sqrt(rank), or at a larger rate, is no better than rank 8, then more rank does not help on
-# these data; if it is better, the scaling was in the way. If the interval of DoRA minus LoRA holds
-# zero, these runs do not tell the two apart, and LoRA is cheaper in time and memory. All of it
-# holds for this model, these data and this length of training.
+# these data; if it is better, the scaling was in the way. If the interval of DoRA minus LoRA contains
+# zero, these runs do not decide between the two, and LoRA is cheaper in time and memory. All of this
+# applies to this model, these data and this length of training.
 # <!-- END SOLUTION -->
 
 # %% [markdown]
@@ -545,8 +550,8 @@ quiz.which_mistake("rslora")
 #    rule out.
 # 3. What does a positive correlation of $\Delta M$ and $\Delta D$ say about LoRA, and what does it
 #    not say?
-# 4. Two methods are compared at one learning rate and one seed. What are the two things wrong with
-#    it?
+# 4. Two methods are compared at one learning rate and one seed. Which two things are wrong with
+#    that?
 # 5. Why does the magnitude get no weight decay?
 # 6. "DoRA is 3.7 points better than LoRA." What do you ask back?
 # 7. Why must alpha be fixed when ranks are compared under both rules?
@@ -560,10 +565,10 @@ quiz.which_mistake("rslora")
 #    does not say that the loss is higher.
 # 4. The rate may suit one of them; and a difference of one seed may be the seed's luck.
 # 5. Decay pulls towards zero, and a magnitude starts at the norm of $W_0$: it would shrink a
-#    pretrained weight whatever the data say.
+#    pretrained weight regardless of the data.
 # 6. Against which LoRA, on which model and tasks, at which learning rates, over how many runs?
-# 7. With $\alpha = 2r$ the usual scaling is 2 at every rank, so the effect of the rank on it has
-#    cancelled.
+# 7. With $\alpha = 2r$ the usual scaling is 2 at every rank, so the effect of the rank on it
+#    cancels.
 # </details>
 #
 # ## Further reading
@@ -593,7 +598,7 @@ quiz.which_mistake("rslora")
 # ## Cleanup
 #
 # What this notebook holds in memory is freed when its kernel stops (*Kernel → Shut Down Kernel*).
-# To go on here and free what the lab keeps at hand:
+# To continue here and free what the lab has cached:
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # Free what the lab keeps in memory.

@@ -159,9 +159,11 @@ def pooled(method, kind, random=False):
     return statistics.fmean(map(correlation, of_seeds))
 
 
-def grouped(method, kind, key):
+def grouped(method, kind, key, random=False):
     return statistics.fmean(
-        correlation([p for p in points(method, seed, kind) if p[key] == group])
+        correlation(
+            [p["random"] if random else p for p in points(method, seed, kind) if p[key] == group]
+        )
         for seed in range(5)
         for group in {p[key] for p in points(method, seed, kind)}
     )
@@ -179,7 +181,11 @@ def test_lesson_03_correlations():
     assert abs(pooled("lora", "q_proj") - random["lora"]) < 0.02, "chance's"
     within = grouped("dora", "q_proj", "layer")
     assert pooled("dora", "q_proj") < random["dora"] - 0.05 and within < 0.6
-    said("03-decomposition", f"within a layer it is just {within:+.2f}")
+    for seed in range(5):
+        found = points("dora", seed, "q_proj")
+        assert correlation(found) < correlation([point["random"] for point in found])
+    by_chance = grouped("dora", "q_proj", "layer", random=True)
+    said("03-decomposition", f"layer it is only {within:+.2f}, where chance gives {by_chance:+.2f}")
     value = (grouped("full", "v_proj", "layer"), grouped("full", "v_proj", "step"))
     said(
         "03-decomposition",
@@ -203,7 +209,7 @@ def test_lesson_03_the_null_model():
     first = min(p["step"] for p in points("full", 0, "q_proj"))
     early = [p for s in range(5) for p in points("full", s, "proj") if p["step"] == first]
     shorter = 1 - statistics.fmean(p["random"]["longer"] for p in early)
-    assert shorter == pytest.approx(0.25, abs=0.05), "a quarter or so"
+    assert 0.22 < shorter < 0.33, "about a quarter to a third"
     for point in at_the_end("lora"):
         assert point["delta_m"] == pytest.approx(point["random"]["delta_m"], rel=0.25)
 

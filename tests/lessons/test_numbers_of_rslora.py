@@ -9,7 +9,7 @@ import release
 import torch
 
 from lab_utils import comparison
-from lab_utils.adapters import adapter_layers
+from lab_utils.adapters import NAMES, adapter_layers
 from lab_utils.data import language_task
 from lab_utils.training import Settings, make_optimizer, model_to_train, train_step
 
@@ -18,6 +18,14 @@ import rslora
 import search
 
 RECORDS = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
+LESSON = (release.SOLUTIONS / "07-rslora-challenge.py").read_text("utf-8")
+
+
+def said(*texts):
+    """The lesson says each of these, wherever its lines break."""
+    flat = " ".join(line.removeprefix("# ").strip() for line in LESSON.splitlines())
+    for text in texts:
+        assert text in flat, text
 
 
 def runs(method, rank, stabilized, rate=5e-3, alpha=16.0):
@@ -75,6 +83,10 @@ def test_a_higher_rank_ends_lower_and_the_rules_drift_apart():
     lead = [a - b for a, b in zip(losses["usual"], losses["stabilized"], strict=True)]
     assert lead == sorted(lead)
     assert (round(lead[0], 2), round(lead[-1], 3)) == (0.01, 0.035)
+    for rank in rslora.RANKS:
+        pair = runs("lora", rank, False), runs("lora", rank, True)
+        confidence = 1 - 0.05 / len(rslora.RANKS)
+        assert comparison.paired_difference(*pair, confidence=confidence).high < 0
 
 
 def rule_of(rank, rule):
@@ -123,10 +135,13 @@ def test_most_of_the_lead_at_one_rate_is_the_learning_rate():
         assert same.high < 0 and best.high < 0
         assert (round(-same.mean, 3), round(-best.mean, 3)) == (at_one_rate, left)
         assert 1 - best.mean / same.mean == pytest.approx(0.8, abs=0.05), "about four fifths"
+        assert (same.seeds, best.seeds) == (9, 10)
+        ends = 1 - best.low / same.high, 1 - best.high / same.low
+        said(f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} % for {NAMES[method]}")
     three = comparison.paired_difference(
         runs("lora", 64, False, 1.2e-2), [r for r in runs("lora", 64, True) if r["seed"] < 3]
     )
-    assert three.low < 0 < three.high, "with three seeds LoRA's interval contained zero"
+    assert three.low < 0 < three.high, "LoRA's interval over the three seeds contains zero"
 
 
 def test_dora_trains_at_rates_that_are_too_high_for_lora():
@@ -136,6 +151,28 @@ def test_dora_trains_at_rates_that_are_too_high_for_lora():
         assert mean(dora, "validation_loss") < 1.8
         peaks = [statistics.fmean(max(r["gradient_norms"]) for r in runs) for runs in (lora, dora)]
         assert peaks[0] > 1.5 * peaks[1]
+        worst, best = (
+            max(r["validation_loss"] for r in dora),
+            min(r["validation_loss"] for r in lora),
+        )
+        assert worst < best - 0.5, "three seeds each, all alike"
+
+
+def test_m_alone_tolerates_a_high_rate_as_well():
+    losses = {}
+    for name, method in (
+        ("head-to-head", "lora"),
+        ("head-to-head", "dora"),
+        ("ablations", "lora-scaled"),
+    ):
+        records = comparison.read_results(comparison.RESULTS / f"{name}.jsonl")
+        settings = {"rank": 8, "targets": None, "alpha": 16.0, "max_norm": 1.0}
+        found = comparison.select(records, adapter_type=method, learning_rate=0.019, **settings)
+        found = [run for run in found if run["seed"] in rslora.CHOOSING]
+        assert len(found) == 3
+        losses[method] = f"{mean(found, 'validation_loss'):.3f}"
+    assert losses["dora"] == losses["lora-scaled"]
+    said(f"(validation loss {losses['lora']})", f"({losses['dora']} each; three seeds)")
 
 
 def test_at_their_best_rates_dora_ends_a_little_lower():
@@ -166,5 +203,4 @@ def test_what_the_first_step_does():
         change[rank, stabilized] = torch.nn.utils.get_total_norm(moved).item()
     assert change[4, False] / change[64, False] == pytest.approx(3.5, abs=0.1)
     assert change[4, True] / change[64, True] == pytest.approx(1, abs=0.2)
-    text = (release.SOLUTIONS / "07-rslora-challenge.py").read_text("utf-8")
-    assert "moves it 3.5 times less at rank 64 than at rank 4" in text
+    said("moves it 3.5 times less at rank 64 than at rank 4")

@@ -13,6 +13,7 @@ from lab_utils.checks.report import Mistake
 
 TEXTS = sorted(release.SOLUTIONS.glob("[0-9][1-9]-*.py"))
 README = (release.ROOT / "README.md").read_text("utf-8")
+BENCH = (release.ROOT / "benchmarks" / "lessons.txt").read_text("utf-8")
 EXERCISE = re.compile(r"^### Exercise \d+: `(\w+)` \((\d+) points?\)$", re.MULTILINE)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 every_lesson = pytest.mark.parametrize("text", TEXTS, ids=[text.stem for text in TEXTS])
@@ -55,6 +56,43 @@ def test_the_table_in_the_readme_is_made_from_the_lessons():
         for name, *_ in exercises(lesson):
             assert f"`{name}`" in row
         assert f"({sum(map(points, lesson.cells))} points)" in row
+
+
+def computing(name):
+    """The seconds that a lesson's cells take, as measured by `make bench`."""
+    found = re.search(rf"^{name} +([\d.]+) s", BENCH, re.MULTILINE)
+    assert found, f"{name} is not in benchmarks/lessons.txt: run make bench"
+    return float(found[1])
+
+
+@every_lesson
+def test_the_time_that_a_lesson_states_follows_from_its_text_points_and_cells(text):
+    lesson, seconds = release.read_lesson(text), computing(text.stem)
+    first = lesson.cells[0].source
+    stated = int(contents.MINUTES.search(first)[1])
+    expected = contents.minutes(lesson, seconds)
+    assert stated % 5 == 0
+    assert abs(stated - expected) < 3, f"it takes about {expected:.0f} minutes: cut, or say so"
+    assert ("less than one of them computing" in first) == (10 < seconds < 60)
+    assert seconds < 60
+
+
+def test_the_readme_adds_up_the_times_of_the_lessons():
+    stated = [
+        int(contents.MINUTES.search(release.read_lesson(text).cells[0].source)[1]) for text in TEXTS
+    ]
+    assert abs(sum(stated[:4]) - 120) <= 10, "two hours"
+    assert abs(sum(stated[4:]) - 90) <= 7, "an hour and a half"
+    assert "a lab of two hours" in " ".join(README.split())
+    assert "take another hour and a half." in " ".join(README.split())
+
+
+def test_a_longer_text_takes_longer():
+    lesson = release.read_lesson(TEXTS[0])
+    before = contents.minutes(lesson, 0)
+    lesson.cells[1].source += " word" * 300 + "\n<details>" + " hidden" * 300 + "</details>"
+    lesson.cells[1].cell_type = "markdown"
+    assert contents.minutes(lesson, 60) > before + 2.9
 
 
 def test_a_lesson_without_a_time_or_exercises_has_no_row():

@@ -116,54 +116,26 @@ def grade(
         feedback: whether to make students' pages.
     """
     remove_left_behind()
-    outcome, recorder, cache = Outcome(), Recorder(course), Cache(course.work / "cache")
-    limits = Limits(cell_seconds=course.cell_seconds)
-    stored = read_marks(course)
-    waiting: dict[str, Submission] = {}
-    known: dict[str, Result] = {}  # results by their key, and who waits for each
-    calls: dict[str, Job] = {}
-    whose: dict[str, list[str]] = {}
-    for student, submission in vet_all(course, students, jobs, outcome):
+    outcome, recorder, stored = Outcome(), Recorder(course), read_marks(course)
+    waiting, recorded = [], []
+    for attempt in attempts_of(course, students, jobs, sandbox, outcome, again):
+        student = attempt.submission.student
         with _only_theirs(course, student, outcome):
-            job = job_of(course, submission, limits, sandbox)
-            key = key_of(job)
-            outcome.seeds[student] = job.seed
-            result = None if again else cache.load(key)
-            if result is not None:
-                outcome.add(course, submission, result)
-                if recorder.is_recorded(submission, key, stored.get(student, {})):
+            outcome.seeds[student] = attempt.job.seed
+            if attempt.result is not None:
+                outcome.add(course, attempt.submission, attempt.result)
+                marks = stored.get(student, {})
+                if recorder.is_recorded(attempt.submission, attempt.key, marks):
                     outcome.graded.append(student)
                     continue
-                known[key] = result
-            else:
-                calls[key] = job
-            waiting[student] = submission
-            whose.setdefault(key, []).append(student)
-
-    recorded = []
-
-    def record(key: str, result: Result) -> None:
-        """Enter a result for all who handed in the same, as those who handed in nothing do."""
-        for student in whose[key]:
-            submission = waiting.pop(student)
-            with _only_theirs(course, student, outcome):
-                outcome.add(course, submission, result)
-                recorder.record(submission, key, result)
-                outcome.graded.append(student)
-                recorded.append(student)
-            progress.step(student)
-
-    with Progress(len(waiting), "graded") as progress:
-        for key, result in known.items():
-            record(key, result)
-        for key, answer in workers.run(EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds):
-            if isinstance(answer, workers.WorkerError):
-                for student in whose[key]:
-                    outcome.failed[student] = str(answer)
-                    progress.step(student)
-            else:
-                cache.store(key, answer)
-                record(key, answer)
+            waiting.append(attempt)
+    for attempt in executed(course, waiting, jobs, dask, outcome, "graded"):
+        student = attempt.submission.student
+        with _only_theirs(course, student, outcome):
+            outcome.add(course, attempt.submission, attempt.result)
+            recorder.record(attempt.submission, attempt.key, attempt.result)
+            outcome.graded.append(student)
+            recorded.append(student)
 
     marks = read_marks(course)
     keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
@@ -189,36 +161,96 @@ def compare(
     Marks by hand stay, so a test that has one neither gains nor loses. What is executed is kept,
     and `grade` does not execute it again.
     """
-    cache, limits = Cache(course.work / "cache"), Limits(cell_seconds=course.cell_seconds)
-    submissions: dict[str, Submission] = {}
-    results: dict[str, Result] = {}
-    keys: dict[str, str] = {}
-    calls: dict[str, Job] = {}
+    known, waiting = [], []
+    for attempt in attempts_of(course, students, jobs, sandbox, outcome):
+        (waiting if attempt.result is None else known).append(attempt)
+    known += executed(course, waiting, jobs, dask, outcome, "executed")
+    stored, changes = read_marks(course), {}
+    for attempt in known:
+        student = attempt.submission.student
+        marks = stored.get(student, {})
+        changes[student] = changed(course, attempt.submission, attempt.result, marks)
+    return differences(changes)
+
+
+@dataclass
+class Attempt:
+    """A submission on its way: what is to be executed for it, and what came of that.
+
+    Attributes:
+        key: of the job, and of the code that executes it.
+        result: None until it is there.
+    """
+
+    submission: Submission
+    job: Job
+    key: str
+    result: Result | None = None
+
+
+def attempts_of(
+    course: Course,
+    students: list[str],
+    jobs: int,
+    sandbox: bool,
+    outcome: Outcome,
+    again: bool = False,
+) -> Iterator[Attempt]:
+    """Yield what each student handed in, vetted, with the result that is kept of it.
+
+    Of those with whom that fails, the outcome tells.
+
+    Args:
+        again: leave what is kept aside.
+    """
+    limits, cache = Limits(cell_seconds=course.cell_seconds), Cache(course.work / "cache")
     for student, submission in vet_all(course, students, jobs, outcome):
+        attempt = None
         with _only_theirs(course, student, outcome):
             job = job_of(course, submission, limits, sandbox)
-            submissions[student], keys[student] = submission, key_of(job)
-            found = cache.load(keys[student])
-            if found is None:
-                calls[student] = job
-            else:
-                results[student] = found
-    with Progress(len(calls), "executed") as progress:
-        for student, answer in workers.run(
-            EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds
-        ):
-            if isinstance(answer, workers.WorkerError):
-                outcome.failed[student] = str(answer)
-            else:
-                cache.store(keys[student], answer)
-                results[student] = answer
-            progress.step(student)
-    stored = read_marks(course)
-    changes = {
-        student: changed(course, submissions[student], result, stored.get(student, {}))
-        for student, result in results.items()
-    }
-    return differences(changes)
+            key = key_of(job)
+            attempt = Attempt(submission, job, key, None if again else cache.load(key))
+        if attempt:
+            yield attempt
+
+
+def executed(
+    course: Course,
+    attempts: list[Attempt],
+    jobs: int,
+    dask: str | None,
+    outcome: Outcome,
+    verb: str,
+) -> Iterator[Attempt]:
+    """Yield each attempt as soon as it has its result; of those that fail, the outcome tells.
+
+    What several handed in alike, as those do who handed in nothing, is executed once, and kept.
+
+    Args:
+        verb: what is done with an attempt once it was yielded, for the progress bar.
+    """
+    cache, limits = Cache(course.work / "cache"), Limits(cell_seconds=course.cell_seconds)
+    alike: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        alike.setdefault(attempt.key, []).append(attempt)
+    calls = {key: some[0].job for key, some in alike.items() if some[0].result is None}
+    with Progress(len(attempts), verb) as progress:
+        for attempt in attempts:
+            if attempt.result is not None:
+                yield attempt
+                progress.step(attempt.submission.student)
+        for key, answer in workers.run(EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds):
+            failed = isinstance(answer, workers.WorkerError)
+            if not failed:
+                cache.store(key, answer)
+            for attempt in alike[key]:
+                student = attempt.submission.student
+                if failed:
+                    outcome.failed[student] = str(answer)
+                else:
+                    attempt.result = answer
+                    yield attempt
+                progress.step(student)
 
 
 def vet_all(

@@ -1,11 +1,32 @@
-"""How the tests of checks hold answers: functions of a class, in order."""
+"""How the tests of checks hold answers: functions of a class, in order, and tables by exercise.
+
+A module of answers, one a lesson, has
+
+- `EXERCISES`: by exercise its check, and the classes of right and of wrong answers;
+- `BROKEN_BY`: by exercise what its text promises, and the wrong answers that break it;
+- `AS_RIGHT`: by exercise the small changes of its solution that leave a right answer, if any.
+"""
+
+import importlib
+from pathlib import Path
 
 import pytest
+
+EARLY = ("test_mathematics", "test_from_scratch", "test_decomposition_checks")
+LATER = tuple(sorted(path.stem for path in Path(__file__).parent.glob("answers_to_*.py")))
+
+
+def of_lessons(table, modules=(*EARLY, *LATER)):
+    """The tables of this name of all lessons, or of some, as one."""
+    found = {}
+    for module in modules:
+        found |= getattr(importlib.import_module(module), table, {})
+    return found
 
 
 def answers(holder):
     """The functions of a class that hold an answer each; a wrong one's docstring names it."""
-    return [v for k, v in vars(holder).items() if callable(v) and v.__name__ == k]
+    return [v for k, v in vars(holder).items() if callable(v) and not k.startswith("_")]
 
 
 def cases(exercises, index):

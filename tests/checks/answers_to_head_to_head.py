@@ -986,7 +986,63 @@ class WrongPairs:
 
 
 EXERCISES = {
-    "add": (checks.check_add_adapters, RightAdd, WrongAdd),
-    "step": (checks.check_train_step, RightStep, WrongStep),
-    "pairs": (checks.check_paired_difference, RightPairs, WrongPairs),
+    "add_adapters_to_model": (checks.check_add_adapters, RightAdd, WrongAdd),
+    "train_step": (checks.check_train_step, RightStep, WrongStep),
+    "paired_difference": (checks.check_paired_difference, RightPairs, WrongPairs),
+}
+
+# By words of the exercise's text: the aspect that asks for it, and the answers that break it.
+BROKEN_BY = {
+    "add_adapters_to_model": {
+        "`q_proj`, `k_proj`, `v_proj` and `o_proj` of every block": (
+            "layers",
+            "no_o last_block unadapted only_qkv_mlp",
+        ),
+        '`layers.LoRALayer` (`"lora"`) or `layers.DoRALayer` (`"dora"`)': ("layers", "swapped"),
+        "each a new one": ("layers", "shared_blocks shared_A one_layer_in_block"),
+        "with this rank and alpha": ("layers", "alpha_2r scal swapped_args"),
+        "all else by default": ("layers", "norm0 drop rsl full_grad"),
+        "nothing but the adapters is trainable": ("frozen", "freezes_only_blocks mag_frozen"),
+        "stays as it is, trainable too": ("frozen", "wraps_original shallow"),
+        "shares no tensor with the copy": ("frozen", "unfreezes_base_after"),
+        'be it `"LoRA"`, `"dora-input"`, `""`, `None` or a number': (
+            "types",
+            "substring lower lower_plain startswith dora_input_ok typeerror",
+        ),
+        "raise `ValueError`": ("types", "ret_err ret_none ret_model asserts"),
+    },
+    "train_step": {
+        "`data.next_byte_loss(model(inputs), targets)`": (
+            "numbers",
+            "summed selfpredict last_token",
+        ),
+        "a norm of at most `max_norm`": ("weights", "fixed1 clip_before_backward value"),
+        "shorter ones stay as they are": ("weights", "always"),
+        "all trained parameters together": ("weights", "group0 groups l1 inf"),
+        "the optimiser takes its step": ("weights", "sgd two step_first zero_between_clip_step"),
+        "the loss (before the step)": ("numbers", "loss_after_all"),
+        "the norm (before clipping)": ("numbers", "minn maxnorm_ret"),
+        "as floats": ("numbers", "text loss_tensor"),
+        "not rounded": ("numbers", "rounded rounded4"),
+        "one or several parameter groups": ("weights", "group0 groups"),
+        "all parameters that are not frozen": ("numbers", "unfreeze"),
+        "The model comes in training mode; leave it there": ("weights", "evalm"),
+    },
+    "paired_difference": {
+        "DoRA minus LoRA": ("mean", "absdiff rel normal_mean_rev"),
+        "mean, low and high": ("interval", "order lowhighmean swapped halves"),
+        "as floats": ("mean", "tens strs"),
+        "not rounded": ("mean", "rounded"),
+        "two seeds or more": ("interval", "df_fixed t278"),
+        "any confidence between 0 and 1": ("interval", "t2776 t278"),
+    },
+}
+
+# Small changes of the solution that are as right, see test_mutants: what they write for what.
+AS_RIGHT = {
+    "add_adapters_to_model": {
+        "'adapter_type is ' -> ''",
+        "\"; it must be 'lora' or 'dora'\" -> ''",
+    },
+    "paired_difference": {"strict= left out", "True -> False"},
 }

@@ -683,7 +683,44 @@ class WrongAcc:
 
 
 EXERCISES = {
-    "config": (checks.check_make_config, RightConfig, WrongConfig),
-    "state": (checks.check_to_peft_state, RightState, WrongState),
-    "acc": (checks.check_choice_accuracy, RightAcc, WrongAcc),
+    "make_config": (checks.check_make_config, RightConfig, WrongConfig),
+    "to_peft_state": (checks.check_to_peft_state, RightState, WrongState),
+    "choice_accuracy": (checks.check_choice_accuracy, RightAcc, WrongAcc),
+}
+
+# By words of the exercise's text: the aspect that asks for it, and the answers that break it.
+BROKEN_BY = {
+    "make_config": {
+        "rank as given": ("scaling", "r8 r_left rankstr default32"),
+        "`lora_alpha` twice the rank": ("scaling", "alpha_half alpha4 asq"),
+        "dropout 0.05": ("layers", "drop5 drop1 dropstr"),
+        "`v_proj`, `up_proj` and `down_proj`": ("layers", "withgate witho nodown mlponly qv typo"),
+        '`task_type="CAUSAL_LM"`': ("layers", "task"),
+        "everything else as PEFT has it by default": ("layers", "init fan msave ltt excl rp"),
+        "a pattern that fits the same layers": ("layers", "partregex badregex comma"),
+    },
+    "to_peft_state": {
+        "PEFT's names": ("dora", "underscore base_twice default magname upper hardprefix"),
+        "detached": ("lora", "attached"),
+        "in PEFT's shapes (with rank 1, too)": ("lora", "squeeze flat_all merged"),
+        "layer's numbers in its own dtype or a wider one": (
+            "lora",
+            "halfs bf scaledA abs_ rounded",
+        ),
+        "same parameters": ("lora", "replaced delmag"),
+        "same numbers": ("lora", "zeros half_layer dbl_layer"),
+        "still trainable": ("lora", "freeze detach_"),
+    },
+    "choice_accuracy": {
+        "different numbers of choices": ("ragged", "pad0 pad1 fixed4 nparr"),
+        "Scores are below 0": ("equal", "best0 bestnone absmax"),
+        "a plain float": ("equal", "tens boolist strp tup"),
+        "not rounded": ("equal", "rnd"),
+    },
+}
+
+# Small changes of the solution that are as right, see test_mutants: what they write for what.
+AS_RIGHT = {
+    "to_peft_state": {".clone() left out"},
+    "choice_accuracy": {"strict= left out", "True -> False"},
 }

@@ -488,6 +488,38 @@ class WrongTrack:
 
 
 EXERCISES = {
-    "ranks": (checks.check_compare_across_ranks, RightRanks, WrongRanks),
-    "track": (checks.check_track_magnitude_changes, RightTrack, WrongTrack),
+    "compare_across_ranks": (checks.check_compare_across_ranks, RightRanks, WrongRanks),
+    "track_magnitude_changes": (checks.check_track_magnitude_changes, RightTrack, WrongTrack),
+}
+
+# By words of the exercise's text: the aspect that asks for it, and the answers that break it.
+BROKEN_BY = {
+    "compare_across_ranks": {
+        "with these keys and no others": ("keys", "extra with_full one_method upper flat"),
+        "the ranks in the order given": ("keys", "sorted_"),
+        "the **test** loss": ("losses", "train_last val0 steplast"),
+        "as a float": ("keys", "tens strs"),
+        "not rounded": ("losses", "rounded"),
+        "n_epochs=1": ("losses", "epochs3"),
+        "seed=0": ("losses", "seed1"),
+    },
+    "track_magnitude_changes": {
+        "rank 8": ("history", "rank4"),
+        "seed 0": ("history", "seed1"),
+        "`n_epochs` as given": ("history", "ne e5"),
+        "all else by default": ("history", "lr"),
+        "`model.q_proj`": ("history", "kproj"),
+        "with these keys": ("history", "nohist tuple_"),
+        "numbers that are not rounded": ("statistics", "rounded"),
+        "`(32 * n_epochs + 1, 32)`, without gradient": ("history", "not_flat listhist nparr"),
+        "the mean over magnitudes": ("statistics", "rms nrm dim0 alln flt"),
+    },
+}
+
+# A run of 50 epochs, or of all four ranks, is too long to ask for by leaving the argument out.
+AS_BY_DEFAULT = {"seed= left out", "verbose= left out", "False -> True"}
+# Small changes of the solution that are as right, see test_mutants: what they write for what.
+AS_RIGHT = {
+    "compare_across_ranks": AS_BY_DEFAULT | {f"{r} -> {r + 1}" for r in (4, 8, 16, 32)},
+    "track_magnitude_changes": AS_BY_DEFAULT | {"50 -> 51"},
 }

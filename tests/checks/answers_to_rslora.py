@@ -430,6 +430,35 @@ class WrongNorms:
 
 
 EXERCISES = {
-    "scaling": (checks.check_lora_scaling, RightScaling, WrongScaling),
-    "norms": (checks.check_gradient_norms_by_rank, RightNorms, WrongNorms),
+    "lora_scaling": (checks.check_lora_scaling, RightScaling, WrongScaling),
+    "gradient_norms_by_rank": (checks.check_gradient_norms_by_rank, RightNorms, WrongNorms),
+}
+
+# By words of the exercise's text: the aspect that asks for it, and the answers that break it.
+BROKEN_BY = {
+    "lora_scaling": {
+        "exact scaling": ("stabilized", "isq intsq cbrt"),
+        "for any alpha and any rank": ("stabilized", "hardsquares fixed16 inta"),
+        "a float": ("usual", "str_ tup"),
+        "not rounded": ("usual", "rnd"),
+    },
+    "gradient_norms_by_rank": {
+        "a newly adapted model": ("usual", "double"),
+        "alpha=16.0": ("usual", "alpha32 alpha8 alphar"),
+        "rank_stabilized=rank_stabilized": ("stabilized", "ignore notr"),
+        "which is a mean over the batch": ("usual", "summed"),
+        "all trained parameters together": ("usual", "maxn last second"),
+        "the root of the sum of all squares": ("usual", "sq l1 rms"),
+        "Do not clip": ("usual", "clipped"),
+        "its keys are the ranks": ("usual", "strkeys lst nested earlyret"),
+        "as plain floats": ("usual", "tens strs"),
+        "not rounded": ("usual", "rounded"),
+        "Make a new generator for each rank": ("usual", "onegen no_gen seed42"),
+        "take `inputs` and `targets` as they are": ("usual", "other_batch batch4 test_batch"),
+    },
+}
+
+# Small changes of the solution that are as right, see test_mutants: what they write for what.
+AS_RIGHT = {
+    "gradient_norms_by_rank": {"alpha= left out"},
 }

@@ -1,35 +1,21 @@
 """Answers of lessons 04 to 07 as students write them: no false mark, no false name, most named."""
 
 import contextlib
-import importlib
 import io
 import itertools
 import time
 
 import pytest
-from answers import answers
+from answers import LATER, answers, cases, of_lessons
 
 from lab_utils import checks
 from lab_utils.checks import head_to_head, peft_and_commonsense, rslora
 from lab_utils.checks.diagnosis import near, tell_apart
 
-LESSONS = ("head_to_head", "rank_and_magnitude", "peft_and_commonsense", "rslora")
-EXERCISES = {
-    f"{lesson}-{name}": exercise
-    for lesson in LESSONS
-    for name, exercise in importlib.import_module(f"answers_to_{lesson}").EXERCISES.items()
-}
+EXERCISES = of_lessons("EXERCISES", LATER)
 
 
-def cases(index):
-    return [
-        pytest.param(exercise[0], answer, id=f"{name}-{answer.__name__}")
-        for name, exercise in EXERCISES.items()
-        for answer in answers(exercise[index])
-    ]
-
-
-@pytest.mark.parametrize(("check", "answer"), cases(1))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
 def test_a_right_answer_passes(check, answer, capsys):
     check(answer)
     captured = capsys.readouterr()
@@ -37,7 +23,7 @@ def test_a_right_answer_passes(check, answer, capsys):
     assert captured.err == ""
 
 
-@pytest.mark.parametrize(("check", "answer"), cases(2))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
 def test_a_wrong_answer_is_told_what_is_so(check, answer, capsys):
     with pytest.raises(checks.CheckFailed) as raised:
         check(answer)

@@ -403,6 +403,31 @@ EXERCISES = {
     "coupling": (checks.check_coupling, RightCoupling, WrongCoupling),
 }
 
+# By the beginning of each sentence under “What holds”: the answers that break it.
+BROKEN_BY = {
+    "magnitude_change": {
+        "the result is a plain `float`": "a_tensor an_integer",
+        "`norm_dim=1`, the default": "other_axis always_rows dim_as_p whole",
+        "both weights stay": "in_place",
+    },
+    "direction_change": {
+        "a vector of zeros": "zero_division zeros_left_out zeros_as_none zero_in_both_only",
+    },
+    "coupling": {
+        "the result is a plain `float`": "a_tensor matrix",
+        "where either list does not vary": "numpy_alone first_only second_only zero_if_constant "
+        "crash_if_constant only_a_half",
+        "both lists stay": "sorts",
+    },
+}
+
+# Small changes of the solution that are as right, see test_mutants: what they write for what.
+AS_RIGHT = {
+    "magnitude_change": {"lengths[1] - lengths[0] -> swapped"},
+    "direction_change": {"1e-08 -> 2e-08"},
+    "coupling": {"dtype= left out"},
+}
+
 
 def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
     for _, right, wrong in EXERCISES.values():

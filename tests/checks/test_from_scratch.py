@@ -10,6 +10,7 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import answers, cases
 from torch import nn
 
 from lab_utils import checks, layers
@@ -1119,8 +1120,45 @@ class FromPeft(nn.Module):
 SUBCLASS = type("MyLayer", (layers.DoRALayer,), {})
 
 EXERCISES = {
-    "lora": (checks.check_lora_layer, RightLoRA, WrongLoRA),
-    "dora": (checks.check_dora_layer, RightDoRA, WrongDoRA),
+    "LoRALayer": (checks.check_lora_layer, RightLoRA, WrongLoRA),
+    "DoRALayer": (checks.check_dora_layer, RightDoRA, WrongDoRA),
+}
+
+# By the beginning of each sentence under “What holds”: the answers that break it.
+BROKEN_BY = {
+    "LoRALayer": {
+        "`self.original_layer` is the layer": "another_name copied buffer base_trainable "
+        "bias_trainable changes_base",
+        "`lora_A` and `lora_B` are parameters": "inner_linear inner_module plain_tensor "
+        "transposed_a a_zero a_of_ones b_not_zero",
+        "before training": "b_not_zero",
+        "`forward` takes an `x`": "matrices_only no_vectors squeezes flattens x_changed",
+        "gradients reach": "data_of_a no_grad x_detached cut_in_training",
+        "in training mode each input": "dropped_after_a dropped_after_b weights_dropped "
+        "not_rescaled p_of_a_half p_mirrored dropout_on_frozen always_dropout no_dropout",
+        "`merge()` returns a new": "merge_to_tensor merge_in_place merge_with_dropout "
+        "merge_evaluates merge_empties merge_thaws merge_without_bias merge_of_random_bias",
+    },
+    "DoRALayer": {
+        "all that holds for `LoRALayer`": "dropped_after_a columns_drop_all bias_twice "
+        "columns_need_a_bias columns_merged_as_rows merge_without_norm merged_bias_scaled",
+        "`magnitude` is an": "flat_magnitude random_magnitude magnitude_buffer absolute clamped "
+        "norm_dim_ignored",
+        "a vector of zeros in $W_0$": "divides_by_zero divides_by_zero_over_columns",
+        "in training mode the norm is a constant": "not_detached detached_in_evaluation "
+        "columns_not_detached updated_detached",
+        "dropout takes the lab's form": "dropout_on_frozen",
+    },
+}
+
+# lora_A may start with random numbers of any size.
+ROOT = "5 ** 0.5"
+ANY_START = {"5 -> 6", "0.5 -> 1.0", "a= left out", f"{ROOT} -> 5 * 0.5"}
+ANY_START |= {f"{ROOT} -> left", f"{ROOT} -> right"}
+# Small changes of the solution that are as right, see test_mutants: what they write for what.
+AS_RIGHT = {
+    "LoRALayer": ANY_START,
+    "DoRALayer": ANY_START | {"1e-08 -> 2e-08"},
 }
 HIDDEN_SIZES = [
     {},
@@ -1130,18 +1168,6 @@ HIDDEN_SIZES = [
 ]
 
 
-def answers(holder):
-    return [value for value in vars(holder).values() if isinstance(value, type)]
-
-
-def cases(index):
-    return [
-        pytest.param(check_and_answers[0], answer, id=f"{name}-{answer.__name__}")
-        for name, check_and_answers in EXERCISES.items()
-        for answer in answers(check_and_answers[index])
-    ]
-
-
 def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
     for _, right, wrong in EXERCISES.values():
         assert len(answers(right)) >= 3
@@ -1149,7 +1175,7 @@ def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
 
 
 @pytest.mark.parametrize("sizes", HIDDEN_SIZES)
-@pytest.mark.parametrize(("check", "answer"), cases(1))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
 def test_right_answers_pass(check, answer, sizes, capsys):
     check(answer, **sizes)
     captured = capsys.readouterr()
@@ -1157,7 +1183,7 @@ def test_right_answers_pass(check, answer, sizes, capsys):
     assert captured.err == ""
 
 
-@pytest.mark.parametrize(("check", "answer"), cases(2))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
 def test_wrong_answers_are_named(check, answer, capsys):
     aspect, words = answer.__doc__.split(": ", 1)
     with pytest.raises(checks.CheckFailed) as raised:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import answers, cases
 
 from lab_utils import checks, decomposition
 
@@ -178,7 +179,7 @@ class WrongDecompose:
 
     def no_torch(weight, norm_dim=1, eps=1e-8):
         """expected magnitude as a tensor of real numbers, found a ndarray"""
-        return WrongDecompose.numpy(weight)
+        return weight.numpy(), weight
 
     def crash(weight, norm_dim=1, eps=1e-8):
         """raised RuntimeError: The size of tensor a (5) must match"""
@@ -191,9 +192,6 @@ class WrongDecompose:
     def reference(weight, norm_dim=1, eps=1e-8):
         """calls lab_utils.decomposition.decompose, which is the reference"""
         return decomposition.decompose(weight, norm_dim)
-
-
-WrongDecompose.numpy = lambda weight: (weight.numpy(), weight)
 
 
 class RightRecompose:
@@ -389,17 +387,32 @@ EXERCISES = {
     "count_trainable": (checks.check_count_trainable, RightCount, WrongCount),
 }
 
+# By the beginning of each sentence under “What holds”: the answers that break it.
+BROKEN_BY = {
+    "decompose": {
+        "`magnitude` has the Euclidean length": "squared no_keepdim repeated axis_by_size",
+        "`direction` has the shape of the weight": "not_divided direction_over_the_other_axis",
+        "a vector of zeros": "zero_rows_only ones_for_zero eps_under_the_root",
+        "a vector shorter than `eps`": "eps_ignored clamped_at_a_hundredth magnitude_clamped",
+        "the tensor that is passed in": "in_place",
+    },
+    "recompose": {
+        "a magnitude of shape `(out_features, 1)`": "by_size by_length",
+        "a direction need not": "again positive",
+        "both tensors": "in_place changes_magnitude",
+    },
+    "count_trainable": {
+        "the count is an `int`": "a_float a_tensor",
+        "it counts what is trained": "with_the_frozen the_frozen_alone a_only b_only",
+        "only DoRA has magnitudes": "magnitude_in_lora always_inputs always_outputs no_magnitude",
+    },
+}
 
-def answers(holder):
-    return [v for k, v in vars(holder).items() if callable(v) and v.__name__ == k]
-
-
-def cases(index):
-    return [
-        pytest.param(check_and_answers[0], answer, id=f"{name}-{answer.__name__}")
-        for name, check_and_answers in EXERCISES.items()
-        for answer in answers(check_and_answers[index])
-    ]
+# Small changes of the solution that are as right, see test_mutants: what they write for what.
+AS_RIGHT = {
+    "decompose": {"1e-08 -> 2e-08"},
+    "count_trainable": {"'dora' -> ''"},
+}
 
 
 def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
@@ -408,7 +421,7 @@ def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
         assert len(answers(wrong)) >= 8
 
 
-@pytest.mark.parametrize(("check", "answer"), cases(1))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
 def test_right_answers_pass(check, answer, capsys):
     check(answer)
     sizes = {"in_features": 4, "out_features": 9}
@@ -420,7 +433,7 @@ def test_right_answers_pass(check, answer, capsys):
     assert captured.err == ""
 
 
-@pytest.mark.parametrize(("check", "answer"), cases(2))
+@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
 def test_wrong_answers_are_named(check, answer, capsys):
     with pytest.raises(checks.CheckFailed) as raised:
         check(answer)

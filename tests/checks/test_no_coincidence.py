@@ -5,25 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
-import test_decomposition_checks as lesson_03
-import test_from_scratch as lesson_02
-import test_mathematics as lesson_01
 import torch
+from answers import EARLY, answers, of_lessons
 
 from lab_utils import checks
 from lab_utils.checks.report import Report
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "solutions" / "dora"
-RIGHT = {
-    "check_decompose": lesson_01.RightDecompose.norm,
-    "check_recompose": lesson_01.RightRecompose.times,
-    "check_count_trainable": lesson_01.RightCount.formula,
-    "check_lora_layer": lesson_02.LoRA,
-    "check_dora_layer": lesson_02.DoRA,
-    "check_magnitude_change": lesson_03.RightMagnitude.norm,
-    "check_direction_change": lesson_03.RightDirection.normalize,
-    "check_coupling": lesson_03.RightCoupling.numpy,
-}
+EXERCISES = of_lessons("EXERCISES", EARLY)
+RIGHT = {check.__name__: answers(right)[0] for check, right, _ in EXERCISES.values()}
 # Before training several ways to go wrong are one and the same; a gradient is named by itself.
 SAME = re.compile("before training|gradient")
 

@@ -1,11 +1,14 @@
 """A class of any size that was never executed: marks, mistakes and answers are drawn at random."""
 
 import random
+import re
+import sys
 from datetime import datetime, timedelta
 
 import nbformat
 from classroom import database, folder_of, solutions_of
 from nbgrader.api import Gradebook
+from release import SOLUTIONS
 
 from lab_grader.intake.course import Course, role_of
 from lab_grader.marks.history import Findings, Missed, keep, scores_of
@@ -15,19 +18,16 @@ from lab_utils.checks.report import Mistake
 
 FIRST = ["Ada", "Bob", "Chloé", "Dmitri", "Eve", "Fatima", "Grace", "Hiro", "Ines", "Jan", "Kofi"]
 LAST = ["Lovelace", "Babbage", "Noether", "Turing", "Hopper", "Ramanujan", "Gauss", "Hamilton"]
-CHECKS = {
-    "01-mathematics": checks.mathematics,
-    "02-from-scratch": checks.from_scratch,
-    "03-decomposition": checks.decomposition,
-    "04-head-to-head": checks.head_to_head,
-    "05-rank-and-magnitude": checks.rank_and_magnitude,
-    "06-peft-and-commonsense": checks.peft_and_commonsense,
-    "07-rslora-challenge": checks.rslora,
-}
-MISTAKES = {
-    lesson: [value for value in vars(module).values() if isinstance(value, Mistake)]
-    for lesson, module in CHECKS.items()
-}
+
+
+def mistakes_of(lesson):
+    """The mistakes that the checks of a lesson can name, in the order in which they stand there."""
+    check = re.search(r"^checks\.(check_\w+)\(", lesson.read_text(), re.MULTILINE)[1]
+    module = sys.modules[getattr(checks, check).__module__]
+    return [value for value in vars(module).values() if isinstance(value, Mistake)]
+
+
+MISTAKES = {path.stem: mistakes_of(path) for path in sorted(SOLUTIONS.glob("*.py"))}
 COPIED = """def gradient_norms_by_rank(ranks, rank_stabilized):
     # the plan: one layer for each rank, the same data for all of them
     torch.manual_seed({seed})

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lab_utils.adapters import (
+    ADAPTERS,
     adapter_layers,
     add_adapters_to_model,
     load_adapters,
@@ -16,7 +17,7 @@ from lab_utils.adapters import (
 )
 from lab_utils.layers import DoRALayer, LoRALayer
 
-KINDS = ["lora", "dora", "dora-input"]
+KINDS = list(ADAPTERS)
 
 
 class Block(nn.Module):

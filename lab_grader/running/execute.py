@@ -201,7 +201,7 @@ class _NotebookRun:
         for index in again:
             self._run_cell(index)
 
-    def ask(self, name: str, question: str) -> str:
+    def ask(self, name: str, question: bytes) -> bytes:
         """See `remote.Kernel`. What ends the kernel once, or loops once, is not asked again."""
         try:
             if name in self.broken:

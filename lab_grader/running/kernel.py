@@ -6,9 +6,12 @@ die at any moment; then `Died` says why, and a new kernel starts with the next c
 
 import contextlib
 import json
+import os
+import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import nbformat
 import zmq
@@ -18,15 +21,16 @@ from nbformat import NotebookNode
 
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import START_SECONDS, Sandbox, Unconfined
+from lab_grader.wire import line
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
 WATCH_SECONDS = 0.25
+END_SECONDS = 1  # for a process whose sockets are closed to be gone
 
 # What reading a message raises that is of another form than Jupyter's.
 NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError)
 SHOWN = ("text/plain", "image/png", "image/jpeg")
-ANSWER = "__import__('lab_grader.wire.inside').wire.inside.answer(globals(), {question!r})"
-FRESH_START = "__import__('lab_grader.wire.inside').wire.inside.fresh_start()"
+INSIDE = "__import__('lab_grader.wire.inside').wire.inside"
 
 
 class Died(Exception):
@@ -69,6 +73,7 @@ class Kernel:
         self.place, self.hidden, self.limits = place, hidden, limits
         self._manager: KernelManager | None = None
         self._client: KernelClient | None = None
+        self._line: line.Line | None = None
         self._busy = False
         self._watched = 0.0  # when it was last
 
@@ -116,34 +121,62 @@ class Kernel:
             )
         return outputs
 
-    def ask(self, question: str, printed: Callable[[str], None]) -> str:
+    def ask(self, question: bytes, printed: Callable[[str], None]) -> bytes:
         """Ask what `inside.answer` answers.
 
         Args:
             printed: is given what the student's code prints meanwhile.
         """
+        self._prepare()
+        try:
+            self._line.send(line.QUESTION, question)
+        except OSError:
+            self._end_of_line("it does not take a question")
+        patience = _Patience(self, self.limits.cell_seconds)
+        while True:
+            patience.look()
+            try:
+                message = self._line.receive(WATCH_SECONDS)
+            except line.NoMessage as error:
+                self._end_of_line(str(error))
+            match message:
+                case None:
+                    pass
+                case line.BEGUN, _:
+                    self._busy = True
+                case line.PRINTED, text:
+                    printed(text.decode(errors="replace"))
+                case _ if patience.interrupted:
+                    raise TimedOut(patience.exceeded)
+                case line.ANSWER, answer:
+                    return answer
+                case line.ERROR, described:
+                    name, _, why = described.decode(errors="replace").partition(": ")
+                    raise RemoteError(name[:100], why[:1000])
+                case kind, _:
+                    self._end_of_line(f"a message of kind {kind}")
 
-        def show(message: dict[str, Any]) -> None:
-            if message["msg_type"] == "stream":
-                printed(message["content"]["text"])
-
-        return self._evaluate(ANSWER.format(question=question), show).strip("'")
+    def _end_of_line(self, why: str) -> NoReturn:
+        """End the kernel, after its line has ended or something else came; say which."""
+        deadline = time.monotonic() + END_SECONDS
+        while self.place.kernel_runs() and time.monotonic() < deadline:
+            time.sleep(0.01)  # it may be ending
+        self._watch()
+        self._die(f"its process sent something that is no message ({why})")
 
     def start_afresh(self) -> None:
         """Let the next cell find nothing of the last notebook: no variable, and if it changed
         anything else, a new process."""
         try:
-            if self._manager and self._evaluate(FRESH_START, lambda _: None) == "True":
+            if self._manager and self._evaluate(f"{INSIDE}.fresh_start()") == "True":
                 return
         except (Died, TimedOut, RemoteError):
             pass  # a process that cannot even do this is not used again
         self.stop()
 
-    def _evaluate(
-        self, expression: str, on_output: Callable[[dict], None], seconds: float | None = None
-    ) -> str:
+    def _evaluate(self, expression: str, seconds: float | None = None) -> str:
         """Return how the value of an expression shows in the student's process."""
-        match self._execute("", {"value": expression}, on_output, seconds):
+        match self._execute("", {"value": expression}, lambda _: None, seconds):
             case {"user_expressions": {"value": {"data": {"text/plain": str(text)}}}}:
                 return text
             case {"user_expressions": {"value": {"ename": name, "evalue": why}}}:
@@ -157,12 +190,15 @@ class Kernel:
             return
         manager, self._manager = self._manager, None
         client, self._client = self._client, None
+        end, self._line = self._line, None
         with contextlib.ExitStack() as steps:  # in turn from the last, whatever fails
             steps.callback(manager.context.destroy, linger=0)  # which its destructor would wait for
             steps.callback(manager.cleanup_resources)
             steps.callback(self.place.stop_kernel)
             if client is not None:
                 steps.callback(client.stop_channels)
+            if end is not None:
+                steps.callback(end.close)
 
     def start(self) -> None:
         """Start the kernel, if there is none.
@@ -180,13 +216,42 @@ class Kernel:
             self._manager.start_kernel(cwd=str(self.place.given))
             self._client = self._manager.client(context=context)
             self._client.start_channels(stdin=False, hb=False)
-            self._client.wait_for_ready(timeout=START_SECONDS)
-            # Imports PyTorch, and notes how the process is at its start.
-            self._evaluate(FRESH_START, lambda _: None, START_SECONDS)
+            self._connect()
         except (RuntimeError, OSError, Died, TimedOut, RemoteError) as error:
             why = f"a kernel did not start: {error}{self._last_words()}"
             self.stop()
             raise CannotStart(why) from error
+
+    def _connect(self) -> None:
+        """Wait for the kernel, and lay a line for questions to it.
+
+        Raises:
+            OSError: it did not come to the line.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while self._receive()[0] != "iopub":  # from then on it sends us what it publishes
+            self._watch()
+            if time.monotonic() > deadline:
+                raise TimedOut(f"it said nothing in {START_SECONDS} s")
+        here, there = self.place.line()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(here))
+            os.chmod(here, 0o666)  # the folder is the kernel's and ours
+            listener.listen(1)
+            listener.settimeout(PATIENCE_SECONDS)
+            # Imports PyTorch, and notes how the process is at its start.
+            begin = f"{INSIDE}.begin({there!r}, {self.limits.message_bytes})"
+            self._evaluate(begin, START_SECONDS)
+            end, _ = listener.accept()
+        Path(here).unlink()
+        self._line = line.Line(end, self.limits.message_bytes, self.limits.cell_seconds)
+
+    def _prepare(self) -> None:
+        """Be ready for a request."""
+        self.start()
+        self._busy = False  # with this request
+        if time.monotonic() > self._watched + WATCH_SECONDS:
+            self._watch()
 
     def _execute(
         self,
@@ -196,29 +261,16 @@ class Kernel:
         seconds: float | None = None,
     ) -> dict[str, Any]:
         """Send a request; hand on its outputs; return the content of the reply."""
-        self.start()
-        self._busy = False  # with this request
-        if time.monotonic() > self._watched + WATCH_SECONDS:
-            self._watch()
-        seconds = seconds or self.limits.cell_seconds
+        self._prepare()
         request = self._client.execute(
             source, store_history=False, allow_stdin=False, user_expressions=expressions
         )
-        reply, idle, interrupted = None, False, False
-        begun = time.monotonic()
-        deadline = begun + seconds
+        reply, idle = None, False
+        patience = _Patience(self, seconds or self.limits.cell_seconds)
         while reply is None or not idle:
-            now = time.monotonic()  # whether or not it keeps us busy with messages
-            if now > max(begun, self._watched) + WATCH_SECONDS:
-                self._watch()
-            if now > deadline:
-                if reply is not None:  # the outputs were too large to be received, "idle" with them
-                    break
-                if interrupted:
-                    self._die(f"it took more than {seconds:g} s and could not be interrupted")
-                with contextlib.suppress(RuntimeError):  # it has just ended, as we shall see
-                    self._manager.interrupt_kernel()
-                interrupted, deadline = True, now + PATIENCE_SECONDS
+            if reply is not None and patience.is_over():
+                break  # the outputs were too large to be received, "idle" with them
+            patience.look()
             channel, message = self._receive()
             try:
                 if message is None or message["parent_header"].get("msg_id") != request:
@@ -226,7 +278,8 @@ class Kernel:
                 kind, content = message["msg_type"], message["content"]
                 if channel == "shell":
                     if reply is None:  # another one does not give it more time
-                        reply, deadline = content, time.monotonic() + PATIENCE_SECONDS
+                        reply = content
+                        patience.allow(PATIENCE_SECONDS)
                 elif kind == "status":
                     self._busy = True
                     idle = content["execution_state"] == "idle"
@@ -234,8 +287,8 @@ class Kernel:
                     on_output(message)
             except NO_MESSAGE as error:
                 self._die(f"its process sent something that is no output ({error!r})")
-        if interrupted:
-            raise TimedOut(f"it took more than {seconds:g} s")
+        if patience.interrupted:
+            raise TimedOut(patience.exceeded)
         return reply
 
     def _receive(self) -> tuple[str, dict[str, Any] | None]:
@@ -269,6 +322,42 @@ class Kernel:
         text = self.place.last_words()
         return f" ({text})" if text else ""
 
-    def _die(self, why: str, kind: type[Died] = Died) -> None:
+    def _die(self, why: str, kind: type[Died] = Died) -> NoReturn:
         self.stop()
         raise kind(why)
+
+
+class _Patience:
+    """The time that a request may take; then it is interrupted, and if that does not help, ended.
+
+    Attributes:
+        interrupted: whether it was.
+        exceeded: what to say then.
+    """
+
+    def __init__(self, kernel: Kernel, seconds: float) -> None:
+        self._kernel = kernel
+        self.interrupted, self.exceeded = False, f"it took more than {seconds:g} s"
+        self._begun = time.monotonic()
+        self.allow(seconds)
+
+    def allow(self, seconds: float) -> None:
+        """Allow so much from now on."""
+        self._deadline = time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        """Return whether the time is over."""
+        return time.monotonic() > self._deadline
+
+    def look(self) -> None:
+        """Do what the time demands, whether or not the kernel keeps us busy with messages."""
+        kernel = self._kernel
+        if time.monotonic() > max(self._begun, kernel._watched) + WATCH_SECONDS:
+            kernel._watch()
+        if self.is_over():
+            if self.interrupted:
+                kernel._die(f"{self.exceeded} and could not be interrupted")
+            with contextlib.suppress(RuntimeError):  # it has just ended, as we shall see
+                kernel._manager.interrupt_kernel()
+            self.interrupted = True
+            self.allow(PATIENCE_SECONDS)

@@ -127,7 +127,9 @@ def _import_what_kernels_need() -> None:
 
     # The first step of the first optimizer imports torch._dynamo, which takes a second.
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0).step()
-    gc.freeze()  # so that a collection in a child does not touch, and so copy, all of this
+    # So that a collection in a kernel, as IPython makes one for each notebook, does not go through
+    # all of this, and so copy it.
+    gc.freeze()
 
 
 def _end_all_others() -> None:
@@ -286,7 +288,6 @@ def _run_kernel(connection: dict) -> None:
     descriptor = os.open(CONNECTION, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w") as file:
         json.dump(connection, file)
-    gc.unfreeze()
     launch_new_instance(argv=["-f", CONNECTION, *SETTINGS])
 
 

@@ -219,6 +219,11 @@ class Unconfined:
         self._manager = _manager(spec, settings)
         return self._manager
 
+    def line(self) -> tuple[Path, str]:
+        """Return where a socket for questions is to be, for the grader and for the kernel."""
+        here = self.given.parent / "questions"
+        return here, str(here)
+
     def kernel_runs(self) -> bool:
         """Return whether the kernel has not ended."""
         return self._manager.is_alive()
@@ -345,6 +350,10 @@ class Sandbox:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"it made no sockets in {START_SECONDS} s")
             time.sleep(0.01)
+
+    def line(self) -> tuple[Path, str]:
+        """Return where a socket for questions is to be, for the grader and for the kernel."""
+        return self.sockets / "questions", f"{fork_server.SOCKETS}/questions"
 
     def kernel_runs(self) -> bool:
         """Return whether the kernel has not ended."""

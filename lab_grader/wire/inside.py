@@ -5,11 +5,17 @@ nothing is decided here: what leaves is only read by `remote`, as arrays and pla
 question itself came as text and is run in a namespace of its own.
 """
 
+import asyncio
 import builtins
+import contextlib
 import functools
 import importlib.util
+import io
 import os
+import signal
+import socket
 import sys
+import traceback
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -18,6 +24,7 @@ import torch.nn.functional as F
 from IPython import get_ipython
 from torch import Tensor, nn
 
+from lab_grader.wire import line
 from lab_grader.wire.values import pack, unpack
 from lab_utils.questions.student_code import StudentCodeFailed, student_code
 
@@ -42,7 +49,53 @@ for drawing in ("lab_utils.plots", "lab_utils.widgets"):
 importlib.import_module("lab_utils.comparison")
 
 
-def answer(namespace: dict[str, Any], question: str) -> str:
+LONGEST_PRINTED = 1 << 20  # characters of what the student's code prints during a question
+
+
+def begin(address: str, most_bytes: int) -> None:
+    """Answer what the grader asks from now on, between cells and in their thread.
+
+    Args:
+        address: the grader's socket.
+        most_bytes: of a message.
+    """
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(address)
+    to_grader = line.Line(end, most_bytes)
+    asyncio.get_running_loop().add_reader(end, _answer_next, to_grader)
+    fresh_start()
+
+
+def _answer_next(to_grader: line.Line) -> None:
+    while (message := to_grader.receive(None)) is None:
+        pass
+    to_grader.send(line.BEGUN)
+    printed = _Printed()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with contextlib.redirect_stdout(printed):
+            reply = line.ANSWER, answer(get_ipython().user_global_ns, message[1])
+    except BaseException as error:
+        described = "".join(traceback.format_exception_only(error)).strip()
+        reply = line.ERROR, described.encode(errors="replace")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if text := printed.getvalue():
+        to_grader.send(line.PRINTED, text.encode(errors="replace"))
+    to_grader.send(*reply)
+
+
+class _Printed(io.StringIO):
+    """Keeps what is printed, up to a length."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        super().write(text[: max(0, LONGEST_PRINTED - self.tell())])
+        return len(text)
+
+
+def answer(namespace: dict[str, Any], question: bytes) -> bytes:
     """Ask about one of the student's objects; return the packed reply.
 
     Args:

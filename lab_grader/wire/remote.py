@@ -19,7 +19,7 @@ class Kernel(Protocol):
 
     hidden: frozenset[str]  # the files that it can not see
 
-    def ask(self, name: str, question: str) -> str:
+    def ask(self, name: str, question: bytes) -> bytes:
         """Return the packed answer to a packed question about an object."""
 
 

@@ -5,9 +5,9 @@ Nothing here executes what it reads: no pickle, no function. What comes back is 
 or is an `Unknown` that knows no more than what the value called itself.
 """
 
-import base64
 import functools
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,15 @@ import torch
 from torch import Tensor
 
 LONGEST_DESCRIPTION = 2000
+LENGTH = struct.Struct("!Q")  # of the JSON, in bytes; after it come the arrays, if there are any
 DTYPES = {  # of the arrays that travel
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
+NOT_WRITTEN = (  # what reading anything else raises
+    *(ValueError, TypeError, KeyError, AttributeError, RecursionError, RuntimeError, struct.error),
+    safetensors.SafetensorError,
+)
 
 
 class Unknown:
@@ -37,27 +42,27 @@ def _type_called(name: str) -> type[Unknown]:
     return type(name, (Unknown,), {})  # so that a check that names the type names the student's
 
 
-def pack(value: Any) -> str:
-    """Write a value as text, of letters, digits and a few signs that need no quoting."""
+def pack(value: Any) -> bytes:
+    """Write a value."""
     arrays: dict[str, Tensor] = {}
-    tree = _take_apart(value, arrays)
-    parts = json.dumps(tree).encode(), safetensors.torch.save(arrays)
-    return ".".join(base64.b64encode(part).decode() for part in parts)
+    tree = json.dumps(_take_apart(value, arrays)).encode()
+    return LENGTH.pack(len(tree)) + tree + (safetensors.torch.save(arrays) if arrays else b"")
 
 
-def unpack(text: str) -> Any:
+def unpack(packed: bytes) -> Any:
     """Read what `pack` wrote.
 
     Raises:
-        ValueError: the text is something else.
+        ValueError: it is something else.
     """
     try:
-        tree, data = (base64.b64decode(part, validate=True) for part in text.split("."))
-        return _put_together(json.loads(tree), safetensors.torch.load(data))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, RuntimeError) as error:
+        (length,) = LENGTH.unpack_from(packed)
+        tree, data = packed[LENGTH.size :][:length], packed[LENGTH.size + length :]
+        if len(tree) < length:
+            raise ValueError(f"its JSON has {len(tree):,} bytes of {length:,}")
+        return _put_together(json.loads(tree), safetensors.torch.load(data) if data else {})
+    except NOT_WRITTEN as error:
         raise ValueError(f"not a value as pack writes it: {error}") from error
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"not arrays as safetensors writes them: {error}") from error
 
 
 def _take_apart(value: Any, arrays: dict[str, Tensor]) -> Any:

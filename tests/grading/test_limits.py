@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import textwrap
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -11,7 +12,7 @@ import zmq
 
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
-from lab_grader.running.kernel import PATIENCE_SECONDS, Died, Kernel
+from lab_grader.running.kernel import PATIENCE_SECONDS, Died, Kernel, RemoteError, TimedOut
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import Sandbox
 
@@ -91,6 +92,78 @@ def test_a_message_of_another_form_ends_the_kernel_at_most(kernel, message):
     except Died as death:
         assert "something that is no" in str(death)
     assert said(kernel.run("print(1)", ROOM)) == "1\n"
+
+
+def ask(kernel, body, printed=lambda _: None):
+    """Let the kernel answer as a student's object would make it; the question itself is none."""
+    kernel.run(
+        "import gc, sys, os, time, signal, threading\n"
+        f"def answer(*_):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n    return b'done'\n"
+        "inside = sys.modules['lab_grader.wire.inside']\ninside.answer = answer\n"
+        "line = next(o for o in gc.get_objects() if type(o).__name__ == 'Line')",
+        ROOM,
+    )
+    return kernel.ask(b"?", printed)
+
+
+def test_what_is_printed_during_a_question_comes_back_before_its_answer(kernel):
+    texts = []
+    assert ask(kernel, "print('one', file=sys.stdout); sys.stdout.flush()", texts.append) == b"done"
+    assert "".join(texts) == "one\n"
+    assert ask(kernel, "pass", texts.append) == b"done"
+
+
+@pytest.mark.parametrize(
+    "body", ["while True: print('more' * 1000)", "while True: time.sleep(0.01)"]
+)
+def test_a_question_that_takes_too_long_is_interrupted_and_the_next_is_answered(kernel, body):
+    with pytest.raises(TimedOut, match="it took more than 5 s"):
+        ask(kernel, body)
+    assert ask(kernel, "pass") == b"done"
+
+
+IMMUNE = """
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (IMMUNE, "it took more than 5 s and could not be interrupted"),
+        ("os._exit(3)", "its process ended"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "its process ended"),
+        ("line.close()", "something that is no message"),
+        ("line._socket.shutdown(2)", "something that is no message"),
+        ("line.send(77, b'')", "something that is no message"),
+        ("line._socket.sendall(b'\\xff' * 100)", "bytes are more than"),
+        ("line._socket.sendall(bytes(3)); time.sleep(60)", "something that is no message"),
+        ("line.send(3, bytes(20 << 20))", "bytes are more than"),
+        # a byte now and then gives no more time
+        (
+            "line._socket.sendall(b'\\3\\0\\0\\0\\0\\0\\0\\1\\0')\n"
+            "def drip():\n"
+            "    while True: line._socket.sendall(b'x'); time.sleep(0.05)\n"
+            f"threading.Thread(target=drip, daemon=True).start()\n{IMMUNE}",
+            "could not be interrupted",
+        ),
+    ],
+)
+def test_a_line_that_is_misused_ends_the_kernel_at_most(kernel, body, why):
+    start = time.monotonic()
+    with pytest.raises(Died, match=why):
+        ask(kernel, body)
+    assert time.monotonic() - start < LIMITS.cell_seconds + 3 * PATIENCE_SECONDS
+    assert ask(kernel, "pass") == b"done"
+
+
+def test_an_error_outside_of_the_students_code_is_told(kernel):
+    with pytest.raises(RemoteError, match="no luck"):
+        ask(kernel, "raise RuntimeError('no luck')")
+    assert ask(kernel, "pass") == b"done"
 
 
 def recompose(body):

@@ -214,7 +214,7 @@ CODE = {
     ),
     "answers-rubbish": (
         lambda: wrong_and(
-            "import lab_grader.wire.inside as inside\ninside.answer = lambda n, q: 'W1tb.W1tb'"
+            "import lab_grader.wire.inside as inside\ninside.answer = lambda n, q: b'W1tb.W1tb'"
         ),
         NOTHING,
     ),
@@ -223,6 +223,14 @@ CODE = {
             "session = get_ipython().kernel.session\nsend = session.send\n"
             "session.send = lambda stream, kind, content=None, *a, **k: send(\n"
             "    stream, kind, {'oh': 1} if kind == 'execute_reply' else content, *a, **k)"
+        ),
+        marks_without(),  # questions are answered all the same
+    ),
+    "sends-no-answers": (
+        lambda: inside(
+            "from lab_grader.wire import line\nsend = line.Line.send\n"
+            "line.Line.send = lambda self, kind, content=b'': send(\n"
+            "    self, kind, b'oh' if kind == line.ANSWER else content)"
         ),
         marks_without("recompose", "count-trainable"),
     ),

@@ -29,6 +29,8 @@ from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
+EXECUTE_BYTES = 8 << 30  # of the grader; the student's process has limits of its own
+ALIKE = "lab_grader.running.environment:deciding"
 PAGE_SECONDS, PAGE_BYTES = 60, 2 << 30  # for a student's page
 VET_SECONDS, VET_BYTES = 120, 3 << 30  # for reading a submission
 
@@ -239,7 +241,8 @@ def executed(
             if attempt.result is not None:
                 yield attempt
                 progress.step(attempt.submission.student)
-        for key, answer in workers.run(EXECUTE, calls, jobs, dask, seconds=limits.worker_seconds):
+        bounds = {"seconds": limits.worker_seconds, "memory_bytes": EXECUTE_BYTES}
+        for key, answer in workers.run(EXECUTE, calls, jobs, dask, **bounds, alike=ALIKE):
             failed = isinstance(answer, workers.WorkerError)
             if not failed:
                 cache.store(key, answer)

@@ -1,42 +1,22 @@
 """Results of executed submissions, kept by the hash of all that decides them."""
 
-import functools
 import hashlib
 import json
 import os
-import platform
 import sys
 import tempfile
 from dataclasses import asdict
-from importlib.metadata import distributions
 from pathlib import Path
 
-import lab_grader
-import lab_utils
+from lab_grader.running.environment import everything
 from lab_grader.running.job import Job, Mistake, Result
-
-
-@functools.cache
-def _environment() -> list[str]:
-    """Return what decides a result besides its job: the interpreter, every package that is
-    installed, and every file of our own."""
-    found = [sys.version, platform.machine()]
-    found += sorted(f"{package.name} {package.version}" for package in distributions())
-    for package in (lab_utils, lab_grader):
-        folder = Path(package.__file__).parent
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder)
-            if path.is_file() and "__pycache__" not in name.parts:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                found.append(f"{folder.name}/{name} {digest}")
-    return found
 
 
 def key_of(job: Job) -> str:
     """Return the hash of a job and of the code that will run it."""
     digest = hashlib.sha256()
-    for line in _environment():
-        digest.update(f"{line}\n".encode())
+    for name, version in sorted(everything().items()):
+        digest.update(f"{name} {version}\n".encode())
     described = asdict(job) | {"files": sorted(job.files)}
     digest.update(json.dumps(described, sort_keys=True).encode())
     for name in sorted(job.files):

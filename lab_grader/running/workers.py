@@ -27,6 +27,7 @@ import psutil
 from pebble import ProcessExpired, ProcessPool
 
 PATIENCE_SECONDS = 5  # for a process to end in an orderly way
+MOST_NAMED, LONGEST_VERSION = 5, 20  # of what a worker has in another version
 
 
 class WorkerError(Exception):
@@ -45,6 +46,7 @@ def run(
     *,
     seconds: float | None = None,
     memory_bytes: int | None = None,
+    alike: str | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Call `function` with each value; yield the key and the answer as soon as each is there.
 
@@ -58,13 +60,15 @@ def run(
         seconds: how long a call may take, from when it begins; the process of one that takes
             longer is ended.
         memory_bytes: how much address space a process may take beyond what it had before its
-            first call, imports included. On Linux; Dask's workers get theirs when they start.
+            first call, imports included. On Linux.
+        alike: `"module:name"` of a function that returns names and their versions, which have to
+            be the same in Dask's workers as here.
 
     Raises:
-        ClusterError: the cluster has no workers, or some with several threads.
+        ClusterError: the cluster has no workers, some with several threads, or some that differ.
     """
     if dask is not None:
-        yield from _run_on_cluster(function, calls, dask, seconds)
+        yield from _run_on_cluster(function, calls, dask, seconds, memory_bytes, alike)
     elif calls:
         yield from _run_here(function, calls, jobs, seconds, memory_bytes)
 
@@ -184,7 +188,12 @@ def _attempt(
 
 
 def _run_on_cluster(
-    function: str | Callable, calls: dict[str, Any], address: str, seconds: float | None
+    function: str | Callable,
+    calls: dict[str, Any],
+    address: str,
+    seconds: float | None,
+    memory_bytes: int | None,
+    alike: str | None,
 ) -> Iterator[tuple[str, Any]]:
     from dask import distributed  # an extra: needed for --dask only
 
@@ -198,8 +207,14 @@ def _run_on_cluster(
                 f"the workers {', '.join(crowded)} have several threads; start them with "
                 "--nworkers N --nthreads 1."
             )
+        if alike is not None:
+            here = pkgutil.resolve_name(alike)()
+            for name, there in client.run(_tried, alike, on_error="return").items():
+                _refuse_if_different(name, here, there)
         futures = {
-            client.submit(_attempt, function, key, value, seconds, pure=False, retries=1): key
+            client.submit(
+                _attempt, function, key, value, seconds, memory_bytes, pure=False, retries=1
+            ): key
             for key, value in calls.items()
         }
         for future in distributed.as_completed(futures, loop=client.loop):
@@ -207,3 +222,30 @@ def _run_on_cluster(
                 yield future.result()
             else:
                 yield futures[future], WorkerError(f"{future.exception()}")
+
+
+def _tried(function: str) -> Any:
+    return pkgutil.resolve_name(function)()
+
+
+def _refuse_if_different(worker: str, here: dict[str, str], there: Any) -> None:
+    if not isinstance(there, dict):
+        raise ClusterError(
+            f"the worker {worker} cannot say which versions it has ({there!r}); install this lab "
+            "there as it is here."
+        )
+    names = sorted(n for n in {*here, *there} if here.get(n) != there.get(n))
+    if names:
+        told = [
+            f"{n} is {_short(there.get(n))} there and {_short(here.get(n))} here" for n in names
+        ]
+        more = f", and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+        raise ClusterError(
+            f"the worker {worker} is not as this machine is, and might give other marks: "
+            f"{'; '.join(told[:MOST_NAMED])}{more}. Install the same versions there."
+        )
+
+
+def _short(version: str | None) -> str:
+    """Return a version, or the beginning of a file's hash, as a sentence shows it."""
+    return "missing" if version is None else version[:LONGEST_VERSION]

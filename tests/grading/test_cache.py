@@ -9,6 +9,7 @@ import pytest
 from lab_grader import __main__ as program
 from lab_grader.running import cache as cache_module
 from lab_grader.running.cache import Cache, key_of
+from lab_grader.running.environment import everything
 from lab_grader.running.job import Job, Result
 
 RESULT = Result(
@@ -68,13 +69,14 @@ def test_the_key_depends_on_every_package_and_file(monkeypatch):
     job = Job({}, {})
     before = key_of(job)
     assert key_of(job) == before
-    packages = ("peft ", "transformers ", "scipy ", "safetensors ", "joblib ")
-    files = ("lab_utils/pretrained/", "lab_utils/questions/", "lab_grader/wire/inside.py ")
-    for start in (*packages, *files):
-        found = [line for line in cache_module._environment() if line.startswith(start)]
-        assert found, f"{start} decides nothing"
-    monkeypatch.setattr(cache_module, "_environment", lambda: ["python 4"])
-    assert key_of(job) != before
+    names = {"Python", "peft", "transformers", "scipy", "safetensors", "joblib"}
+    names |= {"lab_utils/questions/layers.py", "lab_grader/wire/inside.py"}
+    assert names <= set(everything())
+    assert any(name.startswith("lab_utils/pretrained/") for name in everything())
+    for name in names:
+        other = everything() | {name: "4"}
+        monkeypatch.setattr(cache_module, "everything", lambda other=other: other)
+        assert key_of(job) != before
 
 
 def test_a_damaged_file_is_replaced(cache):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,11 @@ def cluster(tmp_path):
     file = tmp_path / "scheduler.json"
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments):
+        def start(*arguments, **environment):
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(file)],
                 cwd=tmp_path,
+                env=os.environ | environment,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -70,9 +72,16 @@ def cluster(tmp_path):
         yield address, start
 
 
+def wait_for(client, workers):
+    deadline = time.monotonic() + 60
+    while len(client.nthreads()) != workers:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @needs_bwrap
 def test_on_a_dask_cluster(tmp_path, cluster):
-    """A cluster without workers is refused, and one whose workers have several threads."""
+    """A cluster is refused that has no workers, some with several threads or other versions."""
     from dask.distributed import Client
 
     address, start = cluster
@@ -91,11 +100,23 @@ def test_on_a_dask_cluster(tmp_path, cluster):
         threaded.terminate()
         threaded.wait()
 
+        metadata = tmp_path / "others" / "peft-0.1.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text("Metadata-Version: 2.1\nName: peft\nVersion: 0.1\n")
+        wait_for(client, 0)
+        others = {"PYTHONPATH": str(metadata.parents[1])}
+        other = start("worker", "--nworkers", "1", "--nthreads", "1", "--no-dashboard", **others)
+        wait_for(client, 1)
+        refused = grade(course, "--dask", address, check=False)
+        assert refused.returncode != 0
+        assert f"peft is 0.1 there and {version('peft')} here. Install" in refused.stderr
+        assert marks(course) == {}
+        other.terminate()
+        other.wait()
+
+        wait_for(client, 0)
         start("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
-        deadline = time.monotonic() + 60
-        while sorted(client.nthreads().values()) != [1, 1]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(client, 2)
     grade(course, "--dask", address, "--no-feedback")
     assert marks(course) == EXPECTED
 

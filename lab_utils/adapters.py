@@ -147,8 +147,18 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what the adapters of a model hold besides the layers that they adapt, by name."""
+    return {
+        f"{name}.{key}": tensor
+        for name, layer in adapter_layers(model).items()
+        for key, tensor in layer.state_dict().items()
+        if not key.startswith("original_layer.")
+    }
+
+
 def save_adapters(model: nn.Module, path: str | os.PathLike) -> None:
-    """Write the trained parameters of a model's adapters to a safetensors file.
+    """Write a model's adapters to a safetensors file, without the layers that they adapt.
 
     The file appears complete or not at all; a file that was there is replaced at the end.
 
@@ -158,11 +168,7 @@ def save_adapters(model: nn.Module, path: str | os.PathLike) -> None:
     layers = adapter_layers(model)
     if not layers:
         raise ValueError("the model has no adapter to save; call add_adapters_to_model first")
-    tensors = {
-        f"{name}.{key}": parameter.detach().cpu().contiguous()
-        for name, layer in layers.items()
-        for key, parameter in trainable_parameters(layer).items()
-    }
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in _own_tensors(model).items()}
     scaling = {name: layer.scaling for name, layer in layers.items()}
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
@@ -182,25 +188,21 @@ def load_adapters(model: nn.Module, path: str | os.PathLike) -> None:
         ValueError: the file was made for other layers, another rank, type or scaling. The model
             is then unchanged.
     """
-    parameters = {
-        f"{name}.{key}": parameter
-        for name, layer in adapter_layers(model).items()
-        for key, parameter in trainable_parameters(layer).items()
-    }
+    tensors = _own_tensors(model)
     with safe_open(path, framework="pt") as file:
         scaling = json.loads((file.metadata() or {}).get("scaling", "{}"))
         saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 not a dict
-    different = sorted(saved.keys() ^ parameters.keys())
+    different = sorted(saved.keys() ^ tensors.keys())
     if different:
         raise ValueError(
             f"{path} and the model's adapters differ in {', '.join(different[:3])}; adapt the "
             "model with the type and target_modules that the file was saved with"
         )
-    for key, parameter in parameters.items():
-        if saved[key].shape != parameter.shape:
+    for key, tensor in tensors.items():
+        if saved[key].shape != tensor.shape:
             raise ValueError(
                 f"{path} holds {key} of shape {tuple(saved[key].shape)} and the model's has "
-                f"{tuple(parameter.shape)}; adapt the model with the rank that the file was "
+                f"{tuple(tensor.shape)}; adapt the model with the rank that the file was "
                 "saved with"
             )
     for name, layer in adapter_layers(model).items():
@@ -210,5 +212,5 @@ def load_adapters(model: nn.Module, path: str | os.PathLike) -> None:
                 f"has {layer.scaling}; adapt the model with the file's alpha and rank"
             )
     with torch.no_grad():
-        for key, parameter in parameters.items():
-            parameter.copy_(saved[key])
+        for key, tensor in tensors.items():
+            tensor.copy_(saved[key])

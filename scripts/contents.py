@@ -1,6 +1,7 @@
-"""The README's table of lessons, made from what the lessons say about themselves.
+"""The README's table of lessons and the ways between them, made from what the lessons say.
 
-Times, exercises and points are typed only in the lessons; `make release` puts them into the table.
+Titles, times, exercises and points are typed only in the lessons; `make release` puts them into
+the table, and the links to the lessons beside it into each lesson's first cell.
 A lesson's time follows from `minutes`, and a test holds every lesson to it.
 """
 
@@ -14,13 +15,15 @@ TABLE = re.compile(r"(?<=<!-- lessons -->\n).*?(?=<!-- end of lessons -->)", re.
 HEAD = "| lesson | time | you write |\n| --- | --- | --- |\n"
 MINUTES = re.compile(r"\*\*About (\d+) minutes")
 EXERCISE = re.compile(r"^### Exercise \d+: `(\w+)`", re.MULTILINE)
+TITLE = re.compile(r"^# # .*Lesson \d+: (.+)\n", re.MULTILINE)
+WAYS = re.compile(r"(?:#\n)?# \[Start\]\(\.\./00-start\.ipynb\).*\n")
 FOLDED = re.compile(r"<details>.*?</details>|<!--.*?-->", re.DOTALL)
 WORDS_A_MINUTE = 150  # technical text with formulas, read once
 MINUTES_A_POINT = 1.5  # an exercise with its checks
 
 
 class NotALesson(ValueError):
-    """A lesson lacks what the table says of each; the text names it."""
+    """A lesson lacks what is said of each; the text names it."""
 
 
 def minutes(lesson: NotebookNode, computing: float) -> float:
@@ -67,3 +70,33 @@ def in_readme(text: str, lessons: Iterable[tuple[Path, NotebookNode]]) -> str:
     """Return the README with the table of these lessons."""
     table = HEAD + "".join(row(path.stem, lesson) for path, lesson in lessons)
     return TABLE.sub(lambda _: table, text)
+
+
+def with_ways(text: str, before: Path | None, after: Path | None) -> str:
+    """Return the text of a lesson with links to the start page and the lessons beside it.
+
+    Args:
+        text: of the `.py` file.
+        before, after: the files of those lessons; None at an end.
+    """
+    ways = ["[Start](../00-start.ipynb)"]
+    if before:
+        ways.append(f"[← {before.stem[:2]} · {title(before)}]({before.stem}.ipynb)")
+    if after:
+        ways.append(f"[{after.stem[:2]} · {title(after)} →]({after.stem}.ipynb)")
+    line = f"#\n# {' | '.join(ways)}\n"
+    if WAYS.search(text):
+        return WAYS.sub(lambda _: line, text, count=1)
+    return TITLE.sub(lambda found: found[0] + line, text, count=1)
+
+
+def title(lesson: Path) -> str:
+    """Return what the text of a lesson says that it is about.
+
+    Raises:
+        NotALesson: it does not.
+    """
+    found = TITLE.search(lesson.read_text("utf-8"))
+    if not found:
+        raise NotALesson(f"{lesson.stem} needs a title “# 3.1.2 DoRA · Lesson N: its subject”.")
+    return found[1]

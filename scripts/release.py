@@ -221,6 +221,10 @@ def release(execute_all: bool = False) -> None:
         refuse_other_tests(text)
     refuse_students_work(*sorted(NOTEBOOKS.glob("*.ipynb")))
     addresses.renew()
+    for before, text, after in zip([None, *texts], texts, [*texts[1:], None], strict=False):
+        old = text.read_text("utf-8")
+        if (new := contents.with_ways(old, before, after)) != old:
+            text.write_text(new, "utf-8")
     readme = (ROOT / "README.md").read_text("utf-8")
     renewed = contents.in_readme(readme, [(text, read_lesson(text)) for text in texts])
     if renewed != readme:

@@ -4,6 +4,7 @@ import ast
 import itertools
 import re
 
+import contents
 import nbformat
 import pytest
 import release
@@ -33,6 +34,15 @@ def test_it_leads_to_the_start_page_and_to_the_lessons_beside_it(text):
         assert re.search(rf"\[(?:← )?{other.stem[:2]} · {re.escape(title)}(?: →)?\]", first)
         assert f"]({other.stem}.ipynb)" in first
     assert len(re.findall(r"\]\(\d\d-[\w-]+\.ipynb\)", first)) == len(beside)
+
+
+def test_the_ways_are_made_from_the_titles():
+    for before, text, after in zip([None, *TEXTS], TEXTS, [*TEXTS[1:], None], strict=False):
+        lesson = text.read_text("utf-8")
+        assert contents.with_ways(lesson, before, after) == lesson, "call make release"
+        without = re.sub(r"#\n# \[Start\].*\n", "", lesson)
+        assert without != lesson
+        assert contents.with_ways(without, before, after) == lesson
 
 
 @every_lesson

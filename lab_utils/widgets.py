@@ -10,6 +10,7 @@ from ipywidgets import (
     Dropdown,
     FloatSlider,
     IntSlider,
+    Output,
     SelectionSlider,
     VBox,
     Widget,
@@ -32,6 +33,30 @@ RECORDED_LAYER = "blocks.1.q_proj"
 
 Drawing = tuple[Figure, str]  # and its alternative text
 
+# For screen readers: ipywidgets gives a slider's handle no name and, where one slides over choices,
+# the index of a choice for its value.
+NAME_SLIDERS = """
+const name = explorer => {
+    for (const slider of explorer.querySelectorAll('.widget-slider')) {
+        const handle = slider.querySelector('[role=slider]');
+        const text = of => slider.querySelector(of)?.textContent ?? '';
+        handle?.setAttribute('aria-label', text('.widget-label'));
+        handle?.setAttribute('aria-valuetext', text('.widget-readout'));
+    }
+};
+const start = tries => {  // the page runs this before it shows what surrounds it
+    const explorer = element.closest('.widget-vbox');
+    if (!explorer) {
+        if (tries) setTimeout(start, 100, tries - 1);
+        return;
+    }
+    name(explorer);
+    const changes = {childList: true, characterData: true, subtree: true};
+    new MutationObserver(() => name(explorer)).observe(explorer, changes);
+};
+start(100);
+"""
+
 
 class Explorer(VBox):
     """Controls above a figure that follows them.
@@ -50,7 +75,9 @@ class Explorer(VBox):
         def show(**values: object) -> None:
             plots.show(*draw(**values))
 
-        super().__init__([*controls.values(), interactive_output(show, controls)])
+        script = {"data": {"application/javascript": NAME_SLIDERS}, "metadata": {}}
+        names = Output(outputs=[{"output_type": "display_data", **script}])
+        super().__init__([*controls.values(), names, interactive_output(show, controls)])
 
     def choices(self, most: int) -> dict[str, list]:
         """Return, for each control, at most so many of its values, the present one among them."""
@@ -104,11 +131,11 @@ def vector_explorer() -> Explorer:
     }
 
     def draw(**values: float) -> Drawing:
-        alt = (
-            "Two panels with the same weight vector w0 and update u. Left, LoRA: the sum has "
-            "another length and another angle. Right, DoRA: the same angle, and the length m."
+        figure = plots.one_vector(**values)
+        lora, dora = (ax.get_title().replace("\n", ", ") for ax in figure.axes)
+        return figure, (
+            f"Two panels with the same weight vector w0 and update u. Left, {lora}. Right, {dora}."
         )
-        return plots.one_vector(**values), alt
 
     return Explorer(sliders, draw)
 
@@ -155,12 +182,13 @@ def training_explorer() -> Explorer:
         return layer.merged_weight().detach()
 
     def draw(**values: float) -> Drawing:
-        alt = (
-            "A point for each row of a layer, its turn against the change of its length. Left, "
-            "LoRA: rows that turn further grow longer. Right, DoRA: lengths change little."
-        )
         after = {method: merged(method, **values) for method in ("lora", "dora")}
-        return plots.rows_moved(weight, after), alt
+        figure = plots.rows_moved(weight, after)
+        lora, dora = (ax.get_title() for ax in figure.axes)
+        return figure, (
+            "A point for each row of a layer, its turn against the change of its length. "
+            f"Left, {lora}: rows that turn further grow longer. Right, {dora}."
+        )
 
     return Explorer(sliders, draw)
 
@@ -304,12 +332,14 @@ def scaling_explorer() -> Explorer:
     }
 
     def draw(rank: int, alpha: float, grows: bool) -> Drawing:
-        alt = (
-            "Two panels over the rank. Left, the scaling: alpha / rank falls faster than "
-            "alpha / sqrt(rank). Right, the first gradient relative to rank 4: with a fixed alpha "
-            "it falls under alpha / rank and stays the same under alpha / sqrt(rank)."
+        figure = plots.scaling_rules(rank, alpha, grows)
+        scaling, gradient = ([text.get_text() for text in ax.texts] for ax in figure.axes)
+        return figure, (
+            f"Two panels over the rank. At rank {rank} alpha is {2 * rank if grows else alpha:g}. "
+            f"Left, the scaling there: {scaling[0]} under alpha / rank, {scaling[1]} under "
+            f"alpha / sqrt(rank). Right, the first gradient relative to rank 4: {gradient[0]} and "
+            f"{gradient[1]}."
         )
-        return plots.scaling_rules(rank, alpha, grows), alt
 
     def no_effect(change: dict) -> None:
         controls["alpha"].disabled = change["new"]

@@ -401,8 +401,8 @@ def _check(
             for named in calls:
                 called = call(function, before, after, **named)
                 norm_dim = named.get("norm_dim", 1)
-                shape = "×".join(map(str, before.shape))
-                prop = f"{name} of {shape} weights" + (f", norm_dim={norm_dim}" if named else "")
+                axis = f", norm_dim={norm_dim}" if named else ""
+                prop = f"{name}(weights of {tuple(before.shape)}{axis})"
                 if not _is_float(report, called.result, prop, section):
                     return
                 expected = reference(before, after, norm_dim)

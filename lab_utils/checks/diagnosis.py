@@ -30,7 +30,7 @@ def describe(value: Any) -> str:
         gradient = " with gradient" if value.requires_grad else ""
         return f"a tensor of shape {tuple(value.shape)} and {value.dtype}{gradient}"
     if isinstance(value, np.ndarray):
-        return f"a {kind} of shape {value.shape}"
+        return f"a NumPy array of shape {value.shape}"
     if isinstance(value, str):
         return f"the text {_shortened(repr(value))}"
     if isinstance(value, bool):

@@ -166,7 +166,7 @@ def _expect_splits(
     for weight, named in calls:
         called = call(decompose, weight, **named)
         norm_dim = named.get("norm_dim", 1)
-        shape = "×".join(map(str, weight.shape))
+        shape = f"weight of {tuple(weight.shape)}"
         what = f"decompose({shape}, norm_dim={norm_dim})" if named else f"decompose({shape})"
         if not _is_pair(report, called.result, what):
             return
@@ -334,8 +334,7 @@ def check_recompose(
                     return
                 wrong = _wrong_products(magnitude, direction, norm_dim)
                 mistakes = [mistake for _, mistake in wrong]
-                label = f"recompose of {'×'.join(map(str, magnitude.shape))} and "
-                label += "×".join(map(str, direction.shape))
+                label = f"recompose({tuple(magnitude.shape)}, {tuple(direction.shape)})"
                 comparisons.append(
                     Comparison(
                         label,

@@ -285,6 +285,8 @@ def kind_of(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     name = type(value).__name__
+    if name == "ndarray":
+        return "a NumPy array (write it with torch, which keeps the gradient)"
     article = "an" if name[:1].lower() in tuple("aeiou") else "a"
     items = value.values() if isinstance(value, dict) else value
     if isinstance(value, list | tuple | dict) and items:

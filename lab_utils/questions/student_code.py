@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from lab_utils.questions.usual_causes import usual_cause
+
 # Frames of these files are not the student's.
 LAB_UTILS = str(Path(__file__).resolve().parents[1])
 SITE_PACKAGES = str(Path(torch.__file__).resolve().parents[1])
@@ -63,7 +65,7 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
         except (KeyboardInterrupt, StudentCodeFailed):
             raise
         except BaseException as error:
-            failure, cause = f"{step} raised {type(error).__name__}: {_text_of(error)}", error
+            failure, cause = _what_was_raised(step, error), error
         finally:
             sys.setprofile(before)
     if called:
@@ -89,6 +91,12 @@ def _no_leftovers() -> Iterator[None]:
     finally:
         torch.set_deterministic_debug_mode(mode)
         torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+def _what_was_raised(step: str, error: BaseException) -> str:
+    kind, text = type(error).__name__, _text_of(error)
+    cause = usual_cause(kind, text)
+    return f"{step} raised {kind}: {text}" + (f"\nThe usual cause is {cause}" if cause else "")
 
 
 def _what_is_left(error: NotImplementedError) -> str:

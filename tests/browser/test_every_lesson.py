@@ -58,6 +58,10 @@ def test_the_sliders_move_the_picture_and_every_output_is_readable(student, solv
     assert len(handles) == SLIDERS.get(name, 1)
     for handle in handles:
         lesson.move(handle)
+    for slider in lesson.active.locator(".widget-slider").all():  # as a screen reader has it
+        label, said = (slider.locator(f".widget-{it}").inner_text() for it in ("label", "readout"))
+        handle = slider.get_by_role("slider", name=label, exact=True)
+        assert label and handle.get_attribute("aria-valuetext") == said
     assert len(lesson.active.locator(".jupyter-widgets img").get_attribute("alt")) > 40
     lesson.assert_fits()
     lesson.assert_readable()

@@ -178,7 +178,7 @@ class WrongDecompose:
         return weight.norm(dim=norm_dim, keepdim=True)
 
     def no_torch(weight, norm_dim=1, eps=1e-8):
-        """expected magnitude as a tensor of real numbers, found a ndarray"""
+        """expected magnitude as a tensor of real numbers, found a NumPy array"""
         return weight.numpy(), weight
 
     def crash(weight, norm_dim=1, eps=1e-8):
@@ -248,12 +248,12 @@ class WrongRecompose:
         return magnitude * direction
 
     def by_length(magnitude, direction):
-        """recompose of"""
+        """recompose((1, 5), (5, 5))"""
         rows = magnitude.numel() == direction.shape[0]
         return magnitude.view(-1, 1) * direction if rows else magnitude.view(1, -1) * direction
 
     def positive(magnitude, direction):
-        """recompose of 3×1 and 3×5: expected"""
+        """recompose((3, 1), (3, 5)): expected"""
         return magnitude.abs() * direction
 
     def nothing(magnitude, direction):

@@ -279,7 +279,7 @@ class WrongState:
         return found
 
     def arrays(layer, prefix):
-        """expected .lora_A.weight as a tensor, found a ndarray"""
+        """expected .lora_A.weight as a tensor, found a NumPy array"""
         return {name: tensor.numpy() for name, tensor in state(layer, prefix).items()}
 
     def a_list(layer, prefix):

@@ -1,0 +1,94 @@
+"""The errors that students' code raises most, really raised, and what is said of each."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lab_utils.questions.student_code import StudentCodeFailed, student_code
+from lab_utils.questions.usual_causes import USUAL_CAUSES
+
+WEIGHT = torch.ones(3, 5)
+
+
+class NoSuper(nn.Module):
+    def __init__(self):
+        self.lora_A = nn.Parameter(WEIGHT.clone())
+
+
+class NeverSet(nn.Module):
+    def forward(self, x):
+        return self.scaling * x
+
+
+class Replaced(nn.Linear):
+    def __init__(self):
+        super().__init__(5, 3)
+        self.weight = torch.ones(3, 5)
+
+
+def nothing(weight, norm_dim=1):
+    weight.norm(dim=norm_dim)
+
+
+def one_branch(weight, method="lora"):
+    if method == "dora":
+        count = 1
+    return count
+
+
+def itself(weight):
+    return itself(weight)
+
+
+def second_backward():
+    loss = nn.Linear(5, 3)(WEIGHT).square().sum()
+    loss.backward()
+    loss.backward()
+
+
+def in_place():
+    nn.Parameter(WEIGHT.clone()).add_(1)
+
+
+MISTAKES = {
+    "no keepdim": (lambda: WEIGHT / WEIGHT.norm(dim=1), "keepdim=True"),
+    "not transposed": (lambda: WEIGHT @ WEIGHT, "not transposed"),
+    "another dtype": (lambda: WEIGHT @ WEIGHT.T.double(), "dtype=weight.dtype"),
+    "numpy of a parameter": (lambda: nn.Linear(5, 3).weight.numpy(), "NumPy in place"),
+    "in place": (in_place, "within `with torch.no_grad():`"),
+    "detached": (lambda: WEIGHT.sum().backward(), "detach()"),
+    "graph kept": (second_backward, "compute it anew"),
+    "another dim": (lambda: torch.ones(3).norm(dim=1), "number of dimensions"),
+    "keepdims": (lambda: WEIGHT.norm(dim=1, keepdims=True), "PyTorch says dim and keepdim"),
+    "no such argument": (lambda: nothing(WEIGHT, eps=1), "`def ...`"),
+    "argument missing": (lambda: nothing(), "`def ...`"),
+    "no return": (lambda: nothing(WEIGHT).sum(), "no return"),
+    "an array": (lambda: np.ones(3).clamp_min(1), "NumPy in place"),
+    "no super": (NoSuper, "super().__init__()"),
+    "never set": (lambda: NeverSet()(WEIGHT), "__init__ sets"),
+    "no parameter": (Replaced, "nn.Parameter"),
+    "one branch": (lambda: one_branch(WEIGHT), "branch"),
+    "no such name": (lambda: magnitud, "spelt in two ways"),  # noqa: F821
+    "calls itself": (lambda: itself(WEIGHT), "calls itself"),
+}
+
+
+@pytest.mark.parametrize("code, cause", MISTAKES.values(), ids=MISTAKES)
+def test_its_usual_cause_is_said(code, cause):
+    with pytest.raises(StudentCodeFailed) as raised, student_code("decompose(weight)"):
+        code()
+    first, *others = str(raised.value).splitlines()
+    assert first.startswith("decompose(weight) raised ")
+    assert others[-1].startswith("The usual cause is ") and cause in others[-1]
+
+
+def test_an_error_of_another_kind_is_left_as_it_is():
+    division = r"ZeroDivisionError: [^\n]*$"
+    with pytest.raises(StudentCodeFailed, match=division), student_code("decompose(weight)"):
+        divmod(1, 0)
+
+
+def test_every_cause_is_tried():
+    said = {cause for _, cause in MISTAKES.values()}
+    assert all(any(it in cause for it in said) for _, _, cause in USUAL_CAUSES)

@@ -198,7 +198,7 @@ class WrongDirection:
         return turned.masked_fill(zero, 0.0).mean().item()
 
     def zero_in_both_only(before, after, norm_dim=1):
-        """direction_change(weights of (4, 7))"""
+        """direction_change(weights of (4, 7), norm_dim=0)"""
         zero = (before.norm(dim=norm_dim) == 0) & (after.norm(dim=norm_dim) == 0)
         cosine = (before * after).sum(norm_dim) / before.norm(dim=norm_dim)
         return torch.where(zero, 1.0, 1 - cosine / after.norm(dim=norm_dim)).mean().item()

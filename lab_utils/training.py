@@ -177,7 +177,7 @@ def _train_and_evaluate(
     validation_losses = [evaluate(model, validation, task.loss)]
     magnitudes = [_magnitudes(model)]
     memory = PeakMemory()
-    if on_step:
+    if on_step is not None:
         on_step(0, model, math.nan)
     with tqdm(
         total=n_steps, desc=f"{NAMES[run.adapter_type]}, seed {run.seed}", disable=not verbose
@@ -196,7 +196,7 @@ def _train_and_evaluate(
                 step_losses.append(loss)
                 gradient_norms.append(norm)
                 bar.update()
-                if on_step:
+                if on_step is not None:
                     on_step(len(step_losses), model, loss)
             validation_losses.append(evaluate(model, validation, task.loss))
             magnitudes.append(_magnitudes(model))

@@ -72,17 +72,28 @@ def number(value: Any) -> float | None:
         return None
 
 
+def nothing_returned(value: Any, section: str) -> Mistake | None:
+    """Return the mistake of a missing return, if the value is None."""
+    if value is not None:
+        return None
+    return Mistake("nothing returned", "The function needs a return.", section)
+
+
 def wrong_kind(value: Any, section: str) -> Mistake | None:
     """Return why a value that is no plain number is none, where that is a common reason."""
-    if value is None:
-        return Mistake("nothing returned", "The function needs a return.", section)
     if isinstance(value, Tensor) and value.numel() == 1:
         return Mistake("a tensor, not a number", ".item() makes a plain number of it.", section)
     if isinstance(value, str):
         return Mistake(
             "a text, not a number", "Return the number itself; format what you print.", section
         )
-    return None
+    if isinstance(value, bool):
+        return Mistake(
+            "a truth value, not a number", "Return the number itself, not what it says.", section
+        )
+    if isinstance(value, list | tuple | dict | set | Tensor | np.ndarray):
+        return Mistake("several values, not a number", "Return one number.", section)
+    return nothing_returned(value, section)
 
 
 def is_plain(value: Any) -> bool:

@@ -18,6 +18,7 @@ from lab_utils.checks.diagnosis import (
     differ,
     listed,
     near,
+    nothing_returned,
     number,
     only_explanation,
     roundings,
@@ -86,6 +87,31 @@ WRONG_TYPE = Mistake(
 ARGUMENTS_LOST = Mistake(
     "rank or alpha not passed on", "Hand both to every layer, by their names.", ADD
 )
+ARGUMENTS_SWAPPED = Mistake(
+    "rank and alpha swapped", "The layers take rank before alpha: hand both on by their names.", ADD
+)
+STABILIZED = Mistake(
+    "rank-stabilised scaling",
+    "Leave rank_stabilized at its default: the scaling is alpha / rank.",
+    ADD,
+)
+INSIDE_ANOTHER = Mistake(
+    "an adapter inside another",
+    "Wrap each projection once, the nn.Linear that was there before.",
+    ADD,
+)
+MISPLACED = Mistake(
+    "adapters where no layer was",
+    "setattr(block, name, layer) puts a layer in the place of the one that has this name in the "
+    "block.",
+    ADD,
+)
+OTHER_PRECISION = Mistake(
+    "another precision", "Leave the dtype of the copy as it is: no .half() or .double().", ADD
+)
+NOT_THE_MODEL_ALONE = Mistake(
+    "more than the model returned", "Return the adapted model, and nothing beside it.", ADD
+)
 SCALING_AS_ALPHA = Mistake(
     "scaling applied twice", "The layer divides alpha by the rank itself: pass alpha=alpha.", ADD
 )
@@ -149,6 +175,9 @@ ERASED = _step(
 STEP_FIRST = _step(
     "step before backward", "The optimiser needs the gradients of this batch: step() comes last."
 )
+NO_BACKWARD = _step(
+    "no backward", "loss.backward() makes the gradients: without it the optimiser has none."
+)
 NO_STEP = _step("no step", "Call optimizer.step() after the gradients are clipped.")
 TWO_STEPS = _step("more than one step", "Call optimizer.step() once a batch.")
 BY_HAND = _step(
@@ -206,6 +235,18 @@ MEAN_OF_NORMS = _step(
     "mean of the norms", "The norm of all gradients is the root of the sum of their squared norms."
 )
 TWICE_BACKWARD = _step("more than one backward", "backward() adds to what is there: call it once.")
+DIVIDED_LOSS = _step("loss divided", "next_byte_loss is a mean already: divide it by nothing.")
+A_PART = _step(
+    "a part of the batch only", "The loss is that of all windows and all of their positions."
+)
+FACTOR_RETURNED = _step(
+    "factor in the place of the norm", "Return the norm that clip_grad_norm_ found."
+)
+CLIPPED_TWICE = _step("clipped to another length", "Hand max_norm on to clip_grad_norm_ as it is.")
+RATE_CHANGED = _step(
+    "another learning rate", "The settings of the optimiser are not train_step's to change."
+)
+NO_PAIR = _step("no pair", "Return two numbers: (loss, gradient_norm).")
 THAWED = _step("frozen parameters thawed", "Leave requires_grad as it is: what is frozen stays so.")
 LOSS_ALONE = _step("loss alone", "Return the norm, too: (loss, gradient_norm).")
 LOSS_AFTER_STEP = _step(
@@ -270,6 +311,7 @@ ENDS_SWAPPED = _pairs(
     "The result is (mean, low, high); the quantile of (1 - confidence) / 2 is negative, too.",
 )
 IN_ORDER = _pairs("mean not first", "The result is (mean, low, high), in this order.")
+NO_TRIPLE = _pairs("no triple", "Return three numbers: (mean, low, high).")
 MEAN_ALONE = _pairs("mean alone", "Return the ends of the interval, too: (mean, low, high).")
 FIXED_QUANTILE = _pairs(
     "one quantile for all", "t depends on the number of seeds and on the confidence: take t.ppf."
@@ -286,6 +328,16 @@ FIXED_CONFIDENCE = _pairs(
     "confidence ignored", "The interval widens with the confidence that is asked for."
 )
 DEGREES = _pairs("degrees of freedom", "One is spent on the mean: n - 1 are left.")
+SORTED = _pairs(
+    "pairs broken up by sorting", "Leave both lists in their order: their items belong together."
+)
+LEFT_OUT = _pairs("a seed left out", "Take the differences of all seeds.")
+CONFIDENCE_PER_CENT = _pairs(
+    "confidence in per cent", "confidence is a share from 0 to 1: take (1 + confidence) / 2."
+)
+NULL_IF_UNDECIDED = _pairs(
+    "zero where the interval contains it", "Return what was found, decided or not."
+)
 AROUND_ZERO = _pairs("interval around zero", "The interval lies around the mean difference.")
 PAIRS_ROUNDED = _pairs("rounded", "Return the numbers themselves; round what you print.")
 
@@ -352,7 +404,9 @@ def check_add_adapters(
                     f"{adapter_type}: it returns a model",
                     "add_adapters_to_model must return the adapted model; found "
                     f"{describe(found.get('returned'))}.",
-                    wrong_kind(found.get("returned"), ADD),
+                    NOT_THE_MODEL_ALONE
+                    if isinstance(found.get("returned"), tuple | list)
+                    else nothing_returned(found.get("returned"), ADD),
                 ):
                     break
                 if name == "frozen":
@@ -440,18 +494,38 @@ def _check_layers(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
     kind, parameters = case.adapter_type, found["parameters"]
     adapted = [n.removesuffix(".lora_A") for n in parameters if n.endswith("lora_A")]
     missing = [name for name in case.layers if name not in adapted]
-    extra = [name or "the model itself" for name in adapted if name not in case.layers]
+    extra = [name for name in adapted if name not in case.layers]
+    of_the_base = [name.removesuffix(".weight") for name in case.state]
+    unlike = _unlike_the_base(case, parameters)
+    report.expect(
+        not unlike,
+        f"{kind}: the other parameters are those of the model that was given",
+        f"expected a copy of the model that was given; {listed(unlike, 1)}.",
+        OTHER_PRECISION if all("torch." in problem for problem in unlike) else NEW_BASE,
+    )
+    mistake = SOME_LEFT_OUT
+    if not adapted and any(name.endswith("lora_A") for name in found["base"]):
+        mistake = BASE_CHANGED
+    elif extra and not any(name in of_the_base for name in adapted):
+        mistake = MISPLACED
     report.expect(
         not missing,
         f"{kind}: every attention projection has an adapter",
         f"expected an adapter in {listed(missing)}, found none there.",
-        SOME_LEFT_OUT,
+        mistake,
     )
+    mistake = None
+    if any(name.endswith(".original_layer") for name in extra):
+        mistake = INSIDE_ANOTHER
+    elif all(name in of_the_base for name in extra):
+        mistake = TOO_MANY
+    elif all(name not in of_the_base for name in extra):
+        mistake = MISPLACED
     report.expect(
         not extra,
         f"{kind}: nothing else has one",
-        f"found an adapter in {listed(extra)}.",
-        TOO_MANY,
+        f"found an adapter in {listed([name or 'the model itself' for name in extra])}.",
+        mistake,
     )
     with_magnitude = [name for name in adapted if f"{name}.magnitude" in parameters]
     kinds = {"dora" if name in with_magnitude else "lora" for name in adapted}
@@ -507,6 +581,26 @@ def _check_layers(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
     )
 
 
+def _unlike_the_base(case: AdaptedCase, parameters: dict[str, Tensor]) -> list[str]:
+    """Say which parameters that are no adapter's the base does not have, or not like this."""
+    problems = []
+    blocks = 1 + max(int(name.split(".")[1]) for name in case.layers)
+    for full, value in parameters.items():
+        name = full.replace(".original_layer", "")
+        if name.split(".")[-1] in OURS:
+            continue
+        own = case.state.get(name)
+        if own is None:
+            place = name.split(".")
+            if place[0] == "blocks" and place[1].isdigit() and int(place[1]) >= blocks:
+                problems.append(f"it has {blocks} blocks, found {full}")
+        elif value.shape != own.shape:
+            problems.append(f"{full} has the shape {tuple(value.shape)}, not {tuple(own.shape)}")
+        elif value.dtype != own.dtype:
+            problems.append(f"{full} is {value.dtype}, not {own.dtype}")
+    return problems
+
+
 def _moved_alike(
     name: str, found: Tensor | None, start: dict[str, Tensor], end: dict[str, Tensor]
 ) -> bool:
@@ -533,10 +627,6 @@ def _expect_arguments(
         for name in ranks
         if ranks[name] != case.rank or not math.isclose(scalings[name], expected)
     ]
-    twice = case.alpha / case.rank**2
-    mistake = ARGUMENTS_LOST
-    if wrong and all(ranks[n] == case.rank and math.isclose(scalings[n], twice) for n in wrong):
-        mistake = SCALING_AS_ALPHA
     report.expect(
         not wrong,
         f"{case.adapter_type}: rank {case.rank} and scaling {expected:g}",
@@ -544,8 +634,32 @@ def _expect_arguments(
         f"{expected:g} everywhere; "
         + listed([f"{n} has rank {ranks[n]} and scaling {scalings[n]:g}" for n in wrong], 1)
         + ".",
-        mistake,
+        _wrong_arguments(case, {(ranks[name], scalings[name]) for name in wrong}),
     )
+
+
+def _wrong_arguments(case: AdaptedCase, found: set[tuple[int, float]]) -> Mistake | None:
+    """Return what makes all these ranks and scalings of the rank and the alpha that were given."""
+    if len(found) != 1:
+        return None
+    ((rank, scaling),) = found
+    alpha = scaling * rank
+
+    def like(value: float) -> bool:
+        return math.isclose(alpha, value, rel_tol=1e-6)
+
+    if rank == case.alpha and like(case.rank):
+        return ARGUMENTS_SWAPPED
+    if rank == case.rank:
+        if like(case.alpha / case.rank):
+            return SCALING_AS_ALPHA
+        if like(case.alpha * math.sqrt(case.rank)):
+            return STABILIZED
+        constant = any(map(like, (1.0, 8.0, 16.0, 32.0, rank, 2.0 * rank)))
+        return ARGUMENTS_LOST if constant else None
+    # the defaults, of this exercise and of the layers, whatever was given
+    given = rank in (4, 8, 16) and any(map(like, (16.0, case.alpha, 2.0 * rank, 2.0 * case.rank)))
+    return ARGUMENTS_LOST if given else None
 
 
 def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
@@ -776,6 +890,11 @@ WRONG_WAYS: list[tuple[Mistake, Way]] = [
     (SUMMED_LOSS, Way(scale="batch")),
     (SUMMED_LOSS, Way(loss="sum")),
     (SUMMED_LOSS, Way(loss="batch")),
+    *((DIVIDED_LOSS, Way(scale=f"1 / {by}")) for by in ("sum", "batch", "length")),
+    *((DIVIDED_LOSS, Way(loss=f"1 / {by}")) for by in ("sum", "batch", "length")),
+    *((A_PART, Way(targets=part)) for part in ("first window", "last position")),
+    (FACTOR_RETURNED, Way(norm="factor")),
+    *((CLIPPED_TWICE, Way(limit=f"times {factor:g}")) for factor in (0.5, 0.1, 2.0, 10.0)),
     (TARGETS_LOST, Way(targets="inputs")),
     (TARGETS_LOST, Way(targets="swapped")),
     (TWICE_BACKWARD, Way(scale="twice")),
@@ -882,8 +1001,8 @@ def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
     optimizer = getattr(torch.optim, training.optimizer)(groups, **training.named)
     parameters = [group["params"] for group in groups]
     limit = 1.0 if training.max_norm is None else training.max_norm
-    if way.limit == "1":
-        limit = 1.0
+    if way.limit != "given":
+        limit = 1.0 if way.limit == "1" else limit * float(way.limit.removeprefix("times "))
     start = _flat(training.state)
     losses, norms, weights = [], [], []
     for inputs, targets in training.batches:
@@ -893,9 +1012,15 @@ def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
             "targets": (inputs, targets),
             "inputs": (inputs, inputs),
             "swapped": (targets, inputs),
+            "first window": (inputs[:1], targets[:1]),
+            "last position": (inputs, targets),
         }[way.targets]
-        loss = next_byte_loss(model(read), compared)
-        factor = {"sum": targets.numel(), "batch": len(targets)}
+        logits = model(read)
+        if way.targets == "last position":
+            logits, compared = logits[:, -1:], compared[:, -1:]
+        loss = next_byte_loss(logits, compared)
+        factor = {"sum": targets.numel(), "batch": len(targets), "length": targets.shape[1]}
+        factor |= {f"1 / {by}": 1 / value for by, value in factor.items()}
         (loss * factor.get(way.scale, 2 if way.scale == "twice" else 1)).backward()
         weights_before = _flat(dict(model.named_parameters())).norm().item()
         before = _norms(list(trained.values()), parameters)
@@ -909,6 +1034,7 @@ def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
         others = {
             "after": after["before"],
             "limit": limit,
+            "factor": min(1.0, limit / (before["before"] + 1e-6)),
             "moved weights": _flat(trained).norm().item(),
             "all weights": weights_before,
             "all moved": now.norm().item(),
@@ -1000,6 +1126,8 @@ def _agree(found: list[dict], expected: list[dict], part: str) -> bool:
 def _seen_fault(rows: list[list[dict[str, Any]]], found: list[dict]) -> Mistake | None:
     """Return a fault that was seen as it happened: what the optimiser was given, and how often."""
     calls = [row for of_one in rows for row in of_one]
+    if any(row["settings changed"] for row in calls):
+        return RATE_CHANGED
     if not all(row["training"] for row in calls):
         return EVALUATION
     if any(row["thawed"] for row in calls):
@@ -1011,7 +1139,7 @@ def _seen_fault(rows: list[list[dict[str, Any]]], found: list[dict]) -> Mistake 
     if all(of_one[0]["steps"] == [False] and of_one[0]["left"] for of_one in rows):
         return STEP_FIRST
     if all(row["steps"] == [False] for row in calls):
-        return ERASED
+        return ERASED if all(row["backward"] for row in calls) else NO_BACKWARD
     return None
 
 
@@ -1070,7 +1198,11 @@ def _check_numbers(
         isinstance(returned, tuple | list) and len(returned) == 2,
         "it returns two things",
         f"train_step must return two numbers, (loss, gradient_norm); found {describe(returned)}.",
-        LOSS_ALONE if _value(returned) is not None else wrong_kind(returned, STEP),
+        LOSS_ALONE
+        if _value(returned) is not None
+        else NO_PAIR
+        if isinstance(returned, dict | list | tuple | Tensor)
+        else wrong_kind(returned, STEP),
     ):
         return
     odd = next((part for part in returned if number(part) is None), None)
@@ -1218,12 +1350,15 @@ def _draw_pairs(seeds: int, confidence: float, seed: int) -> list[Pairs]:
 
     def draw(title: str, n: int, sign: float, level: float | None) -> Pairs:
         """Return losses of `n` seeds; differences of one sign, or of both signs for 0."""
-        luck, noise = torch.randn(2, n, generator=generator, dtype=torch.float64)
-        lora = 2.0 + 0.2 * luck
-        gap = 0.05 * noise
-        both = gap - gap.mean() + 0.3 * gap.std()
-        gap = sign * (0.01 + gap.abs()) if sign else both
-        return Pairs(title, lora.tolist(), (lora + gap).tolist(), level)
+        while True:
+            luck, noise = torch.randn(2, n, generator=generator, dtype=torch.float64)
+            lora = 2.0 + (0.2 if sign else 0.05) * luck
+            gap = 0.05 * noise
+            both = gap - gap.mean() + 0.3 * gap.std()
+            dora = lora + (sign * (0.01 + gap.abs()) if sign else both)
+            # what sorts the lists has to break up pairs
+            if sign or not torch.equal(lora.argsort(), dora.argsort()):
+                return Pairs(title, lora.tolist(), dora.tolist(), level)
 
     return [
         draw(f"{seeds} seeds of both signs", seeds, 0.0, None),
@@ -1284,6 +1419,18 @@ def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
         (RELATIVE, [relative[0], right[1], right[2]]),
         (RELATIVE, [100 * value for value in relative]),
         (RELATIVE, around(ratios_half, ratios.mean().item())),
+        (RELATIVE, around(ratios_half, 1 + ratios.mean().item())),
+        (SORTED, around(t * (b.sort().values - a.sort().values).std().item() / math.sqrt(n))),
+        *((LEFT_OUT, _of_some(case, part)) for part in (slice(1, None), slice(-1))),
+        (
+            CONFIDENCE_PER_CENT,
+            around(scipy.stats.t.ppf((1 + level / 100) / 2, n - 1) * error),
+        ),
+        (
+            NULL_IF_UNDECIDED,
+            around(t * error, 0.0 if right[1] < 0 < right[2] else mean),
+        ),
+        (NULL_IF_UNDECIDED, [0.0 if right[1] < 0 < right[2] else mean, right[1], right[2]]),
         (NORMAL, around(z * error)),
         (NORMAL, around(1.96 * error)),
         (NORMAL, around(scipy.stats.norm.ppf(0.975) * error)),
@@ -1315,13 +1462,21 @@ def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
         (UNPAIRED, [mean, welch.low, welch.high]),
         (UNPAIRED, [mean, pooled.low, pooled.high]),
         (HALF_ONLY, [mean, t * error, t * error]),
-        (HALF_ONLY, [mean, -t * error, t * error]),
+        (AROUND_ZERO, [mean, -t * error, t * error]),
         (ENDS_SWAPPED, [mean, right[2], right[1]]),
         (IN_ORDER, [right[1], mean, right[2]]),
         (IN_ORDER, [right[1], right[2], mean]),
         (RANGE, [mean, difference.min().item(), difference.max().item()]),
         (PERCENTILES, [mean, low, high]),
     ]
+
+
+def _of_some(case: Pairs, part: slice) -> list[float]:
+    """Return mean, low and high of a part of the seeds; NaN where one alone is left."""
+    lora, dora = case.lora[part], case.dora[part]
+    if len(lora) > 1:
+        return interval(lora, dora, case.level)
+    return [dora[0] - lora[0], math.nan, math.nan]
 
 
 def _check_triples(
@@ -1374,7 +1529,7 @@ def _check_triples(
 def _same_triples(found: Any, expected: Any) -> bool:
     """Compare numbers that were computed from losses of about 2, perhaps in float32."""
     if isinstance(expected, list):
-        return all(_same_triples(f, e) for f, e in zip(found, expected, strict=True))
+        return len(found) == len(expected) and all(map(_same_triples, found, expected))
     return near(found, expected) or abs(found - expected) < 2e-6
 
 
@@ -1418,5 +1573,9 @@ def _is_triple(report: Report, found: Any, expected: list[float]) -> bool:
         + (f"{describe(odd)} among them." if triple else f"{describe(found)}."),
         MEAN_ALONE
         if number(found) is not None and near(number(found), expected[0])
-        else wrong_kind(odd if triple else found, PAIRS),
+        else wrong_kind(odd, PAIRS)
+        if triple
+        else wrong_kind(found, PAIRS)
+        if isinstance(found, str)
+        else nothing_returned(found, PAIRS) or NO_TRIPLE,
     )

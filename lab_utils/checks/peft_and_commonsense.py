@@ -15,6 +15,7 @@ from lab_utils.checks.diagnosis import (
     differ,
     listed,
     near,
+    nothing_returned,
     number,
     only_explanation,
     roundings,
@@ -59,6 +60,8 @@ USE_DORA_IGNORED = _config("use_dora ignored", "Pass it on: LoraConfig(use_dora=
 NO_CONFIG = _config("no LoraConfig", "Return LoraConfig(...) itself, an object, of peft.")
 USE_DORA_TEXT = _config("a text, not a truth value", "Pass use_dora on as it is.")
 RANK_FLOAT = _config("rank as a float", "Pass rank on as it is, a whole number.")
+ALPHA_TEXT = _config("a text, not a number", "lora_alpha is a number: 2 * rank.")
+SWAPPED = _config("rank and alpha swapped", "r is the rank, and lora_alpha twice that.")
 ALPHA_OTHER = _config("another alpha", "The paper sets lora_alpha = 2 * rank.")
 UNKNOWN_LAYER = _config(
     "a name that no layer has", "A Llama's are q_proj, k_proj, v_proj, up_proj and down_proj."
@@ -107,6 +110,7 @@ def _file(name: str, why: str) -> Mistake:
 
 
 OTHER_PREFIX = _file("another prefix", "Every name starts with the prefix that is given.")
+DOTS = _file("two dots after the prefix", "Every name starts with the prefix and one dot.")
 NO_DOT = _file("no dot after the prefix", "Every name starts with the prefix and a dot.")
 SPELLING = _file("capital letters", "lora_A and lora_B have a capital A and B.")
 MORE_WRITTEN = _file("more than the trained tensors", "Only what was trained is in the file.")
@@ -182,16 +186,29 @@ NOTHING_COUNTED = _score(
     "Compare the index of the highest score with the answer, and divide with /, not //.",
 )
 FROM_ZERO = _score(
-    "search from 0",
-    "A log-likelihood is never above 0: begin with the first score, or with float('-inf').",
+    "search from another number",
+    "A log-likelihood is never above 0, and may lie below any number: begin with the first score, "
+    "or with float('-inf').",
 )
-LAST_HIGHEST = _score("largest answer", "Compare the index of the highest score with the answer.")
+LENIENT = _score(
+    "not compared with the highest", "A question counts if its right choice has the highest score."
+)
+CHOICES_CUT = _score("choices left out", "Look at all choices of a question, however many.")
+WEIGHTED = _score(
+    "questions weighted", "Each question counts the same, however many choices it has."
+)
+QUESTION_LEFT_OUT = _score("a question left out", "Go through all questions.")
 PADDED = _score(
     "padding that wins", "A choice that is not there must not win: pad with float('-inf')."
 )
 TOO_MANY_DIVIDED = _score("divided by another number", "Divide by the number of questions.")
 ALWAYS_FIRST = _score(
-    "first choice taken", "The model's answer is the choice with the highest score."
+    "first choice taken",
+    "The model's answer is the choice with the highest score. (A search that begins at 0 never "
+    "finds a log-likelihood above it: begin with float('-inf').)",
+)
+ALWAYS_LAST = _score(
+    "last choice taken", "The model's answer is the choice with the highest score."
 )
 COMMONEST = _score(
     "scores ranked, not their places",
@@ -203,45 +220,54 @@ MEAN_SCORE = _score(
 )
 
 
-@check(forbids=REFERENCE)
-def check_make_config(make_config: Callable, aspect: str | None = None, *, rank: int = 6) -> None:
+@check(forbids=REFERENCE, seeded=True)
+def check_make_config(
+    make_config: Callable, aspect: str | None = None, *, rank: int = 6, seed: int = 0
+) -> None:
     """Check a `make_config(use_dora, rank=16) -> peft.LoraConfig`.
 
     Args:
         aspect: `"method"` (use_dora), `"scaling"` (rank and alpha) or `"layers"` (what is
             adapted, dropout and the rest); all of them if None.
-        rank: the rank to ask for; not 1, 2, 4, 8 or 16, whose alphas or defaults would agree.
+        rank: a rank to ask for; not 1, 2, 4, 8, 16 or 32, whose alphas or defaults would agree.
+        seed: of another rank that is asked for.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
+    others = [other for other in range(3, 60) if other not in (4, 8, 16, 32, rank)]
+    drawn = torch.randint(len(others), (), generator=torch.Generator().manual_seed(seed))
+    ranks = (rank, others[int(drawn)])
     for name in chosen(aspect, ("method", "scaling", "layers")):
-        with Report(f"make_config · {name} · rank {rank}") as report:
-            found = {use_dora: _ask(make_config, use_dora, rank) for use_dora in (True, False)}
-            for use_dora, answer in found.items():
-                call = f"make_config({use_dora}, rank={rank})"
-                if not _is_config(report, call, answer):
-                    break
-                fields = answer["fields"]
-                if name == "method":
-                    _expect_method(report, call, use_dora, found)
-                elif name == "scaling":
-                    _expect_scaling(report, call, fields, rank)
-                else:
-                    _expect_layers(report, call, answer, use_dora, rank)
+        with Report(f"make_config · {name} · ranks {ranks[0]} and {ranks[1]}") as report:
+            found = {
+                (use_dora, r): _ask(make_config, use_dora, r)
+                for r in ranks
+                for use_dora in (True, False)
+            }
+            if not all(_is_config(report, _call(*asked), a) for asked, a in found.items()):
+                continue
+            if name == "method":
+                _expect_method(report, found)
+            elif name == "scaling":
+                _expect_scaling(report, found)
+                _expect_default_rank(report, _ask(make_config, True))
             else:
-                if name == "scaling":
-                    _expect_default_rank(report, _ask(make_config, True))
+                for (use_dora, r), answer in found.items():
+                    _expect_layers(report, _call(use_dora, r), answer, use_dora, r)
+
+
+def _call(use_dora: bool, rank: int | None = None) -> str:
+    return f"make_config({use_dora})" if rank is None else f"make_config({use_dora}, rank={rank})"
 
 
 def _ask(make_config: Callable, use_dora: bool, rank: int | None = None) -> dict[str, Any]:
-    given = f"{use_dora}" if rank is None else f"{use_dora}, rank={rank}"
     # PEFT is what the student is to use here
     return probe(
         ask_config,
         make_config,
         *(use_dora, rank, LLAMA),
-        step=f"make_config({given})",
+        step=_call(use_dora, rank),
         reference=REFERENCE,
     )
 
@@ -254,54 +280,83 @@ def _is_config(report: Report, call: str, answer: dict[str, Any]) -> bool:
         right,
         f"{call} is a LoraConfig of PEFT's",
         f"expected {call} to return a peft.LoraConfig, found {what}.",
-        wrong_kind(answer["returned"], CONFIG) if answer.get("returned", "") is None else NO_CONFIG,
+        nothing_returned(answer.get("returned", ""), CONFIG) or NO_CONFIG,
     )
 
 
-def _expect_method(report: Report, call: str, use_dora: bool, found: dict[bool, dict]) -> None:
-    values = {asked: answer.get("fields", {}).get("use_dora") for asked, answer in found.items()}
+def _expect_method(report: Report, found: dict[tuple[bool, int], dict]) -> None:
+    values = {asked: answer["fields"]["use_dora"] for asked, answer in found.items()}
     mistake = None
-    if isinstance(values[use_dora], str):
+    if any(isinstance(value, str) for value in values.values()):
         mistake = USE_DORA_TEXT
-    elif values[True] == values[False]:
+    elif len(set(map(repr, values.values()))) == 1:
         mistake = USE_DORA_IGNORED
-    elif values == {True: False, False: True}:
+    elif all(value is (not use_dora) for (use_dora, _), value in values.items()):
         mistake = USE_DORA_SWAPPED
-    report.expect(
-        values[use_dora] == use_dora,
-        f"{call} has use_dora={use_dora}",
-        f"expected use_dora={use_dora} in {call}, found {values[use_dora]!r}.",
-        mistake,
-    )
+    for (use_dora, rank), value in values.items():
+        call = _call(use_dora, rank)
+        report.expect(
+            value == use_dora,
+            f"{call} has use_dora={use_dora}",
+            f"expected use_dora={use_dora} in {call}, found {value!r}.",
+            mistake,
+        )
 
 
-def _expect_scaling(report: Report, call: str, fields: dict[str, Any], rank: int) -> None:
-    r, alpha = fields["r"], fields["lora_alpha"]
-    report.expect(
-        r == rank and isinstance(r, int),
-        f"{call} has r={rank}",
-        f"expected r={rank} in {call}, found {r!r}.",
-        RANK_IGNORED if r in (8, 16) else RANK_FLOAT if r == rank else None,
+def _expect_scaling(report: Report, found: dict[tuple[bool, int], dict]) -> None:
+    fields = {asked: answer["fields"] for asked, answer in found.items()}
+    of_rank, of_alpha = _wrong_scaling(
+        [(rank, f["r"], f["lora_alpha"]) for (_, rank), f in fields.items()]
     )
-    wrong = {8: ALPHA_LEFT_OUT, 32: ALPHA_FIXED, 16: ALPHA_FIXED, 2: ALPHA_IS_SCALING}
-    # where the rank is wrong and alpha is twice that, alpha follows from it
-    follows = RANK_IGNORED if r in (8, 16) and r != rank and alpha == 2 * r else None
-    report.expect(
-        number(alpha) == 2 * rank,
-        f"{call} has lora_alpha={2 * rank}",
-        f"expected lora_alpha={2 * rank} in {call}, found {alpha!r}.",
-        follows or (wrong | {rank: ALPHA_IS_RANK}).get(alpha, ALPHA_OTHER),
-    )
-    report.expect(
-        not fields["use_rslora"],
-        f"{call} scales by alpha / rank",
-        f"expected use_rslora=False in {call}, found {fields['use_rslora']!r}.",
-        RANK_STABILIZED,
-    )
+    for (use_dora, rank), values in fields.items():
+        call, r, alpha = _call(use_dora, rank), values["r"], values["lora_alpha"]
+        report.expect(
+            r == rank and isinstance(r, int),
+            f"{call} has r={rank}",
+            f"expected r={rank} in {call}, found {r!r}.",
+            of_rank,
+        )
+        report.expect(
+            number(alpha) == 2 * rank,
+            f"{call} has lora_alpha={2 * rank}",
+            f"expected lora_alpha={2 * rank} in {call}, found {alpha!r}.",
+            of_alpha,
+        )
+        report.expect(
+            not values["use_rslora"],
+            f"{call} scales by alpha / rank",
+            f"expected use_rslora=False in {call}, found {values['use_rslora']!r}.",
+            RANK_STABILIZED,
+        )
+
+
+def _wrong_scaling(cases: list[tuple[int, Any, Any]]) -> tuple[Mistake | None, Mistake | None]:
+    """Return what is wrong with the ranks and with the alphas, over all calls.
+
+    Args:
+        cases: the rank that was asked for, and the rank and the alpha that were found.
+    """
+    ranks, alphas = ([case[index] for case in cases] for index in (1, 2))
+    if all(r == 2 * asked and alpha == asked for asked, r, alpha in cases):
+        return SWAPPED, SWAPPED
+    of_rank = None
+    if len(set(map(repr, ranks))) == 1:
+        of_rank = RANK_IGNORED
+    elif all(r == asked for asked, r, _ in cases):
+        of_rank = RANK_FLOAT
+    if any(isinstance(alpha, str) for alpha in alphas):
+        return of_rank, ALPHA_TEXT
+    if of_rank is RANK_IGNORED and all(alpha == 2 * r for _, r, alpha in cases):
+        return of_rank, RANK_IGNORED  # alpha follows from it
+    if len(set(map(repr, alphas))) == 1:
+        return of_rank, {8: ALPHA_LEFT_OUT, 2: ALPHA_IS_SCALING}.get(alphas[0], ALPHA_FIXED)
+    if all(alpha == asked for asked, _, alpha in cases):
+        return of_rank, ALPHA_IS_RANK
+    return of_rank, ALPHA_OTHER
 
 
 def _expect_default_rank(report: Report, answer: dict[str, Any]) -> None:
-    if _is_config(report, "make_config(True)", answer):
+    if _is_config(report, _call(True), answer):
         r, alpha = answer["fields"]["r"], answer["fields"]["lora_alpha"]
         report.expect(
             (r, alpha) == (16, 32),
@@ -336,7 +391,7 @@ def _expect_layers(
         _wrong_targets(targets, adapted),
     )
     dropout = fields["lora_dropout"]
-    per_cent = dropout in (5, 0.5)
+    per_cent = dropout == 5
     mistakes = {
         "lora_dropout": NO_DROPOUT
         if dropout == 0
@@ -427,7 +482,7 @@ def check_to_peft_state(
                     f"rank {case}: the result is a dict",
                     "expected a dict from names to tensors, found "
                     f"{describe(found.get('returned'))}.",
-                    NO_DICT if found.get("returned") is not None else wrong_kind(None, FILES),
+                    nothing_returned(found.get("returned", ""), FILES) or NO_DICT,
                 ):
                     _expect_state(report, found, name, layer, where)
 
@@ -613,7 +668,8 @@ def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str
         if any(name.lower() in {n.lower() for n in missing} for name in extra)
         else (False, SPELLING),
         (any_extra(lambda n: n.lstrip(".").startswith(("lora_", "magnitude"))), PREFIX_LEFT_OUT),
-        (any_extra(lambda n: n.startswith(prefix) and n[len(prefix)] != "."), NO_DOT),
+        (any_extra(lambda n: n.startswith(f"{prefix}..")), DOTS),
+        (any_extra(lambda n: n.startswith(prefix) and not n.startswith(f"{prefix}.")), NO_DOT),
         (any_extra(lambda n: not n.startswith(prefix) and n.endswith(ends)), OTHER_PREFIX),
         (any_extra(lambda n: n.endswith((".lora_A", ".lora_B"))), WEIGHT_LEFT_OUT),
         (method == "lora" and any_extra(lambda n: "magnitude" in n), MAGNITUDE_IN_LORA),
@@ -634,8 +690,8 @@ def check_choice_accuracy(
     Args:
         aspect: `"equal"` (every question has four choices) or `"ragged"` (two to five);
             both if None.
-        questions, seed: how many questions to draw, 8 or more, and from which seed. Two other
-            calls have a few more.
+        questions, seed: how many questions to draw, 8 or more, and from which seed. Four
+            other calls have more.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
@@ -673,15 +729,15 @@ def check_choice_accuracy(
 def _draw_accuracies(
     questions: int, seed: int, ragged: bool
 ) -> tuple[list[tuple[list, list]], list[float], list[tuple[Mistake, list[float]]]]:
-    """Return three draws, their accuracies, and what each known mistake makes of them.
+    """Return five draws, their accuracies, and what each known mistake makes of them.
 
     Drawn anew until no two mistakes give the same, nor any the right accuracies; of choices of one
     number none is padded.
     """
     for again in range(1000):
         draws = [
-            _draw_questions(questions + 7 * i, seed + 100003 * again + i, ragged, 3 + i)
-            for i in range(3)
+            _draw_questions(questions + 7 * i, seed + 100003 * again + i, ragged, 3 + i % 3)
+            for i in range(5)
         ]
         expected = [_share(scores, answers) for scores, answers in draws]
         wrong = [_wrong_shares(scores, answers) for scores, answers in draws]
@@ -726,7 +782,17 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
     def order(row: list[float]) -> list[int]:
         return sorted(range(len(row)), key=row.__getitem__)
 
+    def cut(part: list[float], row: list[float]) -> int:
+        """Return where the highest score of a part of the row stands."""
+        return row.index(max(part)) if part else 0
+
+    def softmax(row: list[float]) -> float:
+        return 1 / sum(math.exp(score - max(row)) for score in row)
+
+    shortest = min(map(len, scores))
     right = share(lambda row, answer: best(row) == answer)
+    weighted = share(lambda row, answer: len(row) * (best(row) == answer))
+    all_but_one = [questions * right - (best(scores[i]) == answers[i]) for i in (0, -1)]
     return [
         *((PER_CENT, round(100 * right, digits)) for digits in (0, 1, 2, 15)),
         (COUNTED, questions * right),
@@ -748,14 +814,36 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
             (PADDED, share(lambda row, answer, pad=pad: best(padded(row, pad)) == answer))
             for pad in (0.0, -1.0, -5.0)
         ),
-        (FROM_ZERO, share(lambda row, answer: answer == 0)),
+        (ALWAYS_FIRST, share(lambda row, answer: answer == 0)),
         (FROM_ZERO, share(lambda row, answer: (best(row) if max(row) > -1 else 0) == answer)),
         (NOTHING_COUNTED, 0.0),
         (ONE_QUESTION, float(best(scores[0]) == answers[0])),
         (ONE_QUESTION, float(best(scores[-1]) == answers[-1])),
         (ONE_QUESTION, (best(scores[0]) == answers[0]) / questions),
         (ONE_QUESTION, (best(scores[-1]) == answers[-1]) / questions),
-        (ALWAYS_FIRST, share(lambda row, answer: answer == len(row) - 1)),
+        (ALWAYS_LAST, share(lambda row, answer: answer == len(row) - 1)),
+        (LENIENT, share(lambda row, answer: row[answer] > min(row))),
+        (LENIENT, share(lambda row, answer: row[answer] >= sorted(row)[-2])),
+        (LENIENT, share(lambda row, answer: row[answer] > sum(row) / len(row))),
+        (LENIENT, share(lambda row, answer: row[answer] > row[0])),
+        (LENIENT, share(lambda row, answer: row[answer] >= row[0])),
+        *(
+            (CHOICES_CUT, share(lambda row, answer, part=part: cut(row[part], row) == answer))
+            for part in (slice(shortest), slice(4), slice(3), slice(-1), slice(1, None))
+            if any(row[part] != row for row in scores)
+        ),
+        *(
+            (WEIGHTED, questions * weighted / total)
+            for total in (choices, 4 * questions, questions * len(scores[0]))
+            if shortest < widest
+        ),
+        *(
+            (QUESTION_LEFT_OUT, hits / n)
+            for hits in all_but_one
+            for n in (questions, questions - 1)
+        ),
+        (MEAN_SCORE, share(lambda row, answer: softmax(row) * (best(row) == answer))),
+        (MEAN_SCORE, share(lambda row, answer: softmax(row))),
         (COMMONEST, share(lambda row, answer: order(row)[answer] == len(row) - 1)),
         (COMMONEST, share(lambda row, answer: order(row)[answer] == 0)),
     ]

@@ -16,6 +16,7 @@ from lab_utils.checks.diagnosis import (
     is_plain,
     listed,
     near,
+    nothing_returned,
     number,
     only_explanation,
     roundings,
@@ -49,6 +50,7 @@ RANK_FIRST = _ranks(
 )
 RANKS_AS_TEXT = _ranks("ranks as text", "The keys are the ranks themselves, whole numbers.")
 LISTS = _ranks("lists in the place of dicts", "Each method has a dict from each rank to its loss.")
+RANKS_LEFT_OUT = _ranks("ranks left out", "Train at every rank; return comes after the loops.")
 OWN_RANKS = _ranks("other ranks than those given", "Go through the argument ranks.")
 OTHER_ORDER = _ranks("another order", "The ranks stand in the order in which they were given.")
 WHOLE_RECORD = _ranks("the whole result kept", 'Of each result only the key "test_loss" is wanted.')
@@ -65,6 +67,8 @@ VALIDATION_LOSS = _ranks(
     "validation loss",
     'That part is there to choose learning rates by; report the key "test_loss".',
 )
+EXPONENTIAL = _ranks("exponential of the loss", "Return the loss itself.")
+OTHER_NUMBER = _ranks("a number made of the loss", "Return the loss itself.")
 BEFORE_TRAINING = _ranks("loss before training", 'Report what training led to: "test_loss".')
 OTHER_EPOCHS = _ranks("another number of epochs", "Train for one epoch: n_epochs=1.")
 OTHER_SEED = _ranks("another seed", "Every run has seed=0.")
@@ -99,6 +103,12 @@ NOT_FLAT = _track("magnitude not flat", "A magnitude has the shape (32, 1): use 
 TRANSPOSED = _track("transposed", "A row of the history is a step, a column a magnitude.")
 CHANGES_KEPT = _track("changes in the place of magnitudes", "history holds m itself, not m - m0.")
 MEANS_KEPT = _track("means in the place of magnitudes", "history holds all 32 magnitudes.")
+PER_INPUT = _track("norm_dim=0", 'The method is "dora", not "dora-input".')
+NORM_OF_V = _track(
+    "the norm of V", "V = W0 + scaling * B A is divided by its norm; the magnitude is m itself."
+)
+OTHER_START = _track("compared with another row", "m0 is the first row, before training.")
+END_ALONE = _track("the end alone", "mean_change has one number for every call of on_step.")
 OTHER_RANK = _track("another rank", "Train at rank 8, which is the default.")
 ANOTHER_SEED = _track("another seed", "Train with seed 0, which is the default.")
 SIGNED = _track("signed changes", "Magnitudes that grew and that shrank cancel out: abs() first.")
@@ -134,30 +144,35 @@ OTHER_HISTORY = _track(
 TRACK_ROUNDED = _track("rounded", "Return the numbers themselves; round what you print.")
 
 
-@check(forbids=())
+@check(forbids=(), seeded=True)
 def check_compare_across_ranks(
     compare_across_ranks: Callable,
     aspect: str | None = None,
     *,
-    ranks: Sequence[int] = (16, 2),
+    ranks: Sequence[int] = (16,),
+    seed: int = 0,
 ) -> None:
     """Check a `compare_across_ranks(ranks) -> {"lora": {rank: loss}, "dora": {rank: loss}}`.
 
     Args:
         aspect: `"keys"` or `"losses"`; both if None.
-        ranks: what to ask for, without 8, which is the default of a run.
+        ranks: what to ask for, besides 8, which is the default of a run.
+        seed: of one more rank that is asked for.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
+    others = [rank for rank in range(2, 16) if rank not in (8, *ranks)]
+    drawn = torch.randint(len(others), (), generator=torch.Generator().manual_seed(seed))
+    ranks = (*ranks, others[int(drawn)])
     for name in chosen(aspect, ("keys", "losses")):
-        with Report(f"compare_across_ranks · {name} · ranks {tuple(ranks)}") as report:
-            found = call_function(compare_across_ranks, tuple(ranks), reference=())
+        with Report(f"compare_across_ranks · {name} · ranks {ranks}") as report:
+            found = call_function(compare_across_ranks, ranks, reference=())
             if not report.expect(
                 isinstance(found, dict),
                 "it returns a dict",
                 f"compare_across_ranks must return a dict; found {describe(found)}.",
-                LISTS if isinstance(found, list | tuple) else wrong_kind(found, RANKS),
+                LISTS if isinstance(found, list | tuple) else nothing_returned(found, RANKS),
             ):
                 continue
             if name == "keys":
@@ -221,7 +236,7 @@ def _expect_dict(report: Report, method: str, losses: Any) -> bool:
         isinstance(losses, dict),
         f"{method}: a dict from rank to loss",
         f"{method}: expected a dict from each rank to its loss, found {describe(losses)}.",
-        LISTS if sequence else wrong_kind(losses, RANKS),
+        LISTS if sequence else nothing_returned(losses, RANKS),
     )
 
 
@@ -250,6 +265,8 @@ def _wrong_ranks(keys: list, ranks: list[int]) -> Mistake | None:
         return RANKS_AS_TEXT
     if not all(isinstance(key, int) for key in keys):
         return None
+    if set(keys) < set(ranks):
+        return RANKS_LEFT_OUT
     return OTHER_ORDER if sorted(keys) == sorted(ranks) else OWN_RANKS
 
 
@@ -329,6 +346,9 @@ def _wrong_losses(ranks: Sequence[int]) -> Iterator[tuple[Mistake, dict[str, lis
         yield mistake, table(lambda m, rank, key=key: _run(m, rank)[key])
     for pick in (min, max, lambda losses: losses[-1]):
         yield TRAINING_LOSS, table(lambda m, rank, pick=pick: pick(_run(m, rank)["step_losses"]))
+    for change in (math.exp, math.sqrt, math.log, lambda loss: -loss):
+        changed = table(lambda m, rank, change=change: change(test_loss(m, rank)))
+        yield EXPONENTIAL if change is math.exp else OTHER_NUMBER, changed
     for key in ("validation_losses", "step_losses"):
         yield BEFORE_TRAINING, table(lambda m, rank, key=key: _run(m, rank)[key][0])
     yield RANK_LOST, table(lambda m, rank: test_loss(m, 8))
@@ -337,6 +357,7 @@ def _wrong_losses(ranks: Sequence[int]) -> Iterator[tuple[Mistake, dict[str, lis
 
 
 OTHER_SETTINGS: tuple[tuple[Mistake, Callable[[str, int], dict]], ...] = (
+    (OTHER_EPOCHS, lambda method, rank: {"n_epochs": 2}),
     (OTHER_EPOCHS, lambda method, rank: {"n_epochs": 3}),
     (OTHER_SEED, lambda method, rank: {"seed": 1}),
     (OTHER_SEED, lambda method, rank: {"seed": 42}),
@@ -367,9 +388,13 @@ def _run(method: str, rank: int, n_epochs: int = EPOCHS, seed: int = 0, **settin
     )
 
 
-@check(forbids=())
+@check(forbids=(), seeded=True)
 def check_track_magnitude_changes(
-    track_magnitude_changes: Callable, aspect: str | None = None, *, n_epochs: int = 2
+    track_magnitude_changes: Callable,
+    aspect: str | None = None,
+    *,
+    n_epochs: int = 2,
+    seed: int = 0,
 ) -> None:
     """Check a `track_magnitude_changes(n_epochs) -> dict`.
 
@@ -378,26 +403,37 @@ def check_track_magnitude_changes(
 
     Args:
         aspect: `"history"` or `"statistics"`; both if None.
-        n_epochs: what to ask for, 2 or more.
+        n_epochs: what to ask for.
+        seed: of another number of epochs, asked for once the first is right.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
-    expected = _histories(n_epochs)["q_proj"]
+    others = [epochs for epochs in range(1, 5) if epochs != n_epochs]
+    drawn = torch.randint(len(others), (), generator=torch.Generator().manual_seed(seed))
     for name in chosen(aspect, ("history", "statistics")):
         with Report(f"track_magnitude_changes · {name} · {n_epochs} epochs") as report:
-            found = call_function(track_magnitude_changes, n_epochs, reference=())
-            if not report.expect(
-                isinstance(found, dict),
-                "it returns a dict",
-                f"track_magnitude_changes must return a dict; found {describe(found)}.",
-                NO_DICT if isinstance(found, list | tuple) else wrong_kind(found, TRACK),
-            ):
-                continue
-            if name == "history":
-                _check_history(report, found, expected, n_epochs)
-            else:
-                _check_statistics(report, found, expected)
+            for epochs in (n_epochs, others[int(drawn)]):
+                if report.first_problem is None:
+                    _check_tracked(report, track_magnitude_changes, name, epochs)
+
+
+def _check_tracked(
+    report: Report, track_magnitude_changes: Callable, name: str, n_epochs: int
+) -> None:
+    found = call_function(track_magnitude_changes, n_epochs, reference=())
+    if not report.expect(
+        isinstance(found, dict),
+        "it returns a dict",
+        f"track_magnitude_changes must return a dict; found {describe(found)}.",
+        NO_DICT if isinstance(found, list | tuple) else nothing_returned(found, TRACK),
+    ):
+        return
+    expected = _histories(n_epochs)["q_proj"]
+    if name == "history":
+        _check_history(report, found, expected, n_epochs)
+    else:
+        _check_statistics(report, found, expected)
 
 
 def _check_history(report: Report, found: dict, expected: Tensor, n_epochs: int) -> None:
@@ -433,7 +469,7 @@ def _wrong_histories(expected: Tensor, n_epochs: int) -> Iterator[tuple[Mistake,
         yield EACH_EPOCH, expected[first::STEPS_PER_EPOCH]
     for name, other in _histories(n_epochs).items():
         if name != "q_proj":
-            yield OTHER_LAYER, other
+            yield NORM_OF_V if name == "norm of V" else OTHER_LAYER, other
     for shaped in (expected.unsqueeze(-1), expected.unsqueeze(1), expected.flatten()):
         yield NOT_FLAT, shaped
     yield TRANSPOSED, expected.T
@@ -451,6 +487,7 @@ def _another_run(history: Tensor, n_epochs: int) -> Mistake | None:
         (ANOTHER_SEED, {"seed": 42}),
         (OTHER_RANK, {"rank": 4}),
         (OTHER_RANK, {"rank": 16}),
+        (PER_INPUT, {"method": "dora-input"}),
     ):
         beginning = _beginning(n_epochs, **settings)
         if near(history[: len(beginning)], beginning, CLOSE):
@@ -466,6 +503,10 @@ def _wrong_means(history: Tensor) -> Iterator[tuple[Mistake, Tensor]]:
     yield SIGNED, change.mean(dim=1).abs()
     yield FROM_PREVIOUS, steps
     yield FROM_PREVIOUS, torch.cat([torch.zeros(1), steps])
+    for row in (1, -1):
+        yield OTHER_START, (history - history[row]).abs().mean(dim=1)
+    yield OTHER_START, (history - history.mean(dim=0)).abs().mean(dim=1)
+    yield END_ALONE, size[-1].mean()
     yield SUMMED, size.sum(dim=1)
     yield START_MISSING, size.mean(dim=1)[1:]
     yield END_MISSING, size.mean(dim=1)[:-1]
@@ -569,13 +610,16 @@ def _none_in(found: dict) -> str:
 
 @cache
 def _histories(n_epochs: int) -> dict[str, Tensor]:
-    """Return every layer's magnitude at every step, `(steps + 1, 32)`."""
+    """Return each layer's magnitude and the norm of q_proj's V at every step, `(steps + 1, 32)`."""
     rows: dict[str, list[Tensor]] = {}
 
     def record(step: int, model: nn.Module, loss: float) -> None:
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
             magnitude = model.get_submodule(name).magnitude.detach().flatten().clone()
             rows.setdefault(name, []).append(magnitude)
+        layer = model.get_submodule("q_proj")
+        v = layer.original_layer.weight + layer.scaling * layer.lora_B @ layer.lora_A
+        rows.setdefault("norm of V", []).append(v.detach().norm(dim=1))
 
     train_and_evaluate(
         "dora", n_epochs, 8, verbose=False, task="regression", seed=0, on_step=record
@@ -588,7 +632,7 @@ class _Enough(Exception):
 
 
 @cache
-def _beginning(n_epochs: int, rank: int = 8, seed: int = 0) -> Tensor:
+def _beginning(n_epochs: int, rank: int = 8, seed: int = 0, method: str = "dora") -> Tensor:
     """Return the first rows of the history of another run, `(4, 32)`."""
     rows = []
 
@@ -599,6 +643,6 @@ def _beginning(n_epochs: int, rank: int = 8, seed: int = 0) -> Tensor:
 
     with contextlib.suppress(_Enough):
         train_and_evaluate(
-            "dora", n_epochs, rank, verbose=False, task="regression", seed=seed, on_step=record
+            method, n_epochs, rank, verbose=False, task="regression", seed=seed, on_step=record
         )
     return torch.stack(rows)

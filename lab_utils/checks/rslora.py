@@ -18,6 +18,7 @@ from lab_utils.checks.diagnosis import (
     describe,
     listed,
     near,
+    nothing_returned,
     number,
     only_explanation,
     roundings,
@@ -59,6 +60,8 @@ OTHER_POWER = Mistake(
 )
 LOGARITHM = Mistake("logarithm", "Divide by the square root of the rank.", SCALING)
 SCALING_ROUNDED = Mistake("rounded", "Return the number itself; round what you print.", SCALING)
+NARROW = Mistake("precision lost", "Compute with plain floats: float16 has three digits.", SCALING)
+OFF_BY_ONE = Mistake("rank plus or minus one", "Divide by the rank itself, or its root.", SCALING)
 WHOLE = Mistake("whole-number division", "Use / and not //: a scaling may be a fraction.", SCALING)
 
 GROWING_ALPHA = Mistake(
@@ -137,6 +140,19 @@ RANKS_AS_TEXT = Mistake(
 )
 NO_DICT = Mistake(
     "a list of norms", "Return a dict from each rank to its norm: {rank: norm, ...}.", GRADIENTS
+)
+RANKS_LEFT_OUT = Mistake(
+    "ranks left out", "Measure at every rank; return comes after the loop.", GRADIENTS
+)
+OTHER_LOSS = Mistake(
+    "inputs in the place of targets",
+    "The model reads inputs, the loss compares with targets: task.loss(model(inputs), targets).",
+    GRADIENTS,
+)
+SCALED_AFTERWARDS = Mistake(
+    "norm multiplied afterwards",
+    "The scaling is in the model already: return the norm as it is measured.",
+    GRADIENTS,
 )
 OTHER_RANKS = Mistake("other ranks than those given", "Go through the argument ranks.", GRADIENTS)
 NORMS_ROUNDED = Mistake("rounded", "Return the norms themselves; round what you print.", GRADIENTS)
@@ -305,6 +321,15 @@ def _wrong_scalings(
         (LOGARITHM, rule(lambda a, r: a / math.log(r))),
         (LOGARITHM, rule(lambda a, r: a / math.log2(r))),
         *roundings(rule(lambda a, r: a / divisor(r)), SCALING_ROUNDED),
+        *(
+            (SCALING_ROUNDED, rule(lambda a, r, d=digits: a / round(math.sqrt(r), d)))
+            for digits in range(1, 5)
+            if stabilized
+        ),
+        (NARROW, rule(lambda a, r: torch.tensor(a / divisor(r), dtype=torch.float16).item())),
+        (NARROW, rule(lambda a, r: torch.tensor(a / divisor(r), dtype=torch.bfloat16).item())),
+        (OFF_BY_ONE, rule(lambda a, r: a / divisor(r + 1))),
+        (OFF_BY_ONE, rule(lambda a, r: a / divisor(r - 1))),
     ]
 
 
@@ -361,7 +386,7 @@ def _norms_found(report: Report, found: Any, ranks: Sequence[int]) -> list[float
         isinstance(found, dict),
         "the result is a dict",
         f"expected a dict from each rank to its gradient norm, found {describe(found)}.",
-        NO_DICT if isinstance(found, list | tuple) else wrong_kind(found, GRADIENTS),
+        NO_DICT if isinstance(found, list | tuple) else nothing_returned(found, GRADIENTS),
     ):
         return None
     keys = list(found)
@@ -369,7 +394,7 @@ def _norms_found(report: Report, found: Any, ranks: Sequence[int]) -> list[float
     if sorted(map(str, keys)) == sorted(map(str, ranks)):
         mistake = RANKS_AS_TEXT
     elif keys and all(isinstance(key, int) for key in keys):
-        mistake = OTHER_RANKS
+        mistake = RANKS_LEFT_OUT if set(keys) < set(ranks) else OTHER_RANKS
     shown = listed([repr(k) if isinstance(k, int | float | str) else describe(k) for k in keys], 6)
     if not report.expect(
         all(isinstance(key, int) for key in keys) and sorted(keys) == sorted(ranks),
@@ -445,7 +470,11 @@ def _which_rule_of_norms(
         return None
     if near(other, measured(not stabilized), CLOSE):
         return RULE_IGNORED[stabilized]
-    return RULES_SWAPPED if near(other, measured(stabilized), CLOSE) else None
+    if near(other, measured(stabilized), CLOSE):
+        return RULES_SWAPPED
+    power = -0.5 if stabilized else 0.5  # the one that makes a rule of the other
+    again = [n * r**power for n, r in zip(measured(not stabilized), ranks, strict=True)]
+    return SCALED_AFTERWARDS if near(other, again, CLOSE) else None
 
 
 def _wrong_norms(
@@ -496,6 +525,11 @@ def _wrong_norms(
         (RANK_LOST, [_measured(8, stabilized)] * len(ranks)),
         (ACCUMULATED, sums),
         (ACCUMULATED, [sum(expected[: i + 1]) for i in range(len(ranks))]),
+        (
+            ROOT_MEAN_SQUARE,
+            by_rule(lambda g: torch.stack([p.square().mean() for p in g]).sum().sqrt()),
+        ),
+        (SCALED_AFTERWARDS, [n * r for n, r in zip(expected, ranks, strict=True)]),
         *((OTHER_ALPHA, [n * a / ALPHA for n in expected]) for a in (1.0, 4.0, 8.0, 64.0)),
         *roundings(expected, NORMS_ROUNDED),
     ]
@@ -529,6 +563,8 @@ def _other_run(found: list[float], ranks: Sequence[int], stabilized: bool) -> Mi
     for batch in ((8, 16), (0, 4), (0, 16), (0, 1)):
         if like(lambda rank, batch=batch: _norm(_unit_gradients(rank, 0, *batch))):
             return OTHER_BATCH
+    if like(lambda rank: _norm(_unit_gradients(rank, swapped=True))):
+        return OTHER_LOSS
     for seed in (1, 42):
         if like(lambda rank, seed=seed: _norm(_unit_gradients(rank, seed))):
             return OTHER_SEED
@@ -553,13 +589,15 @@ def _norm(gradients: list[Tensor]) -> float:
 
 
 @cache
-def _unit_gradients(rank: int, seed: int = 0, first: int = 0, last: int = BATCH) -> list[Tensor]:
+def _unit_gradients(
+    rank: int, seed: int = 0, first: int = 0, last: int = BATCH, swapped: bool = False
+) -> list[Tensor]:
     """Return the gradient of each layer's `lora_B` at a scaling of 1, before the first step.
 
     `lora_B` is zero, so the scaling is not in the output, and the gradient is proportional to it.
     That of `lora_A` is zero. Random state is that of the exercise, but for the arguments.
     """
-    model = _after_backward("lora", rank, torch.Generator().manual_seed(seed), first, last)
+    model = _after_backward("lora", rank, torch.Generator().manual_seed(seed), first, last, swapped)
     return [layer.lora_B.grad for layer in adapter_layers(model).values()]
 
 
@@ -613,10 +651,17 @@ def _trained(rank: int) -> int:
 
 
 def _after_backward(
-    adapter_type: str, rank: int, generator: torch.Generator, first: int = 0, last: int = BATCH
+    adapter_type: str,
+    rank: int,
+    generator: torch.Generator,
+    first: int = 0,
+    last: int = BATCH,
+    swapped: bool = False,
 ) -> torch.nn.Module:
     task = language_task()
     model = add_adapters_to_model(task.base, adapter_type, rank, alpha=rank, generator=generator)
-    loss = task.loss(model(task.train.inputs[first:last]), task.train.targets[first:last])
+    batch = task.train.inputs[first:last], task.train.targets[first:last]
+    inputs, targets = batch[::-1] if swapped else batch
+    loss = task.loss(model(inputs), targets)
     loss.backward()
     return model

@@ -148,7 +148,10 @@ def ask_steps(
         parameters[name].requires_grad_(False)
     groups = [group | {"params": [parameters[n] for n in group["params"]]} for group in groups]
     moving = getattr(torch.optim, optimizer)(groups, **named)
-    modes, steps = [], []
+    modes, steps, reached = [], [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: reached.append(p))
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     moving.register_step_pre_hook(
         lambda *_: steps.append(
@@ -158,13 +161,16 @@ def ask_steps(
     limit = {} if max_norm is None else {"max_norm": max_norm}
     rows = []
     for inputs, targets in batches:
-        modes.clear()
-        steps.clear()
+        for seen in (modes, steps, reached):
+            seen.clear()
+        settings = _settings(moving)
         returned = train_step(model, (inputs.clone(), targets.clone()), moving, **limit)
         rows.append(
             {
                 "returned": returned,
-                "training": all(modes),
+                "training": all(modes) and model.training,
+                "backward": bool(reached),
+                "settings changed": _settings(moving) != settings,
                 "steps": list(steps),  # whether there was a gradient, at each
                 "thawed": any(parameters[name].requires_grad for name in frozen),
                 "left": any(p.grad is not None and p.grad.any() for p in model.parameters()),
@@ -173,3 +179,11 @@ def ask_steps(
         )
         model.train()
     return rows
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return what each group of an optimiser says besides its parameters."""
+    return [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
+    ]

@@ -1,5 +1,7 @@
 """How the tests of checks hold answers: functions of a class, in order, and tables by exercise.
 
+A file of `changes` has answers that are small changes of a right one: see `changed_answers`.
+
 A module of answers, one a lesson, has
 
 - `EXERCISES`: by exercise its check, and the classes of right and of wrong answers;
@@ -8,6 +10,8 @@ A module of answers, one a lesson, has
 """
 
 import importlib
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -56,3 +60,54 @@ def assert_passes(capsys, check, answer, **sizes):
     assert "ok" in captured.out
     assert "FAIL" not in captured.out
     assert captured.err == ""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An answer that is written as a change of a right one.
+
+    Attributes:
+        name: what the answer does, in a word.
+        told: the name of the mistake that its check tells; `"unnamed"`, or None if it is right.
+        source: its code.
+    """
+
+    name: str
+    told: str | None
+    source: str
+
+
+def changed_answers(path: Path) -> dict[str, list[Changed]]:
+    """Read the answers of a file, by check.
+
+    `= check` begins an exercise, and a right answer follows. `> name: right` or
+    `> name: wrong: mistake` begins another: lines with `-` that stand once in the right answer
+    become those with `+`; `...` stands between two such places. Where it has lines with neither,
+    these are the whole answer.
+    """
+    found: dict[str, list[Changed]] = {}
+    for exercise in ("\n" + path.read_text("utf-8")).split("\n= ")[1:]:
+        check, *blocks = exercise.rstrip("\n").split("\n> ")
+        check, _, first = check.partition("\n")
+        right = textwrap.dedent(first).splitlines()
+        found[check] = [Changed("as_it_is", None, "\n".join(right))]
+        for block in blocks:
+            title, _, lines = block.partition("\n")
+            name, _, told = title.partition(": ")
+            kind, _, mistake = told.partition(": ")
+            assert kind == ("wrong" if mistake else "right"), title
+            source = _changed(right, lines.splitlines(), title)
+            found[check].append(Changed(name, mistake or None, source))
+    return found
+
+
+def _changed(right: list[str], lines: list[str], title: str) -> str:
+    if not any(line.startswith(("-", "+")) for line in lines):
+        return textwrap.dedent("\n".join(lines))
+    changed = list(right)
+    for place in reversed("\n".join(lines).split("\n...\n")):
+        taken, put = ([x[2:] for x in place.splitlines() if x[0] == sign] for sign in "-+")
+        at = [i for i in range(len(right)) if right[i : i + len(taken)] == taken]
+        assert len(at) == 1, f"{title}: {taken} stands {len(at)} times"
+        changed[at[0] : at[0] + len(taken)] = put
+    return "\n".join(changed)

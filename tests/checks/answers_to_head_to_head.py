@@ -203,7 +203,7 @@ class WrongAdd:
         return adapt(model, adapter_type, rank, alpha, dropout=0.1)
 
     def rsl(model, adapter_type, rank=8, alpha=16.0):
-        """rank or alpha not passed on"""
+        """rank-stabilised scaling"""
         if adapter_type not in LAYERS:
             raise ValueError
         return adapt(model, adapter_type, rank, alpha, rank_stabilized=True)
@@ -341,7 +341,7 @@ class WrongAdd:
         return adapt(model, adapter_type, rank, alpha / rank)
 
     def swapped_args(model, adapter_type, rank=8, alpha=16.0):
-        """rank or alpha not passed on"""
+        """rank and alpha swapped"""
         if adapter_type not in LAYERS:
             raise ValueError
         return adapt(model, adapter_type, int(alpha), float(rank))
@@ -357,7 +357,7 @@ class WrongAdd:
         return m
 
     def class_returned(model, adapter_type, rank=8, alpha=16.0):
-        """unnamed: add_adapters_to_model must return the adapted model; found a"""
+        """more than the model returned"""
         if adapter_type not in LAYERS:
             raise ValueError
         return (adapt(model, adapter_type, rank, alpha), adapter_type)
@@ -640,7 +640,7 @@ class WrongStep:
         step(model, batch, optimizer, max_norm)
 
     def dict_(model, batch, optimizer, max_norm=1.0):
-        """unnamed: train_step must return two numbers, (loss, gradient_norm); f"""
+        """no pair"""
         loss, n = step(model, batch, optimizer, max_norm)
         return {"loss": loss.item(), "gradient_norm": n.item()}
 
@@ -719,7 +719,7 @@ class WrongStep:
         )
 
     def last_token(model, batch, optimizer, max_norm=1.0):
-        """unnamed: with SGD, step 1: gradient norm: expected 4.499, found 6.764"""
+        """a part of the batch only"""
         optimizer.zero_grad()
         loss = F.cross_entropy(model(batch[0])[:, -1], batch[1][:, -1])
         loss.backward()
@@ -826,7 +826,7 @@ class WrongPairs:
         return (x.mean(), x.mean() - h, x.mean() + h)
 
     def halves(loss, d, confidence=0.95):
-        """half-widths"""
+        """interval around zero"""
         m, h, x = parts(loss, d, confidence)
         return (m, -h, h)
 
@@ -936,12 +936,12 @@ class WrongPairs:
         return parts(loss, d, confidence)[0]
 
     def nested(loss, d, confidence=0.95):
-        """unnamed: expected (mean, low, high) as three floats, found a tuple of"""
+        """no triple"""
         m, h, x = parts(loss, d, confidence)
         return (m, (m - h, m + h))
 
     def lists(loss, d, confidence=0.95):
-        """unnamed: lists([2.3081992216488088, 1.9413142188478107, 1.56424212358"""
+        """unnamed: lists([2."""
         return d - loss
 
     def loraspread(loss, d, confidence=0.95):
@@ -969,7 +969,7 @@ class WrongPairs:
         return (m, m - k, m + k)
 
     def dict_(loss, d, confidence=0.95):
-        """unnamed: expected (mean, low, high) as three floats, found a dict of"""
+        """no triple"""
         m, h, x = parts(loss, d, confidence)
         return {"mean": m, "low": m - h, "high": m + h}
 

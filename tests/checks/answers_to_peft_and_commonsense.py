@@ -157,7 +157,7 @@ class WrongConfig:
         )
 
     def drop5(use_dora, rank=16):
-        """dropout in per cent"""
+        """another dropout"""
         return config(use_dora, rank, lora_dropout=0.5)
 
     def drop1(use_dora, rank=16):
@@ -534,7 +534,7 @@ class WrongAcc:
         return accuracy([r + [-1.0] * (w - len(r)) for r in scores], answers)
 
     def best0(scores, answers):
-        """search from 0"""
+        """first choice taken"""
         n = 0
         for r, x in zip(scores, answers):
             b, bi = (0, 0)
@@ -652,7 +652,7 @@ class WrongAcc:
         )
 
     def top2(scores, answers):
-        """unnamed: accuracy of 15 questions: expected 0.8, found 0.9333."""
+        """not compared with the highest"""
         return sum(
             (x in sorted(range(len(r)), key=lambda i: -r[i])[:2] for r, x in zip(scores, answers))
         ) / len(scores)
@@ -662,7 +662,7 @@ class WrongAcc:
         return accuracy([[v / (i + 1) for i, v in enumerate(r)] for r in scores], answers)
 
     def trunc(scores, answers):
-        """unnamed: accuracy of 15 questions: expected 0.8, found 0.7857."""
+        """a question left out"""
         return accuracy(scores[:-1], answers[:-1])
 
     def const(scores, answers):
@@ -670,7 +670,7 @@ class WrongAcc:
         return 2 / 3
 
     def tup(scores, answers):
-        """unnamed: expected the accuracy as a finite float, found a tuple of 2,"""
+        """several values, not a number"""
         return (accuracy(scores, answers), len(scores))
 
     def destroys(scores, answers):

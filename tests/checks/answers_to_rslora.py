@@ -109,7 +109,7 @@ class WrongScaling:
         return 16 / math.sqrt(rank) if rank_stabilized else 16 / rank
 
     def tup(alpha, rank, rank_stabilized):
-        """unnamed: expected the scaling as a finite float, found a tuple of 2,"""
+        """several values, not a number"""
         return (alpha / rank, alpha / math.sqrt(rank))
 
     def sqrt_alpha_rank(alpha, rank, rank_stabilized):
@@ -117,7 +117,7 @@ class WrongScaling:
         return math.sqrt(alpha) / math.sqrt(rank) if rank_stabilized else alpha / rank
 
     def plus1(alpha, rank, rank_stabilized):
-        """unnamed: alpha 12, rank 9, rank_stabilized=False: alpha / rank is 1.3"""
+        """rank plus or minus one"""
         return alpha / math.sqrt(rank + 1) if rank_stabilized else alpha / (rank + 1)
 
     def hardsquares(alpha, rank, rank_stabilized):
@@ -411,7 +411,7 @@ class WrongNorms:
             print(length(gradients(adapted(r, rank_stabilized))))
 
     def earlyret(ranks, rank_stabilized):
-        """other ranks than those given"""
+        """ranks left out"""
         d = {}
         for r in ranks:
             d[r] = length(gradients(adapted(r, rank_stabilized)))

@@ -15,7 +15,7 @@ unexport PYTHONPATH PYTHONHOME
 # nbgrader calls `alembic` by its name, in JupyterLab's Formgrader too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lab test check check-every-python release book pictures bench grade report bench-grading
+.PHONY: help lab test check check-every-python release book pictures bench grade report bench-grading lock
 
 help:
 	@echo "Students"
@@ -31,6 +31,7 @@ help:
 	@echo "  make test     run every test and every lesson"
 	@echo "  make bench    execute every lesson, and print how long its cells take"
 	@echo "  make bench-grading  time make grade against stock nbgrader, on a class that it makes up"
+	@echo "  make lock     write the versions of all packages into constraints.txt; ARGS=--upgrade renews them"
 	@echo "  make pictures take the README's pictures of the running lab, in Chromium"
 
 # In the students' folder: from here, nbgrader would complain that its course lies outside.
@@ -68,6 +69,11 @@ pictures: for-test
 
 bench: for-test
 	$(BIN)/python benchmarks/lessons.py
+
+# For every platform and each supported Python. What is there stays, unless ARGS=--upgrade.
+lock: for-test
+	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-annotate \
+	    --custom-compile-command "make lock" --quiet --output-file constraints.txt $(ARGS)
 
 grade: for-grading
 	$(BIN)/python -m lab_grader grade dora $(ARGS)

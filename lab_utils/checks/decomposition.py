@@ -1,13 +1,15 @@
 """Checks of lesson 03: `magnitude_change`, `direction_change` and `coupling`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from lab_utils import decomposition
-from lab_utils.checks.report import Comparison, Mistake, Report, chosen, shown
+from lab_utils.checks.diagnosis import other_kind, roundings
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, chosen, named, shown
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
 
 DELTA_M = "2. How far did the lengths move?"
@@ -96,6 +98,70 @@ DIM_AS_P_M = Mistake(
     "The first argument of norm is its order: write weight.norm(dim=norm_dim).",
     DELTA_M,
 )
+COUNT_M = Mistake(
+    "another number to divide by", "Divide the sum by the number of vectors that it has.", DELTA_M
+)
+SPREAD_M = Mistake(
+    "standard deviation", "Equation 3 averages absolute values; it asks for no spread.", DELTA_M
+)
+PERCENT_M = Mistake("percent", "Equation 3 has no factor of 100.", DELTA_M)
+ROUNDED_M = Mistake("rounded", "Return all digits, and round only what you print.", DELTA_M)
+ROUNDED_D = Mistake("rounded", "Return all digits, and round only what you print.", DELTA_D)
+ROUNDED_C = Mistake("rounded", "Return all digits, and round only what you print.", COUPLING)
+PLUS = Mistake("plus in place of minus", "One minus the cosine: 0 where nothing turned.", DELTA_D)
+SQUARED_COSINE = Mistake("squared cosine", "Equation 4 has the cosine itself.", DELTA_D)
+ONE_NORMALISED = Mistake(
+    "one of the vectors not divided by its norm", "Divide both vectors by their norms.", DELTA_D
+)
+CUT_OFF = Mistake(
+    "negative cosines cut off", "A vector may turn by more than a right angle.", DELTA_D
+)
+ANOTHER_EPS = Mistake(
+    "another eps", "What keeps from dividing by zero must be far smaller than any norm.", DELTA_D
+)
+ALL_PAIRS = Mistake(
+    "every vector with every other", "Compare each vector with itself before training.", DELTA_D
+)
+ENTRIES_D = Mistake(
+    "mean over entries", "The cosine is the sum of the products, one a vector.", DELTA_D
+)
+OTHER_UNITS = Mistake(
+    "divided along the other axis",
+    "Divide by norms over norm_dim: F.normalize(w, dim=norm_dim).",
+    DELTA_D,
+)
+CENTRED = Mistake("mean subtracted", "Equation 4 compares the vectors as they are.", DELTA_D)
+ZERO_REVERSED = Mistake(
+    "zeros counted as reversed", "A vector of zeros counts as a right angle, so as 1.", DELTA_D
+)
+ZERO_FOR_ALL = Mistake(
+    "one vector of zeros decides for all", "It counts as 1, and each other as what it is.", DELTA_D
+)
+SAME_ZEROS = Mistake(
+    "zeros before and after counted as no turn",
+    "A vector of zeros counts as a right angle, so as 1, whether one is or both.",
+    DELTA_D,
+)
+ONE_CENTRED = Mistake(
+    "one mean not subtracted", "Both lists lose their mean before they are squared.", COUPLING
+)
+NO_ROOT = Mistake("root left out", "Divide by the root of the product of both sums.", COUPLING)
+SORTED = Mistake(
+    "lists sorted", "The two values of a layer belong together: keep the order.", COUPLING
+)
+ALWAYS_ONE = Mistake("always 1", "1 is what a list has with itself: compare the two.", COUPLING)
+ERROR_FOR_NONE = Mistake(
+    "an error in place of NaN", "Ask whether a list varies before you divide.", COUPLING
+)
+NONE_FOR_NAN = Mistake("None in place of NaN", "Return math.nan.", COUPLING)
+ONE_LIST_ASKED = Mistake(
+    "only one of the lists looked at", "Either of them may be constant.", COUPLING
+)
+VARIES = Mistake(
+    "NaN for a list that varies",
+    "Only a list whose values are all equal does not vary: compare max(values) with min(values).",
+    COUPLING,
+)
 HALF_TURN = Mistake("half of it", "One minus the cosine: 2 for a reversed vector.", DELTA_D)
 SINE = Mistake("a sine", "Equation 4 takes one minus the cosine.", DELTA_D)
 ZERO_LEFT_OUT = Mistake(
@@ -138,12 +204,24 @@ def check_direction_change(direction_change: Callable, aspect: str | None = None
         (before, after), square = weights(**sizes), weights(**_squared(sizes))
         pairs = [(before, after), (before, -after), square]
         if name == "zeros":
-            pairs = [
-                pair
-                for pair in ((before, after), square)
-                for pair in (_with_zeros(*pair, dim) for dim in (0, 1))
-            ]
-        _check(direction_change, "direction_change", name, pairs, wrong_direction_changes, DELTA_D)
+            usual, pairs = (
+                pairs,
+                [
+                    pair
+                    for pair in ((before, after), square)
+                    for pair in (_with_zeros(*pair, dim) for dim in (0, 1))
+                ],
+            )
+            own = {dim: _own_measure(direction_change, usual, dim) for dim in (0, 1)}
+        _check(
+            direction_change,
+            "direction_change",
+            name,
+            pairs,
+            wrong_direction_changes,
+            DELTA_D,
+            own if name == "zeros" else {},
+        )
 
 
 @check(forbids=REFERENCE_MATHEMATICS, seeded=True)
@@ -185,33 +263,98 @@ def _expect_correlations(report: Report, coupling: Callable, points: int, seed: 
 
 
 def _expect_none(report: Report, coupling: Callable, points: int, seed: int) -> None:
-    (_, _, varying), *_ = draw_points(points, seed)
-    varying = varying.tolist()
-    found = {}
+    """Expect NaN exactly where a list does not vary."""
+    (_, other, varying), *_ = draw_points(points, seed)
+    other, varying = other.tolist(), varying.tolist()
+    found: dict[tuple[float, str], object] = {}
     for constant in draw_constants(seed):
         for which in ("delta_m", "delta_d"):
             lists = [[constant] * points, varying]
-            value = call_function(coupling, *(lists if which == "delta_m" else lists[::-1]))
-            if not _is_float(report, value, f"a constant {which}"):
-                return
-            found[constant, which] = float(value)
-    value = call_function(coupling, [0.5] * points, [0.25] * points)
-    if not _is_float(report, value, "two constant lists"):
+            lists = lists if which == "delta_m" else lists[::-1]
+            try:
+                found[constant, which] = call_function(coupling, *lists)
+            except CheckFailed as failure:
+                found[constant, which] = failure
+    if call_function(coupling, other, varying) is None:
+        _is_float(report, None, "two lists that vary", COUPLING)
         return
-    found[0.5, "list of both"] = float(value)
-    wrong = {key: number for key, number in found.items() if not math.isnan(number)}
-    (constant, which), number = next(iter(wrong.items()), ((0.0, ""), 0.0))
-    mistake = None
-    if all(abs(value) < 1e-3 for value in wrong.values()):  # what rounding leaves is far less
-        # A half has no rounding, nor has its mean.
-        exact = [value for (constant, _), value in wrong.items() if constant == 0.5]
-        mistake = ZERO_FOR_NONE if exact else ROUNDING
-    report.expect(
-        not wrong,
-        "a list that does not vary has no correlation",
-        f"expected NaN where {which} is {constant:.12g} throughout, found {number:.4g}.",
-        mistake,
-    )
+    try:
+        found[0.5, "list of both"] = call_function(coupling, [0.5] * points, [0.25] * points)
+    except CheckFailed as failure:
+        found[0.5, "list of both"] = failure
+    wrong = {key: value for key, value in found.items() if not _is_nan(value)}
+    prop = "a list that does not vary has no correlation"
+    if not wrong:
+        report.expect(True, prop, "")
+        _expect_numbers(report, coupling, points, seed)
+        return
+    failed = [key for key, value in wrong.items() if isinstance(value, CheckFailed)]
+    constant, which = (failed or list(wrong))[0]
+    value = wrong[constant, which]
+    mistake = _why_not_nan(found, wrong)
+    if isinstance(value, CheckFailed):
+        raise named(value, mistake)
+    if value is not None and not _is_float(report, value, f"a constant {which}", COUPLING):
+        return
+    shows = "None" if value is None else f"{value:.4g}"
+    problem = f"expected NaN where {which} is {constant:.12g} throughout, found {shows}."
+    report.expect(False, prop, problem, mistake)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _why_not_nan(
+    found: dict[tuple[float, str], object], wrong: dict[tuple[float, str], object]
+) -> Mistake | None:
+    """Return why constants give no NaN.
+
+    Args:
+        found: what came back, or the failure, for each constant and the list that it fills.
+        wrong: those of it that are no NaN.
+    """
+    lists = {which for _, which in wrong} - {"list of both"}
+    asked = {key: value for key, value in found.items() if key[1] in lists}
+    if len(lists) == 1 and all(key in wrong for key in asked):
+        return ONE_LIST_ASKED
+    values = list(wrong.values())
+    if any(isinstance(value, CheckFailed) for value in values):
+        return ERROR_FOR_NONE
+    if all(value is None for value in values):
+        return NONE_FOR_NAN
+    # What rounding leaves is far less than this; and a half has no rounding, nor has its mean.
+    if all(isinstance(value, float) and abs(value) < 1e-3 for value in values):
+        exact = any(constant == 0.5 for constant, _ in wrong)
+        return ZERO_FOR_NONE if exact else ROUNDING
+    return None
+
+
+def _expect_numbers(report: Report, coupling: Callable, points: int, seed: int) -> None:
+    """Expect a number where a list varies, but little, or only in some places."""
+    (_, delta_m, delta_d), *_ = draw_points(points, seed)
+    ends_alike, starts_alike = delta_m.clone(), delta_m.clone()
+    ends_alike[-1] = ends_alike[0]
+    starts_alike[1] = starts_alike[0]
+    one_differs = torch.full_like(delta_m, 0.5)
+    one_differs[points // 2] = 0.75
+    for what, values in (
+        (
+            "varies by a few parts in 10,000",
+            0.02 + 1e-5 * (delta_d - delta_d.mean()) / delta_d.std(),
+        ),
+        ("starts with two equal values", starts_alike),
+        ("ends with its first value", ends_alike),
+        ("differs in one value", one_differs),
+    ):
+        for which, lists in (("delta_m", (values, delta_d)), ("delta_d", (delta_d, values))):
+            found = call_function(coupling, *(part.tolist() for part in lists))
+            report.expect(
+                not _is_nan(found),
+                "a list that varies has one",
+                f"expected a number where {which} {what}, found NaN.",
+                VARIES,
+            )
 
 
 def draw_points(points: int, seed: int) -> list[tuple[str, Tensor, Tensor]]:
@@ -259,6 +402,27 @@ def _squared(sizes: dict) -> dict:
     return sizes | {"out_features": size, "in_features": size, "seed": sizes.get("seed", 0) + 1000}
 
 
+def _own_measure(
+    function: Callable, pairs: Sequence[tuple[Tensor, Tensor]], norm_dim: int
+) -> int | None:
+    """Return which known mistake, by its index, explains the turns where nothing is zero.
+
+    It costs the points of rows and columns. Where zeros are asked for, it counts as right.
+    """
+    fitting: set[int] | None = None
+    for before, after in pairs:
+        found = call_function(function, before, after, norm_dim=norm_dim)
+        if not isinstance(found, float):
+            return None
+        expected = decomposition.direction_change(before, after, norm_dim)
+        compared = _compared("", found, expected, wrong_direction_changes(before, after, norm_dim))
+        if compared.is_right():
+            return None
+        explaining = {i for i in range(len(compared.wrong)) if compared.is_explained_by(i)}
+        fitting = explaining if fitting is None else fitting & explaining
+    return min(fitting, default=None) if fitting is not None else None
+
+
 def _with_zeros(before: Tensor, after: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return both with vectors of zeros: one before, one after, and one in both."""
     before, after = before.clone(), after.clone()
@@ -302,11 +466,18 @@ def wrong_magnitude_changes(
         ((b - a).abs().mean() / a.mean(), RELATIVE),
         (change(Tensor.norm), WHOLE_M),
         (moved.norm(), WHOLE_M),
+        ((b - a).abs().sum() / before.shape[norm_dim], COUNT_M),
+        ((b - a).abs().sum() / before.numel(), COUNT_M),
+        *(((b - a).std(correction=n), SPREAD_M) for n in (0, 1)),
+        *(((b - a).abs().std(correction=n), SPREAD_M) for n in (0, 1)),
+        (100 * (b - a).abs().mean(), PERCENT_M),
+        *((value, m) for m, value in roundings((b - a).abs().mean(), ROUNDED_M, range(4))),
         ((across[1] - across[0]).abs().mean(), AXIS_M),
         (change(lambda w: w.square().sum(norm_dim)), P_NORM_M),
         (change(lambda w: w.abs().sum(norm_dim)), P_NORM_M),
         (change(lambda w: w.abs().amax(norm_dim)), P_NORM_M),
-        (change(lambda w: w.norm(p=norm_dim)), DIM_AS_P_M),
+        # norm(0) counts entries that are not 0. No training changes that: 0, as other ways give it.
+        (change(lambda w: w.norm(p=norm_dim)) if norm_dim else torch.tensor(math.nan), DIM_AS_P_M),
     ]
 
 
@@ -323,7 +494,29 @@ def wrong_direction_changes(
     directions = [torch.nn.functional.normalize(w.double(), dim=norm_dim) for w in (before, after)]
     distance = (directions[1] - directions[0]).norm(dim=norm_dim)
     with_change = _cosine(before, after - before, norm_dim)
+    both = (before == 0).all(norm_dim) & (after == 0).all(norm_dim)
+    u, v = directions
+    across = [torch.nn.functional.normalize(w.double(), dim=1 - norm_dim) for w in (before, after)]
+    centred = [(w - w.mean(norm_dim, keepdim=True)).double() for w in (before, after)]
+    pairs = u @ v.T if norm_dim == 1 else u.T @ v
     return [
+        ((1 + cosine).mean(), PLUS),
+        ((1 - cosine.square()).mean(), SQUARED_COSINE),
+        *(
+            ((1 - (one * other).sum(norm_dim)).mean(), ONE_NORMALISED)
+            for one, other in ((u, after.double()), (before.double(), v))
+        ),
+        (turned.clamp(0, 1).mean(), CUT_OFF),
+        *(((1 - each).mean(), ALL_PAIRS) for each in (pairs, u @ v.T)),
+        ((1 - u * v).mean(), ENTRIES_D),
+        ((1 - (across[0] * across[1]).sum(norm_dim)).mean(), OTHER_UNITS),
+        ((1 - _cosine(*centred, norm_dim)).mean(), CENTRED),
+        *((_turn_with_eps(before, after, norm_dim, eps), ANOTHER_EPS) for eps in EPSILONS),
+        *((value, m) for m, value in roundings(turned.mean(), ROUNDED_D, range(4))),
+        (turned[~zero].sum() / len(turned) + 2 * zero.double().mean(), ZERO_REVERSED),
+        (torch.where(zero.any(), 1.0, turned.mean()), ZERO_FOR_ALL),
+        (torch.where(zero.any(), 0.0, turned.mean()), ZERO_FOR_ALL),
+        (turned.masked_fill(both, 0.0).mean(), SAME_ZEROS),
         (nan, ZERO_DIVISION),
         (turned[~zero].mean(), ZERO_LEFT_OUT),
         (turned[~zero].sum() / len(turned), ZERO_AS_NONE),
@@ -348,6 +541,15 @@ def wrong_direction_changes(
     ]
 
 
+EPSILONS = (1e-3, 1e-2, 0.1, 1.0)  # that show in the result
+
+
+def _turn_with_eps(before: Tensor, after: Tensor, dim: int, eps: float) -> Tensor:
+    """Return the turn with an eps added to each norm."""
+    u, v = (w.double() / (w.double().norm(dim=dim, keepdim=True) + eps) for w in (before, after))
+    return (1 - (u * v).sum(dim)).mean()
+
+
 def _cosine(before: Tensor, after: Tensor, dim: int) -> Tensor:
     return torch.cosine_similarity(before.double(), after.double(), dim=dim)
 
@@ -367,6 +569,13 @@ def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, M
         ((m * d).sum(), COVARIANCE),
         ((delta_m * delta_d).sum() / (delta_m.norm() * delta_d.norm()), NOT_CENTRED),
         ((delta_m * delta_d).mean(), NOT_CENTRED),
+        ((m * delta_d).sum() / (m.norm() * delta_d.norm()), ONE_CENTRED),
+        ((delta_m * d).sum() / (delta_m.norm() * d.norm()), ONE_CENTRED),
+        ((m * d).sum() / (m.square().sum() * d.square().sum()), NO_ROOT),
+        ((m * d).mean() / (m.square().mean() * d.square().mean()), NO_ROOT),
+        ((m.sort()[0] * d.sort()[0]).sum() / (m.norm() * d.norm()), SORTED),
+        (torch.tensor(1.0), ALWAYS_ONE),
+        *((value, mistake) for mistake, value in roundings(right, ROUNDED_C, range(1, 4))),
         (right**2, DETERMINATION),
         (right.abs(), SIGN_LOST),
         (-right, SIGN_SWAPPED),
@@ -386,8 +595,13 @@ def _check(
     pairs: Sequence[tuple[Tensor, Tensor]],
     wrong: Callable[[Tensor, Tensor, int], list[tuple[Tensor, Mistake]]],
     section: str,
+    own: Mapping[int, int | None] = MappingProxyType({}),
 ) -> None:
-    """Call the student's function on weights before and after, and compare with the lab's."""
+    """Call the student's function on weights before and after, and compare with the lab's.
+
+    Args:
+        own: for a norm_dim the index of the mistake that counts as right, see `_own_measure`.
+    """
     reference = getattr(decomposition, name)
     calls = {  # 1 is the default, so rows are asked for in both ways
         "rows": ({"norm_dim": 1}, {}),
@@ -398,22 +612,26 @@ def _check(
     with Report(f"{name} · {aspect} · weight {tuple(before.shape)}, {before.dtype}") as report:
         comparisons, mistakes, unchanged = [], [], True
         for before, after in pairs:
-            for named in calls:
-                called = call(function, before, after, **named)
-                norm_dim = named.get("norm_dim", 1)
-                axis = f", norm_dim={norm_dim}" if named else ""
+            for given in calls:
+                called = call(function, before, after, **given)
+                norm_dim = given.get("norm_dim", 1)
+                axis = f", norm_dim={norm_dim}" if given else ""
                 prop = f"{name}(weights of {tuple(before.shape)}{axis})"
                 if not _is_float(report, called.result, prop, section):
                     return
                 expected = reference(before, after, norm_dim)
                 found = wrong(before, after, norm_dim)
                 mistakes = [mistake for _, mistake in found]
+                index = own.get(norm_dim)
+                expected = expected if index is None else found[index][0].item()
                 comparisons.append(_compared(prop, called.result, expected, found))
                 same = (
                     torch.equal(a, b) for a, b in zip(called.after, (before, after), strict=False)
                 )
                 unchanged = unchanged and all(same)
         report.expect_cases(f"{name} over {aspect}", comparisons, mistakes)
+        if aspect == "zeros":  # rows and columns have asked it
+            return
         _expect_unchanged(
             report, unchanged, DELTA_M if reference is decomposition.magnitude_change else DELTA_D
         )
@@ -439,18 +657,11 @@ def _expect_unchanged(report: Report, unchanged: bool, section: str) -> None:
     )
 
 
-def _is_float(report: Report, found: object, prop: str, section: str = "") -> bool:
-    """Expect a plain number, which NumPy's float64 is too, and no tensor.
-
-    Args:
-        section: of the lesson, where None can only be a forgotten return.
-    """
-    nothing = Mistake("nothing returned", "A function without return gives back None.", section)
-    tensor = type(found).__name__ in ("Tensor", "Parameter", "ndarray")
+def _is_float(report: Report, found: object, prop: str, section: str) -> bool:
+    """Expect a plain number, which NumPy's float64 is too, and no tensor."""
     return isinstance(found, float) or report.expect(
         False,
         "the result is a float",
-        f"{prop}: expected a float, found {shown(found)} of type {type(found).__name__}"
-        f"{'; a tensor of one number becomes one by .item()' if tensor else ''}.",
-        nothing if found is None and section else None,
+        f"{prop}: expected a float, found {shown(found)} of type {type(found).__name__}.",
+        other_kind(found, "a float", section),
     )

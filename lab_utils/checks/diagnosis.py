@@ -96,6 +96,45 @@ def wrong_kind(value: Any, section: str) -> Mistake | None:
     return nothing_returned(value, section)
 
 
+KINDS: dict[str, tuple[type, ...]] = {  # what people return in place of what is asked
+    "a tensor": (Tensor,),
+    "a NumPy array": (np.ndarray,),
+    "a NumPy number": (np.generic,),
+    "a truth value": (bool,),
+    "a text": (str,),
+    "a whole number": (int,),
+    "a float": (float,),
+    "a list": (list,),
+    "a tuple": (tuple,),
+    "a dict": (dict,),
+}
+KIND_ADVICE = {
+    ("a tensor", "a float"): ".item() makes a plain number of a tensor that has one.",
+    ("a tensor", "an int"): ".item() makes a plain number of a tensor that has one.",
+    ("a NumPy array", "a float"): ".item() makes a plain number of an array that has one.",
+    ("a NumPy array", "a tensor"): "torch.from_numpy makes a tensor of it.",
+    ("a NumPy number", "a float"): "float(...) makes a plain number of it.",
+    ("a NumPy number", "an int"): "int(...) makes a plain number of it.",
+    ("a float", "an int"): "Sizes are whole numbers, and so are their sums and products.",
+    ("a whole number", "a float"): "int(...) cuts off what follows the point.",
+}
+
+
+def other_kind(value: Any, wanted: str, section: str) -> Mistake | None:
+    """Return the mistake of giving back another kind of value than is asked for, if it is common.
+
+    Args:
+        wanted: what is asked for, as the mistake's name has it: "a tensor", "a float".
+    """
+    if value is None:
+        return Mistake("nothing returned", "A function without return gives back None.", section)
+    kind = next((name for name, types in KINDS.items() if isinstance(value, types)), None)
+    if kind is None or kind == wanted:
+        return None
+    advice = KIND_ADVICE.get((kind, wanted), f"Return {wanted}, as the text of the exercise says.")
+    return Mistake(f"{kind}, not {wanted}", advice, section)
+
+
 def is_plain(value: Any) -> bool:
     """Return whether a value is a tensor of real numbers that are all there: dense, not meta."""
     if not isinstance(value, Tensor):

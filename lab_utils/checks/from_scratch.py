@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab_utils.checks.diagnosis import other_kind
 from lab_utils.checks.report import (
     CheckFailed,
     Comparison,
@@ -17,6 +18,7 @@ from lab_utils.checks.report import (
     chosen,
     close,
     kind_of,
+    named,
 )
 from lab_utils.checks.subject import REFERENCE_LAYERS, check, name_of, probe
 from lab_utils.questions.layers import ask_layer
@@ -40,6 +42,33 @@ A_ZERO = Mistake(
 A_NOT_RANDOM = Mistake(
     "lora_A is not random",
     "Rows that are alike get gradients that are alike: fill it with nn.init.kaiming_uniform_.",
+    LORA,
+)
+A_THE_SAME = Mistake(
+    "the same lora_A every time",
+    "Draw it anew for each layer: without torch.manual_seed, or a generator's, in __init__.",
+    LORA,
+)
+RANK_IGNORED = Mistake("rank ignored", "rank is an argument: lora_A has as many rows.", LORA)
+NO_PARAMETER = Mistake(
+    "no nn.Parameter",
+    "An optimiser finds what is an nn.Parameter of the layer: wrap the tensor in one.",
+    LORA,
+)
+OTHER_NAME = Mistake(
+    "another name",
+    "Checks, optimisers and files find it by the name that the exercise says.",
+    LORA,
+)
+NO_SUPER = Mistake(
+    "super().__init__() left out", "An nn.Module calls it before it gets layers or tensors.", LORA
+)
+BIAS_ASSUMED = Mistake(
+    "a bias taken for granted", "original_layer.bias may be None: ask before you use it.", LORA
+)
+SOME_SHAPES = Mistake(
+    "only some shapes of x",
+    "F.linear(x, weight), like x @ weight.T, takes any leading dimensions.",
     LORA,
 )
 NEVER_FILLED = {
@@ -73,6 +102,9 @@ ADAPTER_FROZEN = Mistake(
     "Freeze original_layer, not the whole layer: lora_A and lora_B are what is trained.",
     LORA,
 )
+EXTRA_TRAINED = Mistake(
+    "something else trainable", "Nothing but the adapter's own parameters is trained.", LORA
+)
 COPIED = Mistake(
     "original layer not kept",
     "Keep the layer itself, self.original_layer = original_layer: a copy takes its memory again.",
@@ -99,6 +131,12 @@ BIAS_SCALED = Mistake(
 BIAS_MADE_UP = Mistake(
     "another bias", "A new nn.Linear has a random bias: copy the base's, or pass bias=False.", MERGE
 )
+BIAS_OF_ZEROS = Mistake(
+    "a bias of zeros", "Where the base has no bias, nor has the merged layer: bias=False.", MERGE
+)
+MERGED_COARSE = Mistake(
+    "precision lost", "The merged layer has the dtype of the base's weight.", MERGE
+)
 SCALING_LEFT_OUT = Mistake("scaling left out", "Multiply B A by scaling = alpha / rank.", LORA)
 SCALING_TWICE = Mistake("scaling applied twice", "Multiply B A by alpha / rank once.", LORA)
 SCALING_OTHER = Mistake(
@@ -111,6 +149,15 @@ SCALING_UPSIDE_DOWN = Mistake("scaling upside down", "scaling is alpha / rank.",
 ALPHA_LEFT_OUT = Mistake("alpha left out", "scaling is alpha / rank, not 1 / rank.", LORA)
 SCALING_WHOLE = Mistake(
     "whole-number division", "Use / and not //: a scaling may be a fraction.", LORA
+)
+SCALING_FIXED = Mistake(
+    "scaling of the defaults", "scaling is alpha / rank, of the arguments that are passed.", LORA
+)
+FROZEN_SCALED = Mistake(
+    "frozen weight scaled", "The scaling belongs to B A alone: W0 x and b are as they were.", LORA
+)
+OUTPUT_DOUBLED = Mistake(
+    "twice the frozen output", "Before training the output is W0 x + b, once.", LORA
 )
 UPDATE_LEFT_OUT = Mistake("update left out", "Add scaling * B A to the frozen weight.", LORA)
 UPDATE_SUBTRACTED = Mistake("update subtracted", "Add scaling * B A, do not subtract it.", LORA)
@@ -179,6 +226,16 @@ DIM_AS_P = Mistake(
     "The first argument of norm is its order: write norm(dim=norm_dim, keepdim=True).",
     NORM,
 )
+ANOTHER_EPS = Mistake(
+    "another eps", "What keeps from dividing by zero must be far smaller than any norm.", NORM
+)
+LOGARITHM = Mistake("logarithm of the magnitude", "m is the length itself.", HOLDS)
+FACTOR_ON_UPDATE = Mistake(
+    "factor on the update only", "m / ||V|| multiplies W0 and the update alike.", NORM
+)
+NORM_OF_UPDATE = Mistake(
+    "norm of the update alone", "The norm is that of V = W0 + scaling * B A.", NORM
+)
 ZERO_DIVISION = Mistake(
     "division by a zero norm",
     "A row of zeros has norm 0, and 0/0 is NaN: divide by norm.clamp_min(1e-8).",
@@ -234,11 +291,25 @@ P_MIRRORED = Mistake(
 MASK_FIXED = Mistake(
     "the same inputs dropped at every pass", "Draw anew at each pass, as nn.Dropout does.", DROPOUT
 )
+VECTORS_DROPPED = Mistake(
+    "whole vectors dropped", "Each input is dropped or kept by itself, as in nn.Dropout.", DROPOUT
+)
+MASK_SHARED = Mistake(
+    "one mask for all vectors", "Each input of each vector is dropped or kept by itself.", DROPOUT
+)
+OTHER_IN_TRAINING = Mistake(
+    "another output in training",
+    "Only dropout tells training from evaluation, and with dropout=0.0 nothing does.",
+    DROPOUT,
+)
 P_FIXED = Mistake(
     "another dropout probability", "Pass the argument on: nn.Dropout(dropout).", DROPOUT
 )
 NORM_MISSING_IN_MERGE = Mistake(
     "norm missing from the merged weight", "The merged weight is m * V / ||V||.", MERGE
+)
+MERGED_RANDOM = Mistake(
+    "random weight in merge()", "A new nn.Linear has random weights: copy W' into it.", MERGE
 )
 ADAPTER_CHANGED = Mistake(
     "adapter changed by merge()", "merge() makes a new layer; the adapter can be trained on.", MERGE
@@ -266,9 +337,16 @@ class Case:
         norm_dim: int = 1,
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
+        given_norm_dim: int | None = None,
     ) -> None:
+        """Draw everything from the seed.
+
+        Args:
+            given_norm_dim: what the layer is told, where that is not the axis that it has.
+        """
         self.rank, self.alpha, self.norm_dim, self.dtype = rank, alpha, norm_dim, dtype
         self.seed = seed
+        self.leading: tuple[int, ...] = (2, 3)  # dimensions of x
         self.scaling = alpha / rank
         generator = torch.Generator().manual_seed(seed)
 
@@ -282,11 +360,12 @@ class Case:
         self.magnitude = self.start_magnitude() * (1.5 + draw(*self.start_magnitude().shape).abs())
         flat = self.magnitude.view(-1)
         flat[0], flat[1] = -flat[0], 0.0
-        self.x = draw(2, 3, in_features)
+        self.x = self.all_of_x = draw(2, 3, in_features)
         self.output_weights = draw(2, 3, out_features)
         self.given = {"rank": rank, "alpha": alpha}  # None of it where the defaults are looked at
-        if norm_dim != 1:
-            self.given["norm_dim"] = norm_dim
+        self.given_norm_dim = norm_dim if given_norm_dim is None else given_norm_dim
+        if self.given_norm_dim != 1:
+            self.given["norm_dim"] = self.given_norm_dim
 
     def __str__(self) -> str:
         out_features, in_features = self.weight.shape
@@ -303,7 +382,7 @@ class Case:
         out_features, in_features = self.weight.shape
         in_features, out_features = in_features + 3, out_features + 1
         rank = self.rank + 1 if self.rank < out_features - 1 else self.rank - 1
-        return Case(
+        other = Case(
             in_features + (in_features == out_features),
             out_features,
             rank,
@@ -312,13 +391,36 @@ class Case:
             self.norm_dim,
             self.dtype,
             self.seed + 1000,
+            self.given_norm_dim,
         )
+        return other if self.leading == other.leading else other.shaped(*self.leading)
 
     def by_default(self) -> "Case":
         """Return a case that is given no rank, no alpha, no dropout and no norm_dim."""
         case = Case(11, 9, 8, 16.0, dtype=self.dtype, seed=self.seed + 2000)
         case.given = {}
         return case
+
+    def shaped(self, *leading: int) -> "Case":
+        """Return this case with x, and what weighs outputs, in other leading dimensions.
+
+        Without any, x is one vector.
+        """
+        changed = copy.copy(self)
+        for name in ("x", "output_weights"):
+            value = getattr(self, name)
+            value = value if leading else value[0, 0]
+            setattr(changed, name, value.reshape(*leading, value.shape[-1]))
+        changed.leading = leading
+        return changed
+
+    def along(self, norm_dim: int, given: int) -> "Case":
+        """Return a case of the same sizes with this norm_dim, where the layer is told another."""
+        out_features, in_features = self.weight.shape
+        bias = self.bias is not None
+        sizes = (in_features, out_features, self.rank, self.alpha, bias)
+        case = Case(*sizes, norm_dim, self.dtype, self.seed, given)
+        return case if self.leading == case.leading else case.shaped(*self.leading)
 
     def at_start(self) -> "Case":
         """Return this case before training."""
@@ -336,14 +438,14 @@ class Case:
 
     def inputs(self) -> dict[str, Tensor]:
         """Return inputs of every shape that a layer takes."""
-        flat = self.x.flatten(0, 1)
+        flat = self.all_of_x.flatten(0, 1)
         return {
-            "of shape (2, 3, in)": self.x,
+            "of shape (2, 3, in)": self.all_of_x,
             "that is a batch of vectors": flat,
             "that is one vector": flat[0],
             "that is a batch of one": flat[:1],
             "that is an empty batch": flat[:0],
-            "with four dimensions": self.x[:, None],
+            "with four dimensions": self.all_of_x[:, None],
         }
 
     def update(self, scaling: float | None = None) -> Tensor:
@@ -359,6 +461,27 @@ class Case:
     def factor(self) -> Tensor:
         """Return `m / ||V||`."""
         return self.magnitude / self.length(self.weight + self.update()).clamp_min(1e-8)
+
+    def scalings(self) -> Iterator[tuple[float, Mistake]]:
+        """Yield the scaling as each known mistake makes it."""
+        yield 1.0, SCALING_LEFT_OUT
+        yield self.scaling**2, SCALING_TWICE
+        yield self.alpha, SCALING_OTHER
+        yield self.alpha / math.sqrt(self.rank), SCALING_OTHER
+        for size in self.weight.shape:
+            yield self.alpha / size, SCALING_OTHER
+        yield self.alpha * self.rank, SCALING_MULTIPLIED
+        yield self.rank / self.alpha, SCALING_UPSIDE_DOWN
+        yield 1 / self.rank, ALPHA_LEFT_OUT
+        yield float(self.alpha // self.rank), SCALING_WHOLE
+        yield 2.0, SCALING_FIXED
+        yield -self.scaling, UPDATE_SUBTRACTED
+
+    def scaled(self, scaling: float) -> "Case":
+        """Return this case with another scaling, as a wrong layer has it."""
+        changed = copy.copy(self)
+        changed.scaling = scaling
+        return changed
 
     def merged(self, method: str, scaling: float | None = None) -> Tensor:
         """Return `W'` of a right layer; with another scaling, that of a wrong one."""
@@ -404,19 +527,14 @@ class Case:
             yield m * self.weight / length + update, UPDATE_OUTSIDE
             yield self.weight + m * update / self.length(update), NORMALISED_UPDATE
             yield m * update / self.length(update), FROZEN_LEFT_OUT
+            yield self.weight + m * update / length, FACTOR_ON_UPDATE
+            yield m * updated / self.length(update).clamp_min(1e-8), NORM_OF_UPDATE
+            yield m.exp() * updated / length, LOGARITHM
+            for eps in (1e-2, 0.1, 1.0):
+                yield m * updated / (self.length(updated) + eps), ANOTHER_EPS
         else:
             yield self.update(), FROZEN_LEFT_OUT
-        for scaling, mistake in (
-            (1.0, SCALING_LEFT_OUT),
-            (self.scaling**2, SCALING_TWICE),
-            (self.alpha, SCALING_OTHER),
-            (self.alpha / math.sqrt(self.rank), SCALING_OTHER),
-            (self.alpha * self.rank, SCALING_MULTIPLIED),
-            (self.rank / self.alpha, SCALING_UPSIDE_DOWN),
-            (1 / self.rank, ALPHA_LEFT_OUT),
-            (float(self.alpha // self.rank), SCALING_WHOLE),
-            (-self.scaling, UPDATE_SUBTRACTED),
-        ):
+        for scaling, mistake in self.scalings():
             yield self.merged(method, scaling), mistake
         yield self.weight, UPDATE_LEFT_OUT
 
@@ -429,6 +547,9 @@ class Case:
         twice = None if bias is None else 2 * bias
         yield self.weight + right, twice, FROZEN_TWICE
         yield self.weight + right, bias, FROZEN_TWICE
+        for scaled in (self.scaling * right, self.scaling * self.merged(method, 1.0)):
+            yield scaled, None if bias is None else self.scaling * bias, FROZEN_SCALED
+            yield scaled, bias, FROZEN_SCALED
         yield right, None, BIAS_LOST
         yield right, twice, BIAS_TWICE
         if method == "dora" and self.norm_dim == 1:
@@ -458,8 +579,12 @@ class Answers:
         """
         reply = self._replies[step]
         if "failed" in reply:
-            raise CheckFailed(str(reply["failed"]), [str(line) for line in reply["lines"]])
+            failure = CheckFailed(str(reply["failed"]), [str(line) for line in reply["lines"]])
+            raise named(failure, reply.get("mistake"))
         return reply["result"]
+
+    def fails(self, step: str) -> bool:
+        return "failed" in self._replies[step]
 
     def output(self, step: str) -> Tensor:
         """Return the output of a step `forward`.
@@ -471,12 +596,10 @@ class Answers:
 
     def tensor(self, value: Any, method: str) -> Tensor:
         if not isinstance(value, Tensor):
-            mistake = NO_RETURN if value is None else None
-            raise CheckFailed(
+            failure = CheckFailed(
                 f"{self.name}.{method} must return a tensor; found {kind_of(value)}."
-                + (f"\n{mistake}" if mistake else ""),
-                mistake=mistake,
             )
+            raise named(failure, other_kind(value, "a tensor", LORA))
         return value
 
 
@@ -494,19 +617,40 @@ def ask(
         steps: by a name of our own, the name of a step of `lab_utils.questions.layers` and its
             arguments.
     """
-    given = case.given | ({"dropout": dropout} if case.given else {})
+    replies = _ask(layer_type, case, case.bias, steps, dropout, seed)
+    failed = [reply for reply in replies.values() if "failed" in reply]
+    for reply in failed:
+        if "before Module.__init__() call" in reply["failed"]:
+            reply["mistake"] = NO_SUPER
+    if case.bias is None and any("NoneType" in reply["failed"] for reply in failed):
+        zeros = torch.zeros(len(case.weight))
+        with_bias = _ask(layer_type, case, zeros, steps, dropout, seed)
+        for name, reply in replies.items():
+            if "failed" in reply and "failed" not in with_bias[name]:
+                reply["mistake"] = BIAS_ASSUMED
+    return Answers(name_of(layer_type), replies)
+
+
+def _ask(
+    layer_type: Any,
+    case: Case,
+    bias: Tensor | None,
+    steps: dict[str, list[Any]],
+    dropout: float,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
     replies = probe(
         ask_layer,
         layer_type,
-        {"weight": case.weight, "bias": case.bias},
-        given,
+        {"weight": case.weight, "bias": bias},
+        case.given | ({"dropout": dropout} if case.given else {}),
         case.dtype,
         seed,
         list(steps.values()),
         step=name_of(layer_type),
         reference=REFERENCE_LAYERS,
     )
-    return Answers(name_of(layer_type), dict(zip(steps, replies, strict=True)))
+    return {name: dict(reply) for name, reply in zip(steps, replies, strict=True)}
 
 
 @check(forbids=REFERENCE_LAYERS, seeded=True)
@@ -526,6 +670,7 @@ def check_lora_layer(layer_type: type, aspect: str | None = None, **sizes) -> No
     for name in chosen(aspect, aspects):
         case = Case(**sizes)
         with Report(f"LoRALayer · {name} · {case}") as report:
+            case = _with_x_that_is_taken(layer_type, case)
             aspects[name](report, layer_type, "lora", case)
             if name == "forward":
                 _gradients(report, layer_type, "lora", case)
@@ -554,7 +699,35 @@ def check_dora_layer(layer_type: type, aspect: str | None = None, **sizes) -> No
     for name in chosen(aspect, aspects):
         case = Case(**sizes, norm_dim=0 if name == "axis" else 1)
         with Report(f"DoRALayer · {name} · {case}") as report:
+            case = _with_x_that_is_taken(layer_type, case)
+            if name in ("gradients", "dropout", "merge"):
+                case = _with_its_axis(layer_type, case)
             aspects[name](report, layer_type, "dora", case)
+
+
+def _with_x_that_is_taken(layer_type: Any, case: Case) -> Case:
+    """Return the case with x in a shape that the layer takes, if there is one.
+
+    That a layer takes any shape is asked once, with its output.
+    """
+    shapes = {"three": ["forward", case.x, False, 0], "two": ["forward", case.x[0], False, 0]}
+    shapes["one"] = ["forward", case.x[0, 0], False, 0]
+    answers = ask(layer_type, case, shapes)
+    if answers.fails("three") and not answers.fails("two"):
+        return case.shaped(-1)
+    if answers.fails("three") and not answers.fails("one"):
+        return case.shaped()
+    return case
+
+
+def _with_its_axis(layer_type: Any, case: Case) -> Case:
+    """Return the case along the axis that the layer has: a wrong one costs the points of others."""
+    answers = ask(layer_type, case, {"held": ["held", ["magnitude"]]})
+    found = None if answers.fails("held") else answers["held"]["magnitude"]
+    across = case.weight.shape[case.norm_dim]
+    if found is None or found.numel() != across or across == case.magnitude.numel():
+        return case
+    return case.along(1 - case.norm_dim, given=case.given_norm_dim)
 
 
 # ---- before training
@@ -590,6 +763,14 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
     report.expect(zero, "lora_B starts at zero", "lora_B has other values.", B_NOT_ZERO)
     lora_A = found["lora_A"]
     varied = lora_A.unique().numel() > lora_A.numel() / 2
+    if varied:
+        again = ask(layer_type, case, {"held": ["held", ["lora_A"]]}, seed=1)["held"]["lora_A"]
+        report.expect(
+            not torch.equal(again, lora_A),
+            "lora_A is drawn anew for each layer",
+            "expected other values in lora_A of a second layer, found the same.",
+            A_THE_SAME,
+        )
     report.expect(
         varied and bool(lora_A.isfinite().all()),
         "lora_A starts at random",
@@ -607,20 +788,20 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
         MAGNITUDE_FROZEN if frozen == ["magnitude"] else ADAPTER_FROZEN,
     )
     kept = answers["kept"]
-    others = [name for name, p in found.items() if name not in names and p.requires_grad]
-    extra = kept["trainable"] or others
-    report.expect(
-        not extra,
-        "nothing else is trainable",
-        f"expected the trainable parameters {', '.join(names)}, found also {', '.join(extra)}.",
-        BASE_TRAINABLE if kept["trainable"] else None,
-    )
     report.expect(
         kept["original_layer"],
         "original_layer is the layer that was passed in",
         f"expected {answers.name}.original_layer to be the layer that was passed in, found "
         "something else.",
         COPIED,
+    )
+    others = [name for name, p in found.items() if name not in names and p.requires_grad]
+    extra = kept["trainable"] or others
+    report.expect(
+        not extra,
+        "nothing else is trainable",
+        f"expected the trainable parameters {', '.join(names)}, found also {', '.join(extra)}.",
+        BASE_TRAINABLE if kept["trainable"] else EXTRA_TRAINED,
     )
     report.expect(
         not kept["copies"],
@@ -638,14 +819,22 @@ def _expect_parameters(answers: Answers, case: Case, names: Collection[str]) -> 
         if name in found:
             continue
         inner = [other for other in found if name in other.split(".")]
-        what = f"a {kinds[name]}" if kinds[name] else "nothing"
+        what, mistake = f"a {kinds[name]}" if kinds[name] else "nothing", None
         if inner:
-            what = f"the parameter {inner[0]} of an inner module"
-        raise CheckFailed(
-            f"{answers.name}.{name} must be an nn.Parameter of the layer itself, so that an "
-            f"optimiser finds it by this name; found {what}."
-            + (f"\n{INNER_MODULE}" if inner else ""),
-            mistake=INNER_MODULE if inner else None,
+            what, mistake = f"the parameter {inner[0]} of an inner module", INNER_MODULE
+        elif kinds[name] in ("Tensor", "list", "tuple", "ndarray", "Buffer"):
+            mistake = NO_PARAMETER
+        elif not kinds[name]:
+            shape = getattr(case, name).shape
+            like = [n for n, p in found.items() if p.shape == shape and n not in names]
+            if like:
+                what, mistake = f"nothing, but a parameter {like[0]} of its shape", OTHER_NAME
+        raise named(
+            CheckFailed(
+                f"{answers.name}.{name} must be an nn.Parameter of the layer itself, so that an "
+                f"optimiser finds it by this name; found {what}."
+            ),
+            mistake,
         )
     return found
 
@@ -665,12 +854,16 @@ def _expect_values(report: Report, name: str, found: Tensor) -> bool:
 def _expect_shape(layer: str, name: str, found: Tensor, expected: Tensor) -> None:
     if found.shape != expected.shape:
         sizes = {"lora_A": "(rank, in_features)", "lora_B": "(out_features, rank)"}[name]
-        mistake = FACTOR_TRANSPOSED if found.shape == expected.T.shape else None
-        raise CheckFailed(
+        along = {"lora_A": 0, "lora_B": 1}[name]  # the dimension that is the rank
+        transposed = found.shape == expected.T.shape
+        by_default = [*expected.shape]
+        by_default[along] = 8
+        failure = CheckFailed(
             f"{layer}.{name} must have the shape {sizes} = {tuple(expected.shape)}; "
-            f"found {tuple(found.shape)}." + (f"\n{mistake}" if mistake else ""),
-            mistake=mistake,
+            f"found {tuple(found.shape)}."
         )
+        ignored = RANK_IGNORED if [*found.shape] == by_default else None
+        raise named(failure, FACTOR_TRANSPOSED if transposed else ignored)
 
 
 def _expect_start_magnitude(report: Report, layer_type: Any, case: Case, found: Tensor) -> None:
@@ -692,6 +885,10 @@ def _expect_start_magnitude(report: Report, layer_type: Any, case: Case, found: 
         (weight.abs().sum(dim, keepdim=True), NOT_A_LENGTH),
         (weight.abs().amax(dim, keepdim=True), NOT_A_LENGTH),
         (weight.mean(dim, keepdim=True), NOT_A_LENGTH),
+        (weight.abs().mean(dim, keepdim=True), NOT_A_LENGTH),
+        (expected / weight.shape[dim] ** 0.5, NOT_A_LENGTH),
+        *((weight.std(dim, correction=n, keepdim=True), NOT_A_LENGTH) for n in (0, 1)),
+        (expected.log(), LOGARITHM),
         (weight.sum(dim, keepdim=True), NOT_A_LENGTH),
         (torch.ones_like(expected), MAGNITUDE_OF_ONES),
         (torch.zeros_like(expected), MAGNITUDE_OF_ONES),
@@ -764,9 +961,16 @@ def _expect_start_output(report: Report, layer_type: Any, method: str, case: Cas
 
 
 def _wrong_starts(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
-    for weight, bias, mistake in case.at_start().wrong_layers(method):
-        if mistake is not FROZEN_TWICE:  # here that is any output that is doubled
-            yield apply(case.x, weight, bias), mistake
+    start = case.at_start()
+    right = start.merged(method)
+    for weight, bias, mistake in start.wrong_layers(method):
+        # Without an update many mistakes change nothing, or double the output, but for the bias.
+        if mistake in (FROZEN_TWICE, MAGNITUDE_ADDED):
+            mistake = OUTPUT_DOUBLED
+        output = apply(case.x, weight, bias)
+        if close(weight, right) and mistake not in (BIAS_LOST, BIAS_TWICE, BIAS_SCALED):
+            output = torch.full_like(output, torch.inf)  # so that it explains nothing
+        yield output, mistake
     not_a_number = torch.where(case.start_magnitude() == 0, torch.nan, case.weight)
     yield apply(case.x, not_a_number, case.bias), ZERO_DIVISION
 
@@ -798,31 +1002,43 @@ def _ask_trained(
     steps = {
         "kinds": ["kinds", names],
         "parameters": ["parameters"],
+        "held": ["held", names],
         "change": ["change", _trained_values(method, case)],
         **steps,
     }
     answers = ask(layer_type, case, steps, dropout=dropout)
-    found = _expect_parameters(answers, case, names)
+    found = answers["held"]
+    for name in names:
+        if found[name] is None:
+            _expect_parameters(answers, case, [name])
     for name in ("lora_A", "lora_B"):
-        _expect_shape(answers.name, name, found[name], getattr(case, name))
+        if found[name].shape != getattr(case, name).T.shape:
+            _expect_shape(answers.name, name, found[name], getattr(case, name))
     if method == "dora" and found["magnitude"].numel() != case.magnitude.numel():
         across = found["magnitude"].numel() == case.weight.shape[case.norm_dim]
-        raise CheckFailed(
+        failure = CheckFailed(
             f"{answers.name}.magnitude with norm_dim={case.norm_dim} must have the shape "
             f"{tuple(case.magnitude.shape)}; found {tuple(found['magnitude'].shape)}."
-            + (f"\n{WRONG_AXIS}" if across else ""),
-            mistake=WRONG_AXIS if across else None,
         )
+        raise named(failure, WRONG_AXIS if across else _one_number(found["magnitude"], case))
     answers["change"]
     return answers
 
 
 def _forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    refused: dict[str, Answers] = {}  # what came of shapes of x that fail, where others do not
+
     def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
         inputs = each.inputs()
         steps = {name: ["forward", x, False, 0] for name, x in inputs.items()}
         answers = _ask_trained(layer_type, method, each, steps | {"base": ["base"]})
         wrong = list(each.wrong_layers(method))
+        taken = {name: x for name, x in inputs.items() if not answers.fails(name)}
+        for name in inputs:
+            if name not in taken:
+                refused.setdefault(name, answers)
+        if not taken:
+            answers.output(next(iter(inputs)))
         comparisons = [
             Comparison(
                 f"output for an x {name}, {each}",
@@ -830,9 +1046,9 @@ def _forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
                 apply(x, each.merged(method), each.bias),
                 [apply(x, weight, bias) for weight, bias, _ in wrong],
             )
-            for name, x in inputs.items()
+            for name, x in taken.items()
         ]
-        changed = [name for name, x in inputs.items() if not _is_as_before(answers[name]["x"], x)]
+        changed = [name for name, x in taken.items() if not _is_as_before(answers[name]["x"], x)]
         report.expect(
             not changed,
             "forward leaves x as it is",
@@ -845,6 +1061,18 @@ def _forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
     prop = "output of a trained layer" + ("" if case.norm_dim else " with norm_dim=0")
     cases = (case, case.other(), *([case.by_default()] if case.norm_dim == 1 else []))
     _compare(report, prop, cases, look)
+    for name, answers in refused.items():
+        try:
+            answers.output(name)
+        except CheckFailed as failure:
+            report.expect(False, "forward takes an x of any leading dimensions", *_said(failure))
+            break
+
+
+def _said(failure: CheckFailed) -> tuple[str, Mistake]:
+    """Return what a failure says, and what is wrong where other shapes of x do not fail."""
+    mistake = failure.mistake or SOME_SHAPES
+    return str(failure).removesuffix(f"\n{failure.mistake}"), mistake
 
 
 def _is_as_before(now: Tensor, before: Tensor) -> bool:
@@ -852,10 +1080,45 @@ def _is_as_before(now: Tensor, before: Tensor) -> bool:
 
 
 def _axis(report: Report, layer_type: Any, method: str, case: Case) -> None:
-    for look in (_start_of_axis, _forward, _gradients, _merge, _dropout):
-        look(report, layer_type, method, case)
-        if report.first_problem is not None:
-            return
+    """Expect with norm_dim=0 what is expected with norm_dim=1.
+
+    What is wrong with both in the same way has cost its points already, except for the output:
+    without a norm there is no axis.
+    """
+    with_rows = case.along(1, given=1)
+    for part in (_start_of_axis, _forward, _gradients, _merge, _dropout):
+        failure = _failure(part, layer_type, method, case)
+        if failure is not None and (part is not _forward or failure.mistake in NO_NORM_CONCERNED):
+            usual = _failure(part, layer_type, method, with_rows)
+            if usual is not None and _is_alike(usual, failure):
+                report.expect(
+                    True, f"{PARTS[part.__name__]}: nothing else is wrong with norm_dim=0", ""
+                )
+                continue
+        if failure is None:
+            report.expect(True, f"{PARTS[part.__name__]} with norm_dim=0", "")
+            continue
+        problem = str(failure).removesuffix(f"\n{failure.mistake}")
+        if failure.student_lines:
+            raise failure
+        report.expect(False, f"{PARTS[part.__name__]} with norm_dim=0", problem, failure.mistake)
+        return
+
+
+def _failure(part: Callable, layer_type: Any, method: str, case: Case) -> CheckFailed | None:
+    """Return how a part of the check fails, if it does."""
+    try:
+        with Report("", quiet=True) as report:
+            part(report, layer_type, method, case)
+    except CheckFailed as failure:
+        return failure
+    return None
+
+
+def _is_alike(one: CheckFailed, other: CheckFailed) -> bool:
+    if one.mistake is None and other.mistake is None:
+        return str(one).split(":")[0] == str(other).split(":")[0]
+    return one.mistake == other.mistake
 
 
 def _start_of_axis(report: Report, layer_type: Any, method: str, case: Case) -> None:
@@ -865,6 +1128,21 @@ def _start_of_axis(report: Report, layer_type: Any, method: str, case: Case) -> 
     _expect_start_magnitude(report, layer_type, case, found["magnitude"])
     if report.first_problem is None:
         _expect_start_output(report, layer_type, method, case)
+
+
+PARTS = {
+    "_start_of_axis": "start",
+    "_forward": "output",
+    "_gradients": "gradients",
+    "_merge": "merge()",
+    "_dropout": "dropout",
+}
+# Mistakes in the output that have nothing to do with the norm.
+NO_NORM_CONCERNED = (
+    *(SCALING_LEFT_OUT, SCALING_TWICE, SCALING_OTHER, SCALING_MULTIPLIED, SCALING_UPSIDE_DOWN),
+    *(ALPHA_LEFT_OUT, SCALING_WHOLE, SCALING_FIXED, UPDATE_SUBTRACTED),
+    *(BIAS_LOST, BIAS_TWICE, BIAS_ASSUMED, SOME_SHAPES, X_CHANGED, IN_PLACE, POSITIVE_MAGNITUDE),
+)
 
 
 # ---- gradients
@@ -885,8 +1163,8 @@ def _gradients(report: Report, layer_type: Any, method: str, case: Case) -> None
                 "learned": ["learn", *given, RATE],
             },
         )
-        expected = apply(each.x, each.merged(method), each.bias)
-        if not close(answers.output("output"), expected):
+        each, expected = _as_answered(answers.output("output"), method, each)
+        if each is None:
             if report.first_problem is None:
                 raise CheckFailed(
                     "the output of a trained layer is not right yet; its gradients are looked at "
@@ -906,14 +1184,29 @@ def _gradients(report: Report, layer_type: Any, method: str, case: Case) -> None
         _expect_learned(report, learned, method, each)
 
 
+def _as_answered(output: Tensor, method: str, case: Case) -> tuple[Case | None, Tensor]:
+    """Return the case as the layer has it, and its output: with another scaling, or its bias lost.
+
+    Those cost the points of forward. What else the layer does can be told all the same; in place
+    of the case None says that it cannot.
+    """
+    twice = None if case.bias is None else 2 * case.bias
+    for scaling in (case.scaling, *(scaling for scaling, _ in case.scalings())):
+        for bias in (case.bias, None, twice):
+            expected = apply(case.x, case.merged(method, scaling), bias)
+            if close(output, expected):
+                answered = case.scaled(scaling)
+                answered.bias = bias
+                return answered, expected
+    return None, output
+
+
 RATE = 0.05  # of the step of gradient descent that a check takes
 
 
 def _expect_gradients(
     report: Report, answers: Answers, found: dict | None, method: str, case: Case, mode: str
 ) -> None:
-    start = answers["parameters"]
-    frozen = [name for name in _trained_names(method) if not start[name].requires_grad]
     names = (*_trained_names(method), "x")
     if found is None:
         report.expect(
@@ -921,7 +1214,7 @@ def _expect_gradients(
             f"in {mode} mode, gradients of {', '.join(names)}",
             f"in {mode} mode the output of forward depends on nothing trainable, so nothing could "
             "be trained.",
-            ADAPTER_FROZEN if frozen else GRADIENT_CUT,
+            GRADIENT_CUT,
         )
         return
     right, full = (_textbook_gradients(case, method, detached) for detached in (True, False))
@@ -935,21 +1228,32 @@ def _expect_gradients(
         prop = f"in {mode} mode, gradient of {name}"
         gradient = found[name]
         if gradient is None:
-            mistake = ADAPTER_FROZEN if name in frozen else GRADIENT_CUT
-            if name == "magnitude":
-                mistake = MAGNITUDE_FROZEN
+            mistake = MAGNITUDE_FROZEN if name == "magnitude" else GRADIENT_CUT
             report.expect(False, prop, f"{prop}: expected one, found none.", mistake)
             continue
         nothing = torch.zeros_like(right[name])
         cut = MAGNITUDE_FROZEN if name == "magnitude" else GRADIENT_CUT
         mistakes = [(full[name], NOT_DETACHED)] if method == "dora" else []
+        if name == "x":
+            mistakes += [(part, GRADIENT_CUT) for part in _parts_of_x(case, method)]
         gradient = (
             gradient.view_as(right[name]) if gradient.numel() == nothing.numel() else gradient
         )
         report.expect_close(gradient, right[name], prop, [*mistakes, (nothing, cut)])
-    base = [name for name, value in found.items() if value is not None and name not in names]
+    start = answers["parameters"]  # what was trainable from the start, the check of start says
+    base = [
+        name
+        for name, value in found.items()
+        if value is not None and name not in names and not start[name].requires_grad
+    ]
     problem = f"expected gradients of {', '.join(names)} only, found also {', '.join(base)}."
     report.expect(not base, f"in {mode} mode, no others", problem, BASE_TRAINABLE)
+
+
+def _parts_of_x(case: Case, method: str) -> list[Tensor]:
+    """Return the gradient of x through the frozen path alone, and through the update alone."""
+    factor = case.factor() if method == "dora" else 1.0
+    return [case.output_weights @ (factor * part) for part in (case.weight, case.update())]
 
 
 def _textbook_gradients(case: Case, method: str, detach_norm: bool) -> dict[str, Tensor]:
@@ -984,6 +1288,28 @@ ROWS = 24  # inputs with one entry, for each feature
 def _dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
     """Look at inputs with one entry: it is dropped, or it is not, and nothing lies between."""
     rows = torch.eye(case.weight.shape[1]).repeat(ROWS, 1) * 1.5
+    if len(case.leading) == 2:
+        rows = rows[None]
+    without = _ask_trained(
+        layer_type,
+        method,
+        case,
+        {
+            "evaluation": ["forward", case.x, False, 1],
+            "training": ["forward", case.x, True, 1],
+            "once more": ["forward", case.x, True, 2],
+        },
+    )
+    plain, again, other = map(without.output, ("evaluation", "training", "once more"))
+    nothing = any(close(again, frozen) for frozen in _frozen_ways(method, case, case.x).values())
+    if not report.expect(
+        close(again, plain),
+        "with dropout=0.0, training and evaluation give the same",
+        "with dropout=0.0, the output in training differs from that in evaluation"
+        f"{': every input is dropped' if nothing else ''}.",
+        P_FIXED if not close(again, other) else P_MIRRORED if nothing else OTHER_IN_TRAINING,
+    ):
+        return
     twice = [["forward", case.x, False, seed] for seed in (1, 2)]
     fresh = _ask_trained(
         layer_type,
@@ -1012,10 +1338,12 @@ def _dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
             "rows": ["forward", rows, False, 0],
             "dropped": ["outputs", rows, SEEDS],
             "given": ["forward", case.x, True, 3],
+            "whole": ["outputs", case.x, SEEDS],
         },
         dropout=P,
     )
     first, second = answers.output("first"), answers.output("second")
+    case = _as_answered(first, method, case)[0] or case
     report.expect(
         close(first, second),
         "in evaluation, nothing is dropped",
@@ -1031,12 +1359,16 @@ def _dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
     if report.first_problem is None:
         tensors = [answers.tensor(output, "forward") for output in answers["dropped"]]
         dropped, whole = torch.stack(tensors), answers.output("rows")
+        if len(case.leading) == 2:
+            rows, dropped, whole = rows.flatten(0, -2), dropped.flatten(1, -2), whole.flatten(0, -2)
         if dropped.shape[1:] != whole.shape or whole.shape != (*rows.shape[:1], len(case.weight)):
             raise CheckFailed(
                 f"for {tuple(rows.shape)} inputs, found {tuple(whole.shape)} outputs."
             )
         if close(whole, apply(rows, case.merged(method), case.bias)):
-            _expect_dropped(report, method, case, rows, whole, dropped)
+            if _expect_dropped(report, method, case, rows, whole, dropped):
+                together = [answers.tensor(output, "forward") for output in answers["whole"]]
+                _expect_single(report, method, case, first, torch.stack(together), dropped)
         else:  # for another reason, so no name is sure
             _expect_two_values(report, whole, dropped)
         report.expect(
@@ -1045,29 +1377,18 @@ def _dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
             "two passes in training mode dropped the same inputs, although the seed was another.",
             MASK_FIXED,
         )
-    without = _ask_trained(layer_type, method, case, {"x": ["forward", case.x, True, 1]})
-    report.expect(
-        close(without.output("x"), first),
-        "with dropout=0.0, training and evaluation give the same",
-        "with dropout=0.0, the output in training differs from that in evaluation.",
-        P_FIXED,
-    )
 
 
 def _expect_dropped(
     report: Report, method: str, case: Case, rows: Tensor, whole: Tensor, dropped: Tensor
-) -> None:
+) -> bool:
     """Compare each output in training with the two that there may be.
 
     Args:
         whole: the layer's own outputs for the rows in evaluation, `(rows, out)`.
         dropped: those in training, `(seeds, rows, out)`.
     """
-    factor = case.factor() if method == "dora" else torch.ones(())
-    ways = {
-        "ours": apply(rows, factor * case.weight, case.bias),
-        "PEFT's": apply(rows, case.weight, case.bias),
-    }
+    ways = _frozen_ways(method, case, rows)
     found = {way: _shares(dropped, frozen, whole) for way, frozen in ways.items()}
     right = [
         way
@@ -1085,13 +1406,51 @@ def _expect_dropped(
     )
     if not dropped.isfinite().all():
         what = "NaN or infinity was found"
-    report.expect(
+    return report.expect(
         bool(right),
         f"in training, each input of B A is dropped with probability {P}, else divided by {1 - P}",
         f"for an x with one entry and dropout={P}, expected its part of B A either dropped "
         f"({P:.0%} of the time) or divided by {1 - P}; found that {what}.",
         _wrong_dropout(all_or_nothing, share, scale),
     )
+
+
+def _expect_single(
+    report: Report, method: str, case: Case, whole: Tensor, together: Tensor, dropped: Tensor
+) -> None:
+    """Expect each input of each vector to be dropped by itself.
+
+    Args:
+        whole: outputs for x in evaluation.
+        together: those in training, of several seeds.
+        dropped: those in training for inputs with one entry, each of them `ROWS` times.
+    """
+    size = whole.shape[-1]
+    whole, together = whole.reshape(-1, size), together.reshape(len(together), -1, size)
+    x = case.x.reshape(-1, case.x.shape[-1])
+    found = [_shares(together, frozen, whole) for frozen in _frozen_ways(method, case, x).values()]
+    report.expect(
+        not any(all_or_nothing for all_or_nothing, _, _ in found),
+        "in training, an input is dropped without the rest of its vector",
+        f"with dropout={P} every vector was dropped as a whole, or kept as a whole.",
+        VECTORS_DROPPED,
+    )
+    alike = dropped.view(len(dropped), ROWS, -1, size)
+    report.expect(
+        not close(alike, alike[:, :1].expand_as(alike)),
+        "in training, an input is dropped for one vector and not for another",
+        f"with dropout={P} the same inputs were dropped for all vectors of a pass.",
+        MASK_SHARED,
+    )
+
+
+def _frozen_ways(method: str, case: Case, x: Tensor) -> dict[str, Tensor]:
+    """Return the frozen part of the output in either form of dropout that is right."""
+    factor = case.factor() if method == "dora" else torch.ones(())
+    return {
+        "ours": apply(x, factor * case.weight, case.bias),
+        "PEFT's": apply(x, case.weight, case.bias),
+    }
 
 
 def _expect_two_values(report: Report, whole: Tensor, dropped: Tensor) -> None:
@@ -1111,13 +1470,14 @@ def _expect_two_values(report: Report, whole: Tensor, dropped: Tensor) -> None:
     other = samples[first.double().argmin(0), torch.arange(features)]
     both = bool((first | is_near(other)).all())
     share = first.double().mean(0)
+    constant = first.all(0) & ((samples[0] - whole).abs().amax(-1) <= size)  # m may be zero
     ends = [(share, samples[0], other), (1 - share, other, samples[0])]
     fits = [
         ((low + (1 - P) * (high - low) - whole).abs().amax(-1) <= size) & ((part - P).abs() < 0.2)
         for part, low, high in ends
     ]
     report.expect(
-        both and bool((fits[0] | fits[1]).all()),
+        both and bool((fits[0] | fits[1] | constant).all()) and not constant.all(),
         f"in training, each input of B A is dropped with probability {P}, else divided by {1 - P}",
         f"for an x with one entry and dropout={P}, expected two outputs in training whose mean is "
         "that in evaluation. (That one is not right yet either: the check of forward says why.)",
@@ -1167,10 +1527,12 @@ def _merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
             each,
             {
                 "before": ["forward", each.x, False, 0],
+                "kept before": ["kept"],
                 "evaluation": ["merge", False],
                 "training": ["merge", True],
                 "after": ["forward", each.x, False, 0],
-                "now": ["parameters"],
+                "now": ["held", _trained_names(method)],
+                "trainable": ["parameters"],
                 "kept": ["kept"],
             },
             dropout=P,
@@ -1181,36 +1543,65 @@ def _merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
         _expect_adapter_kept(report, answers, method, each)
         wrong = list(_wrong_merges(method, each))
         weights = {mode: answers[mode]["weight"] for mode in MODES}
-        agrees = all(
-            weight.shape == each.weight.shape
-            and close(apply(each.x, weight.float(), each.bias), answers.output("before"))
-            for weight in weights.values()
-        )
-        also = ", which agrees with forward," if agrees else ""  # so forward is wrong, too
+        if _is_random(weights, each.merged(method)):
+            problem = "expected the weight of W' in the merged layer, found random numbers."
+            report.expect(False, "weight of merge()", problem, MERGED_RANDOM)
+        for weight in weights.values():
+            coarse = weight.dtype in (torch.float16, torch.bfloat16) and weight.dtype != each.dtype
+            report.expect(
+                not coarse,
+                "merge() keeps the precision",
+                f"expected a merged weight of {each.dtype}, found {weight.dtype}.",
+                MERGED_COARSE,
+            )
+        # The output of a layer that is wrong by itself costs the points of forward, and merge()
+        # is to compute the same.
+        before = answers.output("before")
+        own = [
+            weight
+            for weight, mistake in wrong
+            if mistake not in TOO_LITTLE
+            and any(close(apply(each.x, weight, bias), before) for bias in (each.bias, None))
+        ]
         comparisons = [
             Comparison(
-                f"weight of merge() in {mode} mode{also}",
+                f"weight of merge() in {mode} mode",
                 weights[mode],
-                each.merged(method),
+                next((w for w in own if close(weights[mode], w)), each.merged(method)),
                 [weight for weight, _ in wrong],
             )
             for mode in MODES
         ]
         return comparisons, [mistake for _, mistake in wrong]
 
-    _compare(report, "weight of merge()", (case, case.other()), look)
+    cases = [case, case.other()]
+    if method == "dora":
+        cases.append(case.with_zero_vector().at_start())
+    _compare(report, "weight of merge()", cases, look)
+
+
+# A layer that does so little does it without merge(), too: what it merges shows nothing.
+TOO_LITTLE = (UPDATE_LEFT_OUT, FROZEN_LEFT_OUT, MAGNITUDE_UNUSED)
+
+
+def _is_random(weights: dict[str, Tensor], expected: Tensor) -> bool:
+    """Return whether the two merged weights differ, and neither is right: nothing filled them."""
+    one, other = weights.values()
+    if one.shape != expected.shape or other.shape != expected.shape:
+        return False
+    return not any(close(a, b) for a, b in ((one, other), (one, expected), (other, expected)))
 
 
 def _expect_merged(
     report: Report, answers: Answers, merged: dict, mode: str, method: str, case: Case
 ) -> None:
     if merged["type"] != "nn.Linear":
-        mistake = NO_RETURN if merged["type"] == "NoneType" else None
-        raise CheckFailed(
-            f"{answers.name}.merge() must return an nn.Linear; found a {merged['type']}."
-            + (f"\n{mistake}" if mistake else ""),
-            mistake=mistake,
-        )
+        kind = merged["type"]
+        failure = CheckFailed(f"{answers.name}.merge() must return an nn.Linear; found a {kind}.")
+        example = {"NoneType": None, "Tensor": torch.zeros(1), "Parameter": torch.zeros(1)}
+        example |= {"tuple": (), "list": [], "dict": {}, "OrderedDict": {}}
+        known = other_kind(example[kind], "an nn.Linear", MERGE) if kind in example else None
+        raise named(failure, known)
     _expect_merged_bias(report, merged["bias"], method, case)
     report.expect(
         merged["training"] is (mode == "training"),
@@ -1231,6 +1622,8 @@ def _wrong_merges(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
         yield weight, NORM_MISSING_IN_MERGE if mistake is NO_NORMALISATION else mistake
     if method == "dora":
         yield case.factor() * case.weight, UPDATE_LEFT_OUT
+        length = case.length(case.weight + case.update())
+        yield torch.where(length == 0, torch.nan, case.merged(method)), ZERO_DIVISION
 
 
 def _expect_merged_bias(report: Report, bias: Tensor | None, method: str, case: Case) -> None:
@@ -1241,7 +1634,7 @@ def _expect_merged_bias(report: Report, bias: Tensor | None, method: str, case: 
             bias is None,
             "no bias in merge()",
             f"expected no bias, as in the base layer, found {'zeros' if zero else 'one'}.",
-            None if zero or bias is None else BIAS_MADE_UP,
+            BIAS_OF_ZEROS if zero else BIAS_MADE_UP,
         )
     elif bias is None:
         report.expect(False, prop, f"{prop}: expected the base's, found none.", BIAS_LOST)
@@ -1254,12 +1647,17 @@ def _expect_merged_bias(report: Report, bias: Tensor | None, method: str, case: 
         report.expect_close(bias, case.bias, prop, mistakes)
 
 
+def _turned(value: Tensor, shape: torch.Size) -> Tensor:
+    """Return the values of a matrix in the shape in which a layer holds them."""
+    return value.T if value.shape != shape == value.T.shape else value.reshape(shape)
+
+
 def _expect_adapter_kept(report: Report, answers: Answers, method: str, case: Case) -> None:
     now, expected = answers["now"], _trained_values(method, case)
     changed = [
         name
         for name, value in expected.items()
-        if name not in now or not torch.equal(now[name].float().flatten(), value.flatten())
+        if now[name] is None or not torch.equal(now[name].float(), _turned(value, now[name].shape))
     ]
     same = close(answers.output("after"), answers.output("before"))
     report.expect(
@@ -1269,9 +1667,10 @@ def _expect_adapter_kept(report: Report, answers: Answers, method: str, case: Ca
         f"{', '.join(changed) or 'the output'}.",
         ADAPTER_CHANGED,
     )
-    trainable = answers["kept"]["trainable"]
-    start = answers["parameters"]
-    frozen = [n for n in expected if n in now and start[n].requires_grad > now[n].requires_grad]
+    before = answers["kept before"]["trainable"]
+    trainable = [name for name in answers["kept"]["trainable"] if name not in before]
+    start, end = answers["parameters"], answers["trainable"]
+    frozen = [n for n in start if n in end and start[n].requires_grad > end[n].requires_grad]
     report.expect(
         not trainable and not frozen,
         "merge() leaves frozen what is frozen, and trainable what is trainable",

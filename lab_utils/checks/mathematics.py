@@ -1,12 +1,23 @@
 """Checks of lesson 01: `decompose`, `recompose` and `count_trainable`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from lab_utils import decomposition
-from lab_utils.checks.report import Comparison, Mistake, Report, chosen, close, kind_of, shown
+from lab_utils.checks.diagnosis import other_kind, roundings
+from lab_utils.checks.report import (
+    CheckFailed,
+    Comparison,
+    Mistake,
+    Report,
+    chosen,
+    close,
+    kind_of,
+    named,
+    shown,
+)
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
 
 DECOMPOSE = "3. Decompose a matrix that you can see"
@@ -66,7 +77,19 @@ IN_PLACE = _split(
     "in-place change of the argument",
     "Operators such as /= and methods that end in _ write into the caller's tensor.",
 )
-NO_RETURN = _split("nothing returned", "A function without return gives back None.")
+EPS_AS_ZERO = _split(
+    "short vectors set to zero", "A vector shorter than eps is divided by eps: it is not lost."
+)
+SIGN_LOST = _split("sign lost", "The direction keeps the signs of the weight.")
+DIVIDED_BY_SQUARE = _split(
+    "divided by the squared norm", "Divide by the norm, once: then each vector has length 1."
+)
+CENTRED = _split("mean subtracted", "The direction is the weight itself, divided by its norm.")
+HALF_PRECISION = _split(
+    "precision lost", "The result has fewer digits than the weight: keep the weight's dtype."
+)
+ROUNDED = _split("rounded", "Return all digits, and round only what you print.")
+ONE_OF_TWO = _split("one of two returned", "Return both: (magnitude, direction).")
 ADDED = _split("added", "The weight is the product of magnitude and direction.")
 DIVIDED = _split("divided", "The direction has length 1 already: multiply it.")
 DIRECTION_ONLY = _split("magnitude left out", "Multiply each vector by its own magnitude.")
@@ -74,6 +97,25 @@ NORMALISED_AGAIN = _split(
     "normalised again",
     "recompose multiplies what it is given: a direction is not divided by its norm there.",
 )
+MATRIX_PRODUCT = _split(
+    "matrix product", "Each vector is multiplied by its own number: with *, which broadcasts."
+)
+ALWAYS_COLUMNS = _split(
+    "magnitude always along columns",
+    "(out, 1) scales rows and (1, in) columns: leave the shape of magnitude as it is.",
+)
+MAGNITUDE_TURNED = _split(
+    "magnitude transposed", "(out, 1) scales rows and (1, in) columns, as they are."
+)
+ALWAYS_ROWS = _split(
+    "magnitude always along rows",
+    "(out, 1) scales rows and (1, in) columns: leave the shape of magnitude as it is.",
+)
+POSITIVE_MAGNITUDE = _split(
+    "magnitude made positive", "A magnitude may be negative: multiply by what you get."
+)
+MAGNITUDE_SQUARED = _split("magnitude multiplied twice", "Multiply by the magnitude once.")
+SUMMED_UP = _split("summed up", "The weight has as many entries as the direction.")
 TRANSPOSED = _split("transposed", "The weight has the shape of the direction, (out, in).")
 AXIS_GUESSED = _split(
     "axis guessed by size",
@@ -86,10 +128,25 @@ def _count(name: str, why: str) -> Mistake:
 
 
 FROZEN_COUNTED = _count("the frozen weight counted", "W0 is frozen: only the adapter is trained.")
+FULL_MATRIX = _count(
+    "a full matrix counted", "W0 is frozen, and B A is never built: count lora_A and lora_B."
+)
+BRACKETS = _count("brackets left out", "Both sizes are multiplied by the rank: rank * (in + out).")
+CORE_COUNTED = _count(
+    "a rank by rank matrix counted", "There is nothing between lora_A and lora_B."
+)
+BYTES = _count("bytes counted", "Count numbers, whatever the size of each in memory.")
+OUTPUTS_COUNTED = _count(
+    "one number per output counted besides",
+    "Magnitudes are DoRA's, one a vector; and the base's bias is frozen, like its weight.",
+)
+BOTH_AXES = _count(
+    "inputs and outputs counted",
+    "There is one magnitude for each output (norm_dim=0: each input), and the bias is frozen.",
+)
 MULTIPLIED = _count("multiplied", "Sizes of separate matrices are added.")
 NO_MAGNITUDE = _count("magnitude left out", "DoRA trains m besides lora_A and lora_B.")
 ONE_MAGNITUDE = _count("a single magnitude", "Each vector of the weight has its own.")
-BIAS_COUNTED = _count("bias counted", "The base's bias is frozen, like its weight.")
 A_LEFT_OUT = _count("lora_A left out", "It is (rank, in_features).")
 B_LEFT_OUT = _count("lora_B left out", "It is (out_features, rank).")
 A_TWICE = _count("lora_A counted twice", "lora_B is (out_features, rank).")
@@ -148,59 +205,134 @@ def check_decompose(
 
 
 def _expect_zeros(report: Report, decompose: Callable, weight: Tensor) -> None:
+    """Look at vectors of zeros and short ones, of rows and of columns.
+
+    A measure that is wrong for every weight costs the points of rows and columns. Here it counts
+    as the student has it, where it is a known one: what is done with zeros is asked.
+    """
     for norm_dim in (1, 0):
         special = weight.clone() if norm_dim == 1 else weight.T.clone()
         special[0] *= 1e-3 / special[0].norm()
         special[1] = 0.0
         special = special if norm_dim == 1 else special.T.contiguous()
-        _expect_splits(report, decompose, [(special, {"norm_dim": norm_dim})])
+        if _handles_zeros(decompose, weight, special, norm_dim):
+            report.expect(True, f"zeros and short vectors with norm_dim={norm_dim}", "")
+            continue
+        calls = [(special, {"norm_dim": norm_dim})]
+        _expect_splits(report, decompose, calls, and_unchanged=False)  # rows and columns ask it
         if report.first_problem is None:
             _expect_eps(report, decompose, special, norm_dim)
 
 
+# What students take for the length of a vector, of a weight and norm_dim; the first is right.
+MEASURES: tuple[Callable[[Tensor, int], Tensor], ...] = (
+    lambda w, dim: w.norm(dim=dim, keepdim=True),
+    lambda w, dim: w.norm(dim=1 - dim, keepdim=True),
+    lambda w, dim: w.abs().sum(dim, keepdim=True),
+    lambda w, dim: w.abs().amax(dim, keepdim=True),
+    lambda w, dim: w.square().sum(dim, keepdim=True),
+    lambda w, dim: w.square().mean(dim, keepdim=True).sqrt(),
+    lambda w, dim: w.norm(keepdim=True),
+)
+
+
+def _handles_zeros(decompose: Callable, weight: Tensor, special: Tensor, norm_dim: int) -> bool:
+    """Return whether an answer treats zeros and eps as asked, by a wrong measure of its own.
+
+    The magnitude may have lost a dimension, and may be another measure than what divides.
+    """
+    lengths = divisors = set(range(len(MEASURES)))
+    for given, eps in ((weight, 1e-8), (special, 1e-8), (special, 0.5)):
+        try:
+            found = call_function(decompose, given, norm_dim=norm_dim, eps=eps)
+        except CheckFailed:
+            return False
+        if not isinstance(found, tuple) or len(found) != 2:
+            return False
+        if not all(isinstance(part, Tensor) for part in found):
+            return False
+        magnitude, direction = found
+        sizes = [measure(given, norm_dim) for measure in MEASURES]
+        lengths = {i for i in lengths if close(magnitude.flatten(), sizes[i].flatten())}
+        divisors = {
+            i
+            for i in divisors
+            if close(direction, given / sizes[i].clamp_min(eps), scale_dim=norm_dim)
+            or close(direction, given / (sizes[i] + eps), scale_dim=norm_dim)
+        }
+    if 0 in lengths & divisors and magnitude.shape == sizes[0].shape:
+        return False  # it is the right one
+    return bool(lengths and divisors)
+
+
 def _expect_splits(
-    report: Report, decompose: Callable, calls: Sequence[tuple[Tensor, dict[str, int]]]
+    report: Report,
+    decompose: Callable,
+    calls: Sequence[tuple[Tensor, dict[str, int]]],
+    and_unchanged: bool = True,
 ) -> None:
     """Expect magnitudes and directions of several calls; name what explains all of them."""
     magnitudes, directions, unchanged = [], [], True
-    for weight, named in calls:
-        called = call(decompose, weight, **named)
-        norm_dim = named.get("norm_dim", 1)
+    for weight, given in calls:
+        norm_dim = given.get("norm_dim", 1)
+        try:
+            called = call(decompose, weight, **given)
+        except CheckFailed as failure:
+            raise named(failure, _dropped_dimension(decompose, norm_dim)) from failure
         shape = f"weight of {tuple(weight.shape)}"
-        what = f"decompose({shape}, norm_dim={norm_dim})" if named else f"decompose({shape})"
+        what = f"decompose({shape}, norm_dim={norm_dim})" if given else f"decompose({shape})"
         if not _is_pair(report, called.result, what):
             return
         magnitude, direction = called.result
         wrong_magnitudes = _wrong_magnitudes(weight, norm_dim)
         wrong_directions = _wrong_directions(weight, norm_dim)
         length, unit = decomposition.decompose(weight, norm_dim)
-        magnitudes.append(
-            Comparison(
-                f"{what}: magnitude",
-                magnitude,
-                length,
-                [wrong for wrong, _ in wrong_magnitudes],
-                scale_dim=norm_dim,
-            )
-        )
-        directions.append(
-            Comparison(
-                f"{what}: direction",
-                direction,
-                unit,
-                [wrong for wrong, _ in wrong_directions],
-                scale_dim=norm_dim,
-            )
-        )
+        for found, expected, name, wrong, cases in (
+            (magnitude, length, "magnitude", wrong_magnitudes, magnitudes),
+            (direction, unit, "direction", wrong_directions, directions),
+        ):
+            values = [value for value, _ in wrong]
+            label = f"{what}: {name}"
+            cases.append(Comparison(label, found, expected, values, scale_dim=norm_dim))
         unchanged = unchanged and torch.equal(called.after[0], weight)
     which = "each row" if norm_dim == 1 else "each column"
-    report.expect_cases(
-        f"magnitude: the length of {which}", magnitudes, [m for _, m in wrong_magnitudes]
+    for prop, cases, wrong in (
+        (f"magnitude: the length of {which}", magnitudes, wrong_magnitudes),
+        (f"direction: {which} divided by its length", directions, wrong_directions),
+    ):
+        if _expect_digits(report, prop, cases, HALF_PRECISION):
+            report.expect_cases(prop, cases, [mistake for _, mistake in wrong])
+    if and_unchanged:
+        _expect_unchanged(report, unchanged)
+
+
+def _dropped_dimension(decompose: Callable, norm_dim: int) -> Mistake | None:
+    """Return whether an answer that fails drops a dimension: it does not fail on a square one."""
+    square = torch.arange(1.0, 10.0).view(3, 3)
+    try:
+        found = call_function(decompose, square, norm_dim=norm_dim)
+    except CheckFailed:
+        return None
+    lengths = square.norm(dim=norm_dim)
+    dropped = isinstance(found, tuple) and isinstance(found[0], Tensor) and close(found[0], lengths)
+    return LOST_DIMENSION if dropped else None
+
+
+def _expect_digits(
+    report: Report, prop: str, cases: Sequence[Comparison], mistake: Mistake
+) -> bool:
+    """Expect results with as many digits as what was passed in has."""
+    coarse = [
+        case
+        for case in cases
+        if case.found.dtype in (torch.float16, torch.bfloat16)
+        and case.expected.dtype not in (torch.float16, torch.bfloat16)
+        and close(case.found, case.expected, 0.02)
+        and not case.is_right()
+    ]
+    return not coarse or report.expect(
+        False, prop, f"{coarse[0].label}: {coarse[0].difference()}.", mistake
     )
-    report.expect_cases(
-        f"direction: {which} divided by its length", directions, [m for _, m in wrong_directions]
-    )
-    _expect_unchanged(report, unchanged)
 
 
 def _is_pair(report: Report, result: object, what: str) -> bool:
@@ -209,11 +341,14 @@ def _is_pair(report: Report, result: object, what: str) -> bool:
         pair,
         "it returns two things",
         f"expected {what} to return a tuple (magnitude, direction), found {kind_of(result)}.",
-        NO_RETURN if result is None else None,
+        ONE_OF_TWO if isinstance(result, Tensor) else other_kind(result, "a tuple", DECOMPOSE),
     ):
         return False
     names = ("magnitude", "direction")
-    return all(report.expect_tensor(v, n) for v, n in zip(result, names, strict=True))
+    return all(
+        report.expect_tensor(value, name, other_kind(value, "a tensor", DECOMPOSE))
+        for value, name in zip(result, names, strict=True)
+    )
 
 
 EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # that people write
@@ -224,8 +359,12 @@ def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
     length, unit = decomposition.decompose(weight, norm_dim)
     across, _ = decomposition.decompose(weight, 1 - norm_dim)
     whole, order = weight.norm(), weight.norm(p=norm_dim)
+    along_rows = torch.full((1,), torch.nan)  # with norm_dim=1 that is one of the wrong lengths
+    if norm_dim == 0:
+        along_rows = weight.norm(p=0, dim=1, keepdim=True)
     return [
         (across, WRONG_AXIS),
+        *((norm, DIM_AS_P) for norm in (along_rows, along_rows.flatten())),
         (across.flatten(), WRONG_AXIS),
         (length.flatten(), LOST_DIMENSION),
         (length.T, LOST_DIMENSION),
@@ -253,8 +392,14 @@ def _wrong_directions(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
     _, unit_across = decomposition.decompose(weight, 1 - norm_dim)
     size = weight.abs().sum(norm_dim, keepdim=True)
     largest = weight.abs().amax(norm_dim, keepdim=True)
-    divisors = (length**2, size, largest)
+    divisors = (size, largest)
+    centred = weight - weight.mean(norm_dim, keepdim=True)
     return [
+        (unit.abs(), SIGN_LOST),
+        (weight / (length**2).clamp_min(1e-8), DIVIDED_BY_SQUARE),
+        (weight / length.clamp_min(1e-8) ** 2, DIVIDED_BY_SQUARE),
+        (centred / length.clamp_min(1e-8), CENTRED),
+        (decomposition.decompose(centred, norm_dim)[1], CENTRED),
         (torch.where(length == 0, torch.nan, unit), ZERO_DIVISION),
         (weight, NO_NORMALISATION),
         (weight * length, MULTIPLIED_BY_NORM),
@@ -287,9 +432,16 @@ def _expect_eps(report: Report, decompose: Callable, weight: Tensor, norm_dim: i
     )
     if not close(result[1], added, scale_dim=norm_dim):
         prop = "a vector shorter than eps is divided by eps"
-        wrong = [unit, torch.where(length == 0, torch.nan, unit)]
-        comparison = Comparison(f"{what}: direction", result[1], clamped, wrong, norm_dim)
-        report.expect_cases(prop, [comparison], [EPS_IGNORED, ZERO_DIVISION])
+        wrong = [
+            (unit, EPS_IGNORED),
+            (torch.where(length == 0, torch.nan, unit), ZERO_DIVISION),
+            (torch.where(length < eps, 0.0, unit), EPS_AS_ZERO),
+            *((weight / length.clamp_min(other), EPS_IGNORED) for other in EPSILONS),
+            *((weight / (length + other), EPS_IGNORED) for other in EPSILONS),
+        ]
+        values = [value for value, _ in wrong]
+        comparison = Comparison(f"{what}: direction", result[1], clamped, values, norm_dim)
+        report.expect_cases(prop, [comparison], [mistake for _, mistake in wrong])
 
 
 def _expect_unchanged(report: Report, unchanged: bool) -> None:
@@ -329,8 +481,12 @@ def check_recompose(
                 magnitude, direction = decomposition.decompose(weight, norm_dim)
                 direction = 0.9 * direction  # after training a "direction" need not have length 1
                 magnitude.view(-1)[0] *= -1  # and a magnitude may be negative
-                called = call(recompose, magnitude, direction)
-                if not report.expect_tensor(called.result, "the weight", NO_RETURN):
+                try:
+                    called = call(recompose, magnitude, direction)
+                except CheckFailed as failure:
+                    raise named(failure, _wrong_broadcast(recompose, failure)) from failure
+                kind = other_kind(called.result, "a tensor", DECOMPOSE)
+                if not report.expect_tensor(called.result, "the weight", kind):
                     return
                 wrong = _wrong_products(magnitude, direction, norm_dim)
                 mistakes = [mistake for _, mistake in wrong]
@@ -346,8 +502,33 @@ def check_recompose(
                 )
                 given = zip(called.after, (magnitude, direction), strict=False)
                 unchanged = unchanged and all(torch.equal(now, before) for now, before in given)
-            report.expect_cases("weight = magnitude * direction", comparisons, mistakes)
+            prop = "weight = magnitude * direction"
+            if _expect_digits(report, prop, comparisons, HALF_PRECISION):
+                report.expect_cases(prop, comparisons, mistakes)
             _expect_unchanged(report, unchanged)
+
+
+def _wrong_broadcast(recompose: Callable, failure: CheckFailed) -> Mistake | None:
+    """Return why an answer failed: on a square direction, on which it need not, it may show."""
+    if "cannot be multiplied" in str(failure):  # said by matrix products alone
+        return MATRIX_PRODUCT
+    direction = torch.arange(1.0, 10.0).view(3, 3)
+    numbers = torch.tensor([2.0, 3.0, 5.0])
+    try:
+        found = [call_function(recompose, m, direction) for m in (numbers[:, None], numbers[None])]
+    except CheckFailed:
+        return None
+    if not all(isinstance(product, Tensor) for product in found):
+        return None
+    rows, columns = numbers[:, None] * direction, numbers * direction
+    for expected, mistake in (
+        ((columns, columns), ALWAYS_COLUMNS),
+        ((rows, rows), ALWAYS_ROWS),
+        ((columns, rows), MAGNITUDE_TURNED),
+    ):
+        if all(close(product, e) for product, e in zip(found, expected, strict=True)):
+            return mistake
+    return None
 
 
 def _wrong_products(
@@ -363,6 +544,11 @@ def _wrong_products(
         (magnitude * unit, NORMALISED_AGAIN),
         (unit, NORMALISED_AGAIN),
         (right.T, TRANSPOSED),
+        (magnitude.abs() * direction, POSITIVE_MAGNITUDE),
+        (magnitude.clamp_min(0) * direction, POSITIVE_MAGNITUDE),
+        (magnitude * magnitude * direction, MAGNITUDE_SQUARED),
+        *((sums, SUMMED_UP) for sums in (right.sum(), right.sum(0), right.sum(1))),
+        *((value, mistake) for mistake, value in roundings(right, ROUNDED, range(4))),
         (magnitude.T * direction if square else None, AXIS_GUESSED),
     ]
 
@@ -391,21 +577,22 @@ def check_count_trainable(
     """
     for name in chosen(aspect, ("lora", "dora", "dora-input")):
         method = name.removesuffix("-input")
-        named = {"norm_dim": 0} if name == "dora-input" else {}
         with Report(
             f"count_trainable · {name} · {in_features} → {out_features}, rank {rank}"
         ) as report:
             comparisons, mistakes = [], []
-            for sizes in ((in_features, out_features, rank), *draw_sizes(seed)):
-                found = call_function(count_trainable, *sizes, method, **named)
+            layers = ((in_features, out_features, rank), *draw_sizes(seed))
+            for sizes, given in _asked(name, layers):
+                found = call_function(count_trainable, *sizes, method, **given)
                 is_int = isinstance(found, int) and not isinstance(found, bool)
                 if not report.expect(
                     is_int,
                     "the count is an int",
                     f"expected an int, found {shown(found)} of type {type(found).__name__}.",
+                    other_kind(found, "an int", COUNT),
                 ):
                     break
-                wrong = wrong_counts(name, *sizes)
+                wrong = wrong_counts(name, *sizes, norm_dim=given.get("norm_dim", 1))
                 mistakes = [mistake for _, mistake in wrong]
                 numbers = [found, right_count(name, *sizes), *(count for count, _ in wrong)]
                 found, expected, *counts = torch.tensor(numbers, dtype=torch.float64)
@@ -413,6 +600,17 @@ def check_count_trainable(
                 comparisons.append(Comparison(label, found, expected, counts, tolerance=0.0))
             else:
                 report.expect_cases(f"{method} trains so many numbers", comparisons, mistakes)
+
+
+def _asked(
+    name: str, layers: Sequence[tuple[int, int, int]]
+) -> Iterator[tuple[tuple[int, int, int], dict[str, int]]]:
+    """Yield the sizes and the named argument of each call; LoRA has no norm, whatever norm_dim."""
+    for sizes in layers:
+        if name != "dora-input":
+            yield sizes, {}
+        if name != "dora":
+            yield sizes, {"norm_dim": 0}
 
 
 def draw_sizes(seed: int) -> list[tuple[int, int, int]]:
@@ -431,9 +629,13 @@ def right_count(name: str, in_features: int, out_features: int, rank: int) -> in
 
 
 def wrong_counts(
-    name: str, in_features: int, out_features: int, rank: int
+    name: str, in_features: int, out_features: int, rank: int, norm_dim: int = 1
 ) -> list[tuple[int, Mistake]]:
-    """Return the count as each known mistake makes it; as many for all sizes."""
+    """Return the count as each known mistake makes it; as many for all sizes.
+
+    Args:
+        norm_dim: as it was passed where LoRA is asked for.
+    """
     size_a, size_b, frozen = rank * in_features, rank * out_features, in_features * out_features
     lora, right = size_a + size_b, right_count(name, in_features, out_features, rank)
     magnitude = right - lora
@@ -442,20 +644,31 @@ def wrong_counts(
         (size_b + magnitude, A_LEFT_OUT),
         (2 * size_a + magnitude, A_TWICE),
         (2 * size_b + magnitude, B_TWICE),
-        *((count, FROZEN_COUNTED) for count in (frozen, frozen + lora, frozen + right)),
+        *((count, FROZEN_COUNTED) for count in (frozen + lora, frozen + right)),
+        *((count, FULL_MATRIX) for count in (frozen, frozen + magnitude)),
+        (size_a + out_features + magnitude, BRACKETS),
+        (in_features + size_b + magnitude, BRACKETS),
+        (right + rank * rank, CORE_COUNTED),
+        *((size * right, BYTES) for size in (2, 4, 8)),
         *((count + magnitude, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),
         *((count, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),
     ]
     if name == "lora":
-        axes = (in_features, out_features, in_features + out_features)
-        return [*wrong, *((lora + extra, MAGNITUDE_IN_LORA) for extra in axes)]
+        of_norm_dim = out_features if norm_dim == 1 else in_features
+        return [
+            *wrong,
+            *((lora + extra, MAGNITUDE_IN_LORA) for extra in (of_norm_dim, in_features)),
+            (lora + out_features, OUTPUTS_COUNTED),
+            (lora + in_features + out_features, BOTH_AXES),
+        ]
     other = in_features if name == "dora" else out_features
     return [
         *wrong,
         (lora, NO_MAGNITUDE),
         (lora + 1, ONE_MAGNITUDE),
         (lora + other, MAGNITUDE_AXIS[name]),
-        (lora + in_features + out_features, MAGNITUDE_AXIS[name]),
+        (lora + in_features + out_features, BOTH_AXES),
+        *([(right + out_features, OUTPUTS_COUNTED)] if name == "dora" else []),
         (lora + rank * magnitude, MAGNITUDE_TIMES_RANK),
         (lora + rank, MAGNITUDE_TIMES_RANK),
     ]

@@ -85,16 +85,21 @@ class Report:
 
     Use it as a context manager. Every property is looked at, so that a student sees all that
     is missing; the error that is raised when the block ends speaks of the first one.
+
+    Args:
+        title: what is checked, as the first line has it.
+        quiet: print nothing, for a look aside.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, quiet: bool = False) -> None:
         self.title = title
+        self._quiet = quiet
         self.first_problem: str | None = None
         self.first_mistake: Mistake | None = None
         self._said: set[tuple[bool, str]] = set()
 
     def __enter__(self) -> "Report":
-        print(self.title)
+        self._say(self.title)
         return self
 
     def expect(self, holds: bool, prop: str, problem: str, mistake: Mistake | None = None) -> bool:
@@ -104,11 +109,15 @@ class Report:
         """
         if (holds, prop) not in self._said:
             self._said.add((holds, prop))
-            print(f"  {'ok  ' if holds else 'FAIL'}  {prop}")
+            self._say(f"  {'ok  ' if holds else 'FAIL'}  {prop}")
         if not holds and self.first_problem is None:
             self.first_problem = problem if mistake is None else f"{problem}\n{mistake}"
             self.first_mistake = mistake
         return holds
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            print(line)
 
     def expect_close(
         self,
@@ -140,11 +149,11 @@ class Report:
         problem = f"{different.label}: {different.difference()}."
         return self.expect(False, prop, problem, the_one_that_explains(cases, mistakes))
 
-    def expect_tensor(self, value: object, what: str, if_nothing: Mistake | None = None) -> bool:
+    def expect_tensor(self, value: object, what: str, mistake: Mistake | None = None) -> bool:
         """Print if a value is anything but a plain tensor of real numbers.
 
         Args:
-            if_nothing: the mistake to name if it is None.
+            mistake: what to name if it is no tensor at all.
         """
         if isinstance(value, Tensor):
             odd = value.layout != torch.strided or value.is_complex() or value.is_meta
@@ -152,7 +161,7 @@ class Report:
         else:
             odd, found = True, kind_of(value)
         problem = f"expected {what} as a tensor of real numbers, found {found}."
-        mistake = if_nothing if value is None else None
+        mistake = None if isinstance(value, Tensor) else mistake
         return not odd or self.expect(False, f"{what} is a tensor", problem, mistake)
 
     def expect_number(self, value: object, what: str) -> bool:
@@ -169,11 +178,18 @@ class Report:
         self, kind: type | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if isinstance(error, CheckFailed):
-            print(f"  FAIL  {error}")
+            self._say(f"  FAIL  {error}")
         if self.first_problem is not None and (error is None or isinstance(error, CheckFailed)):
             raise CheckFailed(self.first_problem, mistake=self.first_mistake) from error
-        if error is None:
+        if error is None and not self._quiet:
             _passed.add(tuple(self.title.split(" · ")[:2]))
+
+
+def named(failure: CheckFailed, mistake: Mistake | None) -> CheckFailed:
+    """Return a failure that names a mistake, too, if there is one."""
+    if mistake is None:
+        return failure
+    return CheckFailed(f"{failure}\n{mistake}", failure.student_lines, mistake)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,12 +44,17 @@ def ask_layer(
 
 @dataclass
 class Subject:
-    """A layer of the student's, and the base that it was given."""
+    """A layer of the student's, and the base that it was given.
+
+    Attributes:
+        changed: the tensors that were given new values, by name, and the shape of these.
+    """
 
     name: str
     base: nn.Linear
     layer: nn.Module
     dtype: torch.dtype
+    changed: dict[str, torch.Size] = field(default_factory=dict)
 
 
 def _tried(act: Any) -> dict[str, Any]:
@@ -128,14 +133,43 @@ def base(subject: Subject) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in subject.base.named_parameters()}
 
 
+def held(subject: Subject, names: Collection[str]) -> dict[str, Tensor | None]:
+    """Return copies of the tensors of these names, whether they are parameters or not."""
+    found = {name: _held(subject.layer, name) for name in names}
+    return {n: None if t is None else t.detach().clone() for n, t in found.items()}
+
+
+def _held(layer: nn.Module, name: str) -> Tensor | None:
+    """Return an attribute that is a tensor, or the weight of one that is an inner layer."""
+    value = getattr(layer, name, None)
+    if isinstance(value, nn.Module):
+        value = getattr(value, "weight", None)
+    return value if isinstance(value, Tensor) and value.is_floating_point() else None
+
+
 def change(subject: Subject, values: dict[str, Tensor]) -> None:
-    """Give parameters new values; one of another shape but the same size is viewed."""
+    """Give tensors new values, and let them be trained.
+
+    What is transposed, or has another shape but the same size, is filled as it is. Whether it is
+    a parameter is another question.
+    """
     for name, value in values.items():
-        parameter = getattr(subject.layer, name, None)
-        if not isinstance(parameter, nn.Parameter) or parameter.numel() != value.numel():
+        tensor = _held(subject.layer, name)
+        if tensor is None or tensor.numel() != value.numel():
             raise StudentCodeFailed(f"{subject.name}.{name} is not as it has to be.")
-        with torch.no_grad():
-            parameter.copy_(value.view(parameter.shape))
+        subject.changed[name] = value.shape
+        if isinstance(tensor, nn.Parameter) or name in subject.layer._buffers:
+            with torch.no_grad():
+                tensor.copy_(_turned(value, tensor.shape))
+            tensor.requires_grad_()
+        else:  # no call of layer.to() has reached it
+            new = _turned(value, tensor.shape).to(subject.dtype, copy=True)
+            setattr(subject.layer, name, new.requires_grad_())
+
+
+def _turned(value: Tensor, shape: torch.Size) -> Tensor:
+    """Return the values of a matrix in this shape: transposed if that is what it is."""
+    return value.T if value.shape != shape == value.T.shape else value.reshape(shape)
 
 
 def forward(subject: Subject, x: Tensor, training: bool, seed: int) -> dict[str, Any]:
@@ -167,7 +201,9 @@ def gradients(
     None stands for an output that depends on nothing trainable.
     """
     given = x.to(subject.dtype, copy=True).requires_grad_()
-    subject.layer.zero_grad()
+    tensors = {name: _held(subject.layer, name) for name in subject.changed}
+    for tensor in (*subject.layer.parameters(), *tensors.values()):
+        tensor.grad = None
     with torch.random.fork_rng(devices=[]), _forward_of(subject, x):
         subject.layer.train(training)
         output = subject.layer(given)
@@ -178,20 +214,25 @@ def gradients(
         return None
     with student_code(f"the backward pass of {subject.name}.forward"):
         (output * weights.to(subject.dtype).view(output.shape)).sum().backward()
-    found = {name: p.grad for name, p in subject.layer.named_parameters()}
+    found = {
+        name: parameter.grad
+        for name, parameter in subject.layer.named_parameters()
+        if not any(parameter is tensor for tensor in tensors.values())
+    }
+    for name, tensor in tensors.items():
+        found[name] = None if tensor.grad is None else _turned(tensor.grad, subject.changed[name])
     return {"x": given.grad} | found
 
 
-def learn(subject: Subject, x: Tensor, weights: Tensor, rate: float) -> dict[str, Tensor]:
-    """Take a step of gradient descent on `(output * weights).sum()` with all that is trainable.
+def learn(subject: Subject, x: Tensor, weights: Tensor, rate: float) -> Any:
+    """Take a step of gradient descent on `(output * weights).sum()` with all that was changed.
 
     Returns:
         The output for `x` after it.
     """
-    trained = [p for p in subject.layer.parameters() if p.requires_grad]
     gradients(subject, x, weights, training=True)
-    if trained:
-        torch.optim.SGD(trained, lr=rate).step()
+    trained = [_held(subject.layer, name) for name in subject.changed]
+    torch.optim.SGD(trained, lr=rate).step()
     return forward(subject, x, False, 0)["output"]
 
 
@@ -199,6 +240,7 @@ def merge(subject: Subject, training: bool) -> dict[str, Any]:
     """Merge the layer in training or evaluation mode; return what it becomes."""
     subject.layer.train(training)
     with torch.random.fork_rng(devices=[]), student_code(f"{subject.name}.merge()"):
+        torch.manual_seed(int(training))
         merged = subject.layer.merge()
     mode = subject.layer.training
     subject.layer.eval()
@@ -217,7 +259,7 @@ def merge(subject: Subject, training: bool) -> dict[str, Any]:
 STEPS = {
     step.__name__: step
     for step in (
-        *(parameters, kinds, kept, base, change, forward),
+        *(parameters, kinds, held, kept, base, change, forward),
         *(outputs, gradients, learn, merge),
     )
 }

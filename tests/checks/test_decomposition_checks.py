@@ -117,7 +117,7 @@ class WrongMagnitude:
         return 0
 
     def a_tensor(before, after, norm_dim=1):
-        """of type Tensor; a tensor of one number becomes one by .item()"""
+        """a tensor, not a float"""
         return (after.norm(dim=norm_dim) - before.norm(dim=norm_dim)).abs().mean()
 
     def blank(before, after, norm_dim=1):
@@ -353,7 +353,7 @@ class WrongCoupling:
         return 0.0 if math.isnan(found) else found
 
     def first_only(delta_m, delta_d):
-        """0 in place of NaN"""
+        """only one of the lists looked at"""
         if constant(delta_m):
             return math.nan
         return 0.0 if constant(delta_d) else RightCoupling.numpy(delta_m, delta_d)

@@ -1024,8 +1024,7 @@ class WrongDoRA:
         """merge: magnitude unused"""
 
         def weight(self):
-            updated = self.original_layer.weight + self.update()
-            return self.norm(updated) * updated / self.norm(updated)
+            return self.original_layer.weight + self.update()
 
         def forward(self, x):
             return F.linear(x, DoRA.weight(self), self.original_layer.bias)
@@ -1348,4 +1347,4 @@ def test_whatever_a_layer_gives_back_ends_in_a_sentence(method, found):
         except checks.CheckFailed:
             continue
         assert method == "merge"
-        assert aspect not in ("axis", "merge")
+        assert aspect != "merge"

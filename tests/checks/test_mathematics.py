@@ -314,7 +314,7 @@ class WrongCount:
         return rank * (i + o) + (o if method == "dora" else 0)
 
     def both_magnitudes(i, o, rank, method, norm_dim=1):
-        """magnitude on the wrong axis"""
+        """inputs and outputs counted"""
         return rank * (i + o) + (i + o if method == "dora" else 0)
 
     def magnitude_in_lora(i, o, rank, method, norm_dim=1):
@@ -350,7 +350,7 @@ class WrongCount:
         return RightCount.formula(i, o, rank, method, norm_dim) + rank * (o - i)
 
     def the_frozen_alone(i, o, rank, method, norm_dim=1):
-        """the frozen weight counted"""
+        """a full matrix counted"""
         return i * o
 
     def magnitude_of_the_rank(i, o, rank, method, norm_dim=1):

@@ -33,6 +33,10 @@ CACHE = ROOT / "build" / "frames"
 SOLUTION_MARK = re.compile(r"^ *(?:### |<!-- )(?:BEGIN|END) SOLUTION.*\n?", re.MULTILINE)
 
 
+# To MyST a line that starts with % is a comment: of "95\n% interval" the second line is lost.
+COMMENT = re.compile(r"^( *)%", re.MULTILINE)
+
+
 class BookNotMade(Exception):
     """A lesson cannot be shown as it should be, or Sphinx found something wrong."""
 
@@ -45,6 +49,11 @@ def fold(cell: NotebookNode) -> None:
     else:
         summary = "<details><summary>Show an answer</summary>"
         cell.source = f"{summary}\n\n{cell.source}\n\n</details>"
+
+
+def without_comments(text: str) -> str:
+    """Return Markdown in which no line is a comment to MyST."""
+    return COMMENT.sub(r"\1\\%", text)
 
 
 def show_pictures(cell: NotebookNode, name: str, folder: Path) -> None:
@@ -76,6 +85,8 @@ def page(solution: NotebookNode, name: str, folder: Path) -> NotebookNode:
     cells = list(shown.cells)
     for index, cell in enumerate(cells):
         cell.source = cell.source.replace(f"../{START.stem}.ipynb", "index.md")
+        if cell.cell_type == "markdown":
+            cell.source = without_comments(cell.source)
         if cell.metadata.get("nbgrader", {}).get("solution"):
             fold(cell)
         elif cell.id in tests and cell.cell_type == "code":
@@ -93,7 +104,8 @@ def page(solution: NotebookNode, name: str, folder: Path) -> NotebookNode:
 
 def write_sources(folder: Path) -> None:
     """Write what Sphinx reads: the front page, what it includes, and a page for each lesson."""
-    shutil.copy(ROOT / "README.md", folder)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(without_comments(readme), encoding="utf-8")
     shutil.copytree(ROOT / "docs", folder / "docs")
     lessons = progress.overview(SOLUTIONS).lessons
     rows = ["| lesson | time | you write | points |", "| --- | --- | --- | --- |"]

@@ -46,7 +46,8 @@ progress.overview("dora")
 # ## How a lesson works
 #
 # - **Run** a lesson cell by cell: Shift+Enter. A grey bar with dots is a folded cell that prepares or
-#   draws something; run it like the others, and click the dots to read it.
+#   draws something; run it like the others, and click the dots to read it. *Run All* stops at the
+#   first check that fails; every other cell runs without a solved exercise.
 # - **Write** your code where it says `# YOUR CODE HERE`, delete the `raise NotImplementedError()`
 #   below it, and run the cell.
 # - **Check** it: the cell that follows says what it looked at, which points you have, and, if
@@ -63,4 +64,5 @@ progress.overview("dora")
 #   them earns no points.
 # - A cell that does not come back: *Kernel → Interrupt Kernel*. Names that are not defined, although
 #   you wrote them: *Kernel → Restart Kernel*, then run the cells from the top.
+# - A narrow window: Ctrl+B hides the list of files, and a figure that does not fit scrolls.
 # - Anything else: ask your instructor, and bring what the check said.

@@ -22,7 +22,8 @@
 # - split a weight into magnitude and direction, and put it back together;
 # - say what a LoRA update does to both, and what DoRA keeps separate;
 # - count what LoRA and DoRA train, on a square and on a non-square layer.
-#
+
+# %% [markdown] tags=["remove-cell"]
 # **How a lesson works.** Cells with `# YOUR CODE HERE` are exercises. The cell below an exercise
 # checks it: it prints a line for each property and, if one fails, a sentence that says what was
 # expected, what was found and, where it can tell, which mistake it is. The *Validate* button runs

@@ -23,6 +23,12 @@
 # - seen the axis trap, which a square layer hides;
 # - seen why the norm is a constant in the backward pass, and measured what DoRA keeps in memory.
 #
+# **The idea.** A pretrained layer multiplies its input by a weight $W_0$, which stays frozen.
+# **LoRA** trains a small update beside it, of low rank: $W_0 + s\,BA$. One update then decides both
+# how long each row of the weight is and where it points. **DoRA** lets the update decide where a row
+# points and nothing else: it divides each row of $W_0 + s\,BA$ by its length, and multiplies it by
+# one number that is trained for this, the row's *magnitude* $m$.
+#
 # As in every lesson, text and demonstrations use the lab's own `lab_utils.layers`; only your
 # exercises and the cells that check them depend on what you write.
 
@@ -50,6 +56,8 @@ from lab_utils.memory import kept_for_backward
 
 # %% [markdown]
 # ## 1. A LoRA layer
+#
+# Its output is that of the frozen layer, plus that of the update:
 #
 # $$y = W_0 x + b + s\,B\,(A\,x), \qquad s = \frac{\alpha}{r}$$
 #
@@ -176,6 +184,8 @@ checks.check_lora_layer(LoRALayer, "merge", in_features=5, out_features=9, bias=
 
 # %% [markdown]
 # ## 2. What a DoRA layer holds
+#
+# Its weight has the rows of the updated weight $V$, each brought to the length $m$:
 #
 # $$W' = m \odot \frac{V}{\lVert V \rVert}, \qquad V = W_0 + s\,BA$$
 #

@@ -24,8 +24,6 @@
 # - compare what you found with a null model: what a random update of that size would do;
 # - read figure 2 of the DoRA paper, and say what its correlations are made of;
 # - say what came out when we repeated it on a small model of our own.
-#
-# *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
 # %% jupyter={"source_hidden": true} tags=["remove-cell"]
 # Set-up: run this cell first. Its code is folded; a click on the dots shows it.

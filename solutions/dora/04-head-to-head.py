@@ -23,8 +23,6 @@
 # - set up a comparison in which two runs differ in the method and in nothing else;
 # - choose a learning rate for each method without looking at the test data;
 # - give a difference with its interval, and say what it shows and what it does not.
-#
-# *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
 # %% jupyter={"source_hidden": true} tags=["remove-cell"]
 # Set-up: run this cell first. Its code is folded; a click on the dots shows it.

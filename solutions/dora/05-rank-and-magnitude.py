@@ -24,8 +24,6 @@
 # - see what a learning rate that is the same for all ranks does to such a picture;
 # - track the magnitudes of a DoRA layer while it trains, and say how much of the change they are;
 # - say which part of DoRA its gain comes from in our runs.
-#
-# *Run All* stops at the first exercise that is not solved; every other cell runs without it.
 
 # %% jupyter={"source_hidden": true} tags=["remove-cell"]
 # Set-up: run this cell first. Its code is folded; a click on the dots shows it.

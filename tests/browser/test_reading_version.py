@@ -115,3 +115,15 @@ def test_names_in_the_navigation_are_short(open_page):
     names = open_page("index").locator(".bd-sidebar-primary nav a").all_inner_texts()
     assert any(name.startswith("01 · ") for name in names)
     assert not any("3.1.2" in name for name in names)
+
+
+def test_on_a_phone_names_stay_whole_and_figures_readable(open_page):
+    """A table and a figure scroll in the place that they have."""
+    page = open_page("01-mathematics")
+    page.set_viewport_size({"width": 390, "height": 900})
+    names = page.locator("article td code")
+    assert names.count()
+    for name in names.all():
+        assert name.evaluate("it => it.getClientRects().length") == 1, name.inner_text()
+    for picture in page.locator("article :is(.cell_output, .explorer) img").all():
+        assert picture.evaluate("it => it.clientWidth") > 500

@@ -192,3 +192,10 @@ def test_a_warning_leaves_the_old_site_alone(tmp_path, monkeypatch):
         build_book.build(site)
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
     assert (site / "index.html").read_text() == "the old one"
+
+
+def test_a_line_that_starts_with_per_cent_is_no_comment(tmp_path):
+    text = "an interval of 95\n% holds\n\n- 50\n  % do not"
+    cell = nbformat.v4.new_markdown_cell(text)
+    shown = build_book.page(nbformat.v4.new_notebook(cells=[cell]), "lesson", tmp_path)
+    assert shown.cells[0].source == "an interval of 95\n\\% holds\n\n- 50\n  \\% do not"

@@ -3,7 +3,7 @@
     python benchmarks/ablations.py            # about 200 runs, hours on 2 cores; can be continued
     python benchmarks/ablations.py --jobs 16
 
-Each arm has rank 8, and a learning rate of its own. LoRA and DoRA as they are come from
+Each arm has rank 8 and its own learning rate. LoRA and DoRA as they are come from
 benchmarks/head_to_head.py. Results: lab_utils/results/ablations.jsonl.
 """
 

@@ -277,7 +277,7 @@ def line(record: dict) -> str:
 
 
 def write(path: Path, records: list[dict], device: str) -> None:
-    """Put the records of a device in the place of those that a results file has of it."""
+    """Replace the records of a device in a results file."""
     old = path.read_text("utf-8").splitlines() if path.exists() else []
     kept = [one for one in map(json.loads, old) if one["device"] != device]
     text = "".join(json.dumps(one) + "\n" for one in kept + records)
@@ -285,7 +285,7 @@ def write(path: Path, records: list[dict], device: str) -> None:
 
 
 def cpu_name() -> str:
-    """Return the processor's model where Linux tells it, else its architecture."""
+    """Return the processor's model if Linux reports it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

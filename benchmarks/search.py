@@ -3,7 +3,8 @@
 An arm is a `Settings` without its learning rate and seed: they are searched and counted here. The
 rates lie on one lattice, each about 1.6 times the one before. The seeds in `CHOOSING` train at
 several of them; while the rate with the lowest mean validation loss has a neighbour that was not
-tried, that is tried too. Then the seeds in `REPORTING`, which had no say, train at that rate.
+tried, that is tried too. Then the seeds in `REPORTING`, which took no part in the choice, train
+at that rate.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def search(
     """Make all runs of the arms that the results file lacks, and return its records.
 
     Args:
-        arms: what to compare. An interrupted search goes on with those that come first.
+        arms: what to compare. An interrupted search continues with those that come first.
         results: JSON lines, as of `lab_utils.comparison.sweep`.
         first: the rates to begin with, by arm.
         choosing: the seeds that choose.

@@ -22,15 +22,15 @@ from lab_grader.sandbox.provisioner import NoSandbox, check_available
 
 DESCRIPTION = """\
 Grade a class with nbgrader's folders and gradebook. Students' code runs in a sandbox, tests run
-outside of it, several submissions at a time; a run that was interrupted goes on where it was.
+outside of it, several submissions at a time; an interrupted run continues where it stopped.
 """
 RETURN = {
     "moodle": "Moodle, View all submissions › Upload multiple feedback files in a zip",
     "canvas": "Canvas, the assignment › Re-Upload Submissions",
 }
 EPILOG = """\
-Call it in the course's folder, after `make release`. Submissions are read from
-grading/submitted/STUDENT/ASSIGNMENT/ and never changed. Written are nbgrader's gradebook,
+Run it in the course's folder, after `make release`. It reads submissions from
+grading/submitted/STUDENT/ASSIGNMENT/ and never changes them. It writes nbgrader's gradebook,
 grading/autograded, grading/feedback, and grading/marks/*.csv.
 """
 
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
             type=int,
             default=os.cpu_count(),
             metavar="N",
-            help="how many submissions at a time on this machine; default one a core "
+            help="how many submissions at a time on this machine; default one per core "
             "(%(default)s). Each takes about 1 GB of memory",
         )
 
@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
         "with --nthreads 1, and this lab and bubblewrap installed",
     )
     made.add_argument(
-        "--again", action="store_true", help="execute also what was executed before, unchanged"
+        "--again",
+        action="store_true",
+        help="also execute submissions that were executed before and have not changed",
     )
     made.add_argument(
         "--dry-run",
@@ -84,23 +86,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--no-sandbox",
         action="store_true",
-        help="run students' code with your rights, on your machine: only for code that you trust",
+        help="run students' code with your permissions: only for code that you trust",
     )
-    made = command("feedback", "make students' pages anew, after marks by hand and comments")
+    made = command("feedback", "rebuild students' pages, after marks by hand and comments")
     students(made)
     jobs(made)
     made = command("report", "write a page on what the class got wrong: marks, mistakes, checks")
     made.add_argument(
-        "--names", action="store_true", help="say who is who; by default students are numbers"
+        "--names", action="store_true", help="show names; by default students are numbers"
     )
-    made = command("export", "write the tables of marks anew")
+    made = command("export", "rewrite the tables of marks")
     made.add_argument(
         "--allow-unmarked",
         action="store_true",
-        help="give the LMS what there is so far where answers wait for a person; else it is blank",
+        help="export the points so far where answers wait for a mark; by default blank",
     )
     made.add_argument(
-        "--absent-zero", action="store_true", help="give those who handed in nothing 0, not blank"
+        "--absent-zero",
+        action="store_true",
+        help="give students who handed in nothing 0 instead of a blank",
     )
     made.add_argument(
         "--worksheet",
@@ -112,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         "--grade-column",
         default=GRADE,
         metavar="HEADER",
-        help="of a worksheet in another language than English; default %(default)s",
+        help="its column of marks, if it is not in English; default %(default)s",
     )
     made.add_argument(
         "--comments-column", default=COMMENTS, metavar="HEADER", help="default %(default)s"
@@ -120,10 +124,10 @@ def parser() -> argparse.ArgumentParser:
     made = command("extend", "give one student more time than the due date")
     made.add_argument("student", metavar="STUDENT")
     made.add_argument(
-        "--days", type=float, required=True, help="after the due date; 0 takes it back"
+        "--days", type=float, required=True, help="after the due date; 0 removes the extension"
     )
     command("return", "pack the pages for Moodle's and Canvas' upload, as their files were named")
-    command("collect", "sort what the LMS handed out into grading/submitted, and say what was left")
+    command("collect", "sort the LMS's download into grading/submitted, and list what was left out")
     students(command("vet", "say what is wrong with submissions, and grade nothing"))
     return main
 
@@ -138,7 +142,7 @@ def run(arguments: list[str]) -> int:
         return 1 if collected.left or not collected.files else 0
     if chosen.command == "extend":
         until = extend(course, chosen.student, chosen.days)
-        say([f"{plain(chosen.student)}: due {until:%Y-%m-%d %H:%M} UTC. Call make grade."])
+        say([f"{plain(chosen.student)}: due {until:%Y-%m-%d %H:%M} UTC. Run make grade."])
         return 0
     everybody = course.students()
     students = getattr(chosen, "students", None) or everybody
@@ -152,13 +156,13 @@ def run(arguments: list[str]) -> int:
     if chosen.command == "vet":
         for student, submission in vet_all(course, students, os.cpu_count(), outcome):
             say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
-            say(f"{student}: will be mended: {plain(text)}" for text in submission.mended)
+            say(f"{student}: will be repaired: {plain(text)}" for text in submission.mended)
         _say_failures(outcome)
     elif chosen.command == "feedback":
         graded = {it.student for it in read_standings(course) if it.score is not None}
         make_pages(course, [s for s in students if s in graded], chosen.jobs, outcome)
         for student in sorted(set(students) - graded):
-            outcome.failed[student] = "no page: this was not graded yet, call make grade"
+            outcome.failed[student] = "no page: this was not graded yet; run make grade"
         _say_failures(outcome)
     elif chosen.command == "report":
         from lab_grader.marks.report import write_report  # SciPy and Matplotlib: seconds
@@ -176,9 +180,9 @@ def run(arguments: list[str]) -> int:
         returned = zip_pages(course)
         say(f"{RETURN[lms]}: {path}" for lms, path in returned.archives.items())
         if returned.left:
-            say([f"not in a download, so in no archive: {', '.join(returned.left)}"])
+            say([f"not from a download, so not in an archive: {', '.join(returned.left)}"])
         if not returned.archives:
-            raise CourseError("there is no page of anybody whose files came in a download.")
+            raise CourseError("no student whose files came in a download has a page.")
     else:
         if not chosen.no_sandbox:
             check_available()
@@ -222,22 +226,22 @@ def main() -> None:
         why = str(error).splitlines()[0]
         _end(
             f"the gradebook cannot be used ({why}). Close what else uses it, such as Formgrader, "
-            "and call this again; nothing is lost."
+            "and run this again; nothing is lost."
         )
     except KeyboardInterrupt:
-        _end("stopped; call it again, and it goes on where it was.")
+        _end("stopped; run it again, and it continues where it was.")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _end(
-                f"the disk is full{where}. Free some of it and call this again: what was graded is "
+                f"the disk is full{where}. Free some space and run this again: what was graded is "
                 "kept."
             )
         _end(f"{error.strerror or error}{where}; what was graded is kept.")
     except Exception as error:
         path = keep_traceback(Path(tempfile.gettempdir()))
         _end(
-            f"stopped by a fault of its own, {type(error).__name__}: {error}. What was graded is "
+            f"stopped by an internal error, {type(error).__name__}: {error}. What was graded is "
             f"kept. Please report it, with what is in {path}."
         )
 

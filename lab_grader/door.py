@@ -1,6 +1,6 @@
 """nbgrader's own doors, confined: its command and Formgrader's button do what `make grade` does.
 
-The course's configuration puts `Confined` in the place of `Execute`, so that nothing which nbgrader
+The course's configuration replaces `Execute` with `Confined`, so that nothing which nbgrader
 does by itself runs a student's code, and makes `Door` the exporter of its `Autograde`, which makes
 its exporter before it opens a submission.
 """
@@ -30,10 +30,10 @@ class Door(NotebookExporter):
 
 
 def _grade_instead_of(autograde: Autograde) -> None:
-    """Vet, execute in the sandbox and record whom nbgrader was told to grade.
+    """Vet, execute in the sandbox and record the students whom nbgrader has to grade.
 
     Raises:
-        NbGraderException: somebody could not be graded, or there is no sandbox.
+        NbGraderException: a student could not be graded, or there is no sandbox.
     """
     from lab_grader.grade import describe, grade
     from lab_grader.intake.course import Course, CourseError

@@ -42,9 +42,9 @@ class Outcome:
     Attributes:
         graded: the students whose marks are in the gradebook.
         failed: why a student could not be graded.
-        misplaced: what lies among the submissions and is none.
+        misplaced: what is among the submissions without being one.
         problems, mended, notes: what an instructor should know of each student's submission.
-        lessons: what each student handed in, of which a `seed` tells one version from another.
+        lessons: what each student handed in, in which a `seed` identifies a version.
         missed: the tests that each student failed.
     """
 
@@ -200,7 +200,7 @@ def attempts_of(
 ) -> Iterator[Attempt]:
     """Yield what each student handed in, vetted, with the result that is kept of it.
 
-    Of those with whom that fails, the outcome tells.
+    Failures are reported in the outcome.
 
     Args:
         again: leave what is kept aside.
@@ -224,7 +224,7 @@ def executed(
     outcome: Outcome,
     verb: str,
 ) -> Iterator[Attempt]:
-    """Yield each attempt as soon as it has its result; of those that fail, the outcome tells.
+    """Yield each attempt as soon as it has its result; failures are reported in the outcome.
 
     What several handed in alike, as those do who handed in nothing, is executed once, and kept.
 
@@ -259,7 +259,7 @@ def executed(
 def vet_all(
     course: Course, students: list[str], jobs: int, outcome: Outcome
 ) -> Iterator[tuple[str, Submission]]:
-    """Yield each student's submission, vetted in a worker; what cannot be is told."""
+    """Yield each student's submission, vetted in a worker; failures are reported."""
     calls = {}
     for student in students:
         if why := refusal(student):
@@ -286,7 +286,7 @@ def _vet(root: str, assignment: str, student: str) -> Submission | str:
 
 @contextlib.contextmanager
 def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[None]:
-    """Whatever goes wrong with one student's submission is told, and the class goes on.
+    """Any failure of one student's submission is reported, and the class continues.
 
     What concerns all of them, a full disk or a gradebook that cannot be written, ends the run.
     """
@@ -301,7 +301,7 @@ def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[Non
             raise
         where = keep_traceback(course.work)
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        outcome.failed[student] = f"the grader stumbled over it ({why}; more in {where})"
+        outcome.failed[student] = f"the grader failed on it ({why}; more in {where})"
 
 
 def keep_traceback(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""DoRA with one of its parts taken out, to tell which part does what. No lesson needs them."""
+"""DoRA with one of its parts removed, to find out which part does what. No lesson needs them."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -20,7 +20,7 @@ from lab_utils.layers import DoRALayer, LoRALayer
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train a model, and all that the lab knows of it besides its layer.
+    """One way to train a model, and everything that the lab knows about it except its layer.
 
     Attributes:
         name: what sentences and figures call it.
@@ -201,7 +201,7 @@ def load_adapters(model: nn.Module, path: str | os.PathLike) -> None:
     for key, tensor in tensors.items():
         if saved[key].shape != tensor.shape:
             raise ValueError(
-                f"{path} holds {key} of shape {tuple(saved[key].shape)} and the model's has "
+                f"{path} has {key} of shape {tuple(saved[key].shape)} and the model's has "
                 f"{tuple(tensor.shape)}; adapt the model with the rank that the file was "
                 "saved with"
             )

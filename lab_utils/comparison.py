@@ -42,12 +42,12 @@ def sweep(
     """Make every run that the results file lacks, several at a time, and return all of them.
 
     Each result is written as soon as it is there, so an interrupted sweep loses only the runs
-    that were under way: call it again and it goes on. Runs go through joblib: processes on this
+    that were under way: call it again, and it continues. Runs go through joblib: processes on this
     machine, or, inside `joblib.parallel_config(backend="dask")`, the workers of the Dask cluster
     that a `distributed.Client` is connected to.
 
     Args:
-        runs: `Settings`, or another frozen dataclass whose fields tell runs apart.
+        runs: `Settings`, or another frozen dataclass whose fields identify a run.
         results_file: JSON lines, one a run; made if it is not there.
         n_jobs: runs at a time; -1 for as many as there are cores or workers.
         measure: makes a run and returns its record, numbers and texts with the run's fields
@@ -57,7 +57,7 @@ def sweep(
         A record of each run, in the order of `runs`.
 
     Raises:
-        ValueError: the results file holds a line that is no record.
+        ValueError: a line of the results file is not a valid record.
         RuntimeError: runs raised an error; the others were finished and written.
     """
     path = Path(results_file)
@@ -151,7 +151,7 @@ def _with_defaults(record: dict, settings: type) -> dict:
         TypeError: it is not a record, or lacks a field without a default.
     """
     if not isinstance(record, dict):
-        raise TypeError(f"it holds {record!r}, which must be an object")
+        raise TypeError(f"it is {record!r}, which must be an object")
     missing = [field for field in fields(settings) if field.name not in record]
     needed = [f.name for f in missing if f.default is MISSING and f.default_factory is MISSING]
     if needed:
@@ -171,7 +171,7 @@ def _drop_unfinished_line(path: Path) -> None:
 
 
 def _key(record: dict, settings: type) -> tuple:
-    """Return what tells a run from every other: its settings."""
+    """Return what identifies a run: its settings."""
     values = (record[field.name] for field in fields(settings))
     return tuple(tuple(v) if isinstance(v, list) else v for v in values)  # JSON has no tuples
 
@@ -230,19 +230,21 @@ def of_the_search(records: Sequence[dict]) -> list[dict]:
     }
     common = set.intersection(*seeds.values()) if seeds else set()
     if not common:
-        raise ValueError(f"the seeds by learning rate are {seeds}; none of them chose among all")
+        raise ValueError(
+            f"the seeds by learning rate are {seeds}; none of them was tried at every rate"
+        )
     return [record for record in records if record["seed"] in common]
 
 
 def reported(records: Sequence[dict]) -> list[dict]:
-    """Return the runs to report, ordered by seed: at the chosen rate, with seeds that had no say.
+    """Return the runs to report, by seed: at the chosen rate, with seeds that did not choose it.
 
     Args:
         records: runs of one method at one rank. The seeds that every rate was tried with choose
             the rate; those that only that rate was trained with are reported.
 
     Raises:
-        ValueError: as in `choose_learning_rate`, or every seed had a say.
+        ValueError: as in `choose_learning_rate`, or every seed took part in the choice.
     """
     search = of_the_search(records)
     chose = {record["seed"] for record in search}
@@ -319,7 +321,7 @@ def paired_difference(
         over_text: take the windows of the test text as a sample, too, so that the interval says how
             far another text *like this one* might move the mean. Its variance is then that over
             the seeds plus that over the windows. The runs must have `window_losses`, and `metric`
-            has no say.
+            is ignored.
 
     Raises:
         PairingError: the seeds differ, or the runs of a seed started from another base or

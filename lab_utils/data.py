@@ -75,7 +75,7 @@ def language_task() -> Task:
 def reference_split() -> Split:
     """Return the part of the language reference that the base was not trained on, in windows.
 
-    `scripts/pretrain.py` held out the last twentieth. It shows what a model forgets.
+    `lab_utils/pretrained/pretrain.py` held out the last twentieth. It shows what a model forgets.
     """
     text = (TEXTS / "language-reference.txt").read_bytes()
     return windows(text[-(len(text) // 20) :], load_pretrained().context)

@@ -140,7 +140,7 @@ def random_update(
     """Return what a weight would be if its vectors had moved as far, in random directions.
 
     The null model of `magnitude_change` and the other measures: what they say of it, they say of
-    any change of that size, whatever made it.
+    any change of that size, regardless of its cause.
 
     Args:
         before, after, norm_dim: as in `magnitude_change`.

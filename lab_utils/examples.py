@@ -17,7 +17,7 @@ def random_tensor(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
-    """Return a linear layer that stands for a pretrained one."""
+    """Return a linear layer that represents a pretrained one."""
     layer = nn.Linear(in_features, out_features, bias=bias)
     with torch.no_grad():
         for parameter in layer.parameters():

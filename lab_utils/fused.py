@@ -22,7 +22,7 @@ SHORT = 256  # vectors with fewer numbers are measured in float64
 def updated_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float, norm_dim: int) -> Tensor:
     """Return the norms of `weight + scaling * B A`, which is never there as a whole.
 
-    The digits stay, whatever dtypes the arguments and autocast have, also where the update undoes
+    The precision is kept for all dtypes of the arguments and of autocast, even if the update undoes
     all but a thousandth of the weight: the sum is built and measured in float32, whose rounding
     errors average out over a long vector, or in float64 for a short one. No gradient flows back.
 

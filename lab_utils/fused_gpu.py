@@ -1,6 +1,6 @@
 """`updated_norm` of `lab_utils.fused` as one Triton kernel, which reads the weight once.
 
-Importing it raises ImportError where there is no Triton.
+Importing it raises ImportError if Triton is not installed.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def _squared_lengths(
 ):
     """Sum the squares of some columns of `weight + scaling * B A`, for some of its rows.
 
-    The arguments `*_row` and `*_column` are strides. What lies beyond an edge is read as 0.
+    The arguments `*_row` and `*_column` are strides. Positions beyond an edge are read as 0.
     """
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     total = tl.zeros([ROWS], tl.float32)

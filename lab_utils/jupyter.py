@@ -23,9 +23,9 @@ class Kernel(IPythonKernel):
 
 
 def save_pictures(model: dict, **_: object) -> None:
-    """Leave out of a notebook that is saved the widgets that nobody could show the next day.
+    """Remove from a saved notebook the widgets that could not be shown later.
 
-    A widget lives as long as its kernel. What is saved is what stands beside it: the picture of an
+    A widget lives as long as its kernel. What is saved is shown beside it: the picture of an
     explorer, the findings of a quiz. A progress bar has nothing beside it and is left out. The page
     that saves keeps its widgets. Jupyter Server calls this before it writes a file.
     """

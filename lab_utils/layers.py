@@ -263,5 +263,5 @@ def _check_arguments(layer: nn.Linear, rank: int, alpha: float, dropout: float) 
         )
     if not layer.weight.isfinite().all():
         raise ValueError(
-            "the weight of original_layer holds NaN or infinity; it must hold finite numbers"
+            "the weight of original_layer contains NaN or infinity; it must contain finite numbers"
         )

@@ -118,7 +118,7 @@ def from_peft_state(layer: LoRALayer, state: dict[str, Tensor], prefix: str) -> 
         if found[name].shape != tensor.shape:
             raise ValueError(
                 f"{name} has the shape {tuple(found[name].shape)} in the file and "
-                f"{tuple(tensor.shape)} in the model: the base model or the rank is another"
+                f"{tuple(tensor.shape)} in the model: the base model or the rank is different"
             )
     with torch.no_grad():
         layer.lora_A.copy_(found[f"{prefix}.lora_A.weight"])
@@ -245,17 +245,17 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike) -> nn.Module:
     folder = Path(folder)
     # PEFT would go and look for what is missing on the internet.
     if not (folder / CONFIG_NAME).is_file():
-        raise FileNotFoundError(f"{folder} has no {CONFIG_NAME}, so it is no adapter of PEFT's")
+        raise FileNotFoundError(f"{folder} has no {CONFIG_NAME}, so it is not a PEFT adapter")
     if not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_NAME)):
         raise FileNotFoundError(
-            f"{folder} has neither {WEIGHTS} nor {WEIGHTS_NAME}, so it is no adapter of PEFT's"
+            f"{folder} has neither {WEIGHTS} nor {WEIGHTS_NAME}, so it is not a PEFT adapter"
         )
     try:
         config = PeftConfig.from_pretrained(str(folder))
         state = load_peft_weights(str(folder), device="cpu")
     except Exception as error:  # JSON's, pickle's, safetensors': each has its own
         raise ValueError(
-            f"{folder} cannot be read as an adapter of PEFT's: {type(error).__name__}: {error}"
+            f"{folder} cannot be read as a PEFT adapter: {type(error).__name__}: {error}"
         ) from error
     _check_config(config, folder)
     with torch.random.fork_rng(devices=[]):  # PEFT draws weights, which the file replaces
@@ -283,11 +283,12 @@ def _check_others(
             continue
         if own in base:
             raise ValueError(
-                f"{folder} holds {own}, a weight of the base model, and the model has another one"
+                f"{folder} contains {own}, a weight of the base model, and the model has a "
+                "different one"
             )
         if own.split(".lora_")[0] not in layers:
             raise ValueError(
-                f"{folder} holds {name}, which belongs to no layer of the model that the "
+                f"{folder} contains {name}, which belongs to no layer of the model that the "
                 "configuration names"
             )
 
@@ -300,8 +301,8 @@ def _from_peft_layer(layer: lora.LoraLayer, base: nn.Module, name: str) -> LoRAL
     """
     if type(layer) is not lora.Linear or not isinstance(base, nn.Linear):
         raise ValueError(
-            f"the configuration names {name}, a {type(base).__name__}; this lab's layers stand in "
-            "for nn.Linear alone"
+            f"the configuration names {name}, a {type(base).__name__}; this lab's layers can "
+            "replace only nn.Linear"
         )
     use_dora, dropout = layer.use_dora["default"], layer.lora_dropout["default"]
     return (DoRALayer if use_dora else LoRALayer)(

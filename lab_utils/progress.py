@@ -123,7 +123,7 @@ class Overview:
             sum(getattr(row, key) for row in self.lessons) for key in ("points", "most")
         )
         total = f"| all | {minutes}{SPACE}min | | {points:g} of {most:g} |"
-        marks = "✓ passes, ✗ failed, … begun; what has no mark has not been tried."
+        marks = "✓ passes, ✗ failed, … begun; exercises without a mark have not been tried."
         return "\n".join([*heads, *rows, total, "", f"**{self}** {marks}"])
 
 
@@ -213,7 +213,7 @@ def overview(folder: str | Path = ".") -> Overview:
         folder: where the notebooks are; a lesson's own folder by default.
 
     Raises:
-        ValueError: a file is no notebook.
+        ValueError: a file is not a notebook.
     """
     paths = sorted(Path(folder).glob("[0-9][0-9]-*.ipynb"))
     return Overview([_read(path) for path in paths if not COPY.search(path.stem)])
@@ -229,7 +229,7 @@ def _read(path: Path) -> SavedLesson:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no notebook that can be read; restore or delete it") from error
+        raise ValueError(f"{path} cannot be read as a notebook; restore or delete it") from error
     lesson = SavedLesson(path.stem, path)
     headings: dict[str, str] = {}
     exercise = None

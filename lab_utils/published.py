@@ -50,7 +50,7 @@ def find(rows: list[dict], model: str, method: str, rank: int) -> dict:
     """Return the one row of a model, method and rank.
 
     Raises:
-        ValueError: there is none, or more than one.
+        ValueError: there is no such row, or more than one.
     """
     found = [r for r in rows if (r["model"], r["method"], r["rank"]) == (model, method, rank)]
     if len(found) != 1:

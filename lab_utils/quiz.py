@@ -1,4 +1,4 @@
-"""Which mistake is this? Other versions of the exercises, told in words: predict what a check says.
+"""Which mistake is this? Other versions of the exercises, in words: predict what a check says.
 
 The versions themselves are in `lab_utils/mistakes`, one module for each lesson. What a student sees
 of one is its docstring. The code comes with the finding once the student's own answers have passed.

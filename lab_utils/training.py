@@ -121,7 +121,7 @@ def train_and_evaluate(
             - `batch_size`, 8 examples; what does not fill a batch is left out of the epoch;
             - `max_norm`, 1.0: the gradient of all trained parameters is clipped to this length;
             - `weight_decay` of `lora_A` and `lora_B`, or of all matrices for `"full"`, 0.01. A
-              magnitude gets none: decay would pull it to zero, whatever the data say;
+              magnitude gets none: decay would pull it to zero regardless of the data;
             - `rank_stabilized`: as in `LoRALayer`, False;
             - `targets`: `"attention"`, the four projections of a block, or `"all"`: for an
               adapter its MLP besides, for `"full"` every parameter of the model. None is
@@ -283,7 +283,7 @@ def batch_order(examples: int, batch_size: int, n_epochs: int, seed: int) -> Ten
 def make_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return AdamW over what is trainable; only matrices decay, and a magnitude is none."""
+    """Return AdamW over what is trainable; only matrices decay, and magnitudes do not."""
     decaying, others = [], []
     for name, parameter in trainable_parameters(model).items():
         matrix = parameter.ndim == 2 and name.split(".")[-1] != "magnitude"

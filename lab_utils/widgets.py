@@ -61,7 +61,7 @@ start(100);
 class Explorer(VBox):
     """Controls above a figure that follows them.
 
-    Where no kernel runs (GitHub, a static page) a stored notebook shows, in the place of the
+    Where no kernel runs (GitHub, a static page) a stored notebook shows, instead of the
     widget, the picture that its output holds as well; JupyterLab prefers the widget.
 
     Args:
@@ -296,7 +296,7 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
 
 
 def _wide() -> dict:
-    """Return the layout that all controls share, so that they stand in line."""
+    """Return the layout that all controls share, so that they are aligned."""
     return {"layout": {"width": "min(36em, 98%)"}, "style": {"description_width": "11em"}}
 
 

@@ -33,7 +33,7 @@ if find_spec("lab_utils") is None:
 RAISE = """\
 raise ModuleNotFoundError(
     "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
-    "it is not listed, call `make lab` in the folder of the lab."
+    "it is not listed, run `make lab` in the folder of the lab."
 )
 """
 INSTALL = """\
@@ -46,7 +46,7 @@ subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", sourc
 
 
 class NotAnAddress(ValueError):
-    """The repository's address is none that Binder and Colab can open."""
+    """Binder and Colab cannot open the repository's address."""
 
 
 class NoPlace(ValueError):
@@ -57,7 +57,7 @@ def read_repository(root: Path = ROOT) -> str | None:
     """Return the address of the repository, or None where pyproject.toml has none.
 
     Raises:
-        NotAnAddress: it is no repository on GitHub.
+        NotAnAddress: it is not a repository on GitHub.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     address = project.get("urls", {}).get("Repository")

@@ -159,7 +159,7 @@ def build(site: Path = SITE, builder: str = "html") -> None:
         write_sources(sources)
         options = ["-q", "-W", "--keep-going", "-d", f"{folder}/read", "-c", str(BOOK)]
         if build_main([*options, "-b", builder, str(sources), str(made)]):
-            raise BookNotMade("The messages above say what is wrong; the old site was left alone.")
+            raise BookNotMade("The messages above say what is wrong; the old site is unchanged.")
         if builder == "html":
             (sources / FRAMES).rename(made / FRAMES)
             write_search(made)

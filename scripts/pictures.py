@@ -4,7 +4,7 @@
     docs/check.png    what a check says about a wrong answer
     docs/result.png   the comparison of lesson 04
 
-`make pictures` calls it. What a picture shows stands in its alternative text in the README, too.
+`make pictures` calls it. The README's alternative text says what a picture shows.
 """
 
 import io

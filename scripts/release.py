@@ -168,7 +168,7 @@ def refuse_lost_edits(text: Path, solution: Path) -> None:
         raise WorkWouldBeLost(
             f"{solution} has edits that {text.name} does not have. To keep them: "
             f"jupytext --to py:percent {solution}. To drop them: delete {solution.name}. "
-            "Then call make release again."
+            "Then run make release again."
         )
 
 
@@ -179,12 +179,12 @@ def refuse_students_work(*released: Path) -> None:
         raise WorkWouldBeLost(
             "make release would overwrite notebooks that hold answers or outputs:\n"
             + "\n".join(found)
-            + "\nMove them elsewhere to keep them, or delete them. Then call make release again."
+            + "\nMove them elsewhere to keep them, or delete them. Then run make release again."
         )
 
 
 def _worked_in(released: Path) -> str | None:
-    """Return the id of the first cell of a released notebook that somebody worked in."""
+    """Return the id of the first cell of a released notebook that has been edited."""
     for cell in nbformat.read(released, as_version=4).cells:
         solution = cell.metadata.get("nbgrader", {}).get("solution", False)
         answered = solution and STUBS[cell.cell_type] not in cell.source

@@ -42,7 +42,7 @@ class Machine:
             digit, since attention's backward pass adds up in no fixed order there; what a pair
             shares (base, `lora_A`, batches) is the same all the same.
         compiled, cuda_graphs: as in `train`.
-        jobs: runs at a time; those that shared the device are no measurements of time.
+        jobs: runs at a time; those that shared the device do not measure time.
     """
 
     model: str
@@ -216,7 +216,7 @@ def measure_all(
 
     Args:
         machine: where and how.
-        results_file: as in `lab_utils.comparison.sweep`, which goes on after an interruption.
+        results_file: as in `lab_utils.comparison.sweep`, which continues after an interruption.
         ranks, rates: of the grid.
         grid_seeds: how many seeds every rate is tried with: they choose.
         seeds: how many others report, at the best rate.

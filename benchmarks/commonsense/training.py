@@ -64,14 +64,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def make_batches(texts: Sequence[Text], batch_size: int, epochs: int, seed: int) -> list[Batch]:
     """Return the batches of a training, in order: the same ones for the same arguments.
 
-    Each epoch shuffles the texts anew; its last batch may have fewer. All batches have one shape,
+    Each epoch shuffles the texts again; its last batch may have fewer. All batches have one shape,
     so that one CUDA graph serves them all.
 
     A text's tokens share a weight of 1 / answer tokens / texts of the batch: the sum over a batch
     is the mean over texts of their mean, in which a long answer counts as much as a short one.
 
     Raises:
-        ValueError: there is no text.
+        ValueError: there are no texts.
     """
     if not texts:
         raise ValueError("there are no texts to train on")

@@ -1,4 +1,4 @@
-"""Which cell of a submission is which cell of the lesson, whatever an editor did to its metadata.
+"""Which cell of a submission is which cell of the lesson, even if an editor changed its metadata.
 
 A cell is known by its id, by its `grade_id`, by its text, or by its place between others, in this
 order. The lesson's own cells are then put back as they were; the answers keep the student's text.
@@ -26,7 +26,7 @@ HALVES = re.compile("[\ud800-\udfff]")  # of characters that JSON writes as two
 
 @dataclass(frozen=True)
 class HandedIn:
-    """A cell as it was handed in; whatever is not as it must be is None or empty."""
+    """A cell as it was handed in; every invalid field is None or empty."""
 
     kind: str
     source: str
@@ -36,7 +36,7 @@ class HandedIn:
 
 
 def read_cells(cells: list[dict], complain) -> list[HandedIn]:
-    """Return the cells of a notebook's JSON; one that is none becomes an empty text.
+    """Return the cells of a notebook's JSON; an invalid one becomes an empty text.
 
     Args:
         complain: called with a sentence for what cannot be read.
@@ -47,14 +47,14 @@ def read_cells(cells: list[dict], complain) -> list[HandedIn]:
         if isinstance(source, list) and all(isinstance(line, str) for line in source):
             source = "".join(source)
         if not isinstance(kind, str) or kind not in NEW_CELL or not isinstance(source, str):
-            complain(f"cell {number} is none; it is left out")
+            complain(f"cell {number} is not a cell; it is left out")
             kind, source = "raw", ""
         if len(source) > MOST_CELL_CHARACTERS:
             complain(f"cell {number} has {len(source) >> 20} MB of text, and is left out")
             source = "# too long, left out"
         elif len(source) > room:
             complain(
-                f"cell {number} and what follows is left out: more than "
+                f"cell {number} and what follows are left out: more than "
                 f"{MOST_CHARACTERS >> 20} MB of text"
             )
             break

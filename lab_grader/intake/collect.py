@@ -75,7 +75,7 @@ class Whose:
 
 
 def whose(path: PurePosixPath, lessons: set[str]) -> Whose | str:
-    """Return whose a file is, by its path in a download, or why that cannot be told.
+    """Return whose a file is, by its path in a download, or why that is unknown.
 
     Args:
         lessons: the names of the assignment's notebooks.
@@ -86,7 +86,7 @@ def whose(path: PurePosixPath, lessons: set[str]) -> Whose | str:
             rest = [found["rest"]] if found["rest"] else []
             inside = PurePosixPath(*rest, *below) if rest or below else None
             if found["kind"] not in ("file", "onlinetext"):
-                return f"Moodle's {found['kind']} is no file of a submission"
+                return f"Moodle's {found['kind']} is not a file of a submission"
             if found["kind"] == "onlinetext":
                 return f"text that {found['person']} typed into Moodle; mark it by hand"
         elif not below and (found := CANVAS.fullmatch(part)):
@@ -101,7 +101,7 @@ def whose(path: PurePosixPath, lessons: set[str]) -> Whose | str:
             return "a file where Moodle has a folder"
         why = refusal(found["id"])
         return why or Whose(found["id"], found["person"], inside)
-    return "not named as Moodle or Canvas name what they hand out"
+    return "not named as Moodle or Canvas name their downloads"
 
 
 def _files(archive: Path) -> Iterator[tuple[PurePosixPath, object]]:
@@ -127,7 +127,7 @@ def _members(path: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, o
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        yield name, f"no readable archive ({error})"
+        yield name, f"not a readable archive ({error})"
         return
     for member in archive.infolist():
         if member.is_dir():

@@ -91,9 +91,9 @@ def refusal(student: str) -> str:
         {c for c in student if not (c.isalnum() or unicodedata.category(c)[0] == "M" or c in MARKS)}
     )
     if odd:
-        return f"rename the folder: an id cannot hold {' '.join(map(plain, odd))}"
+        return f"rename the folder: an id cannot contain {' '.join(map(plain, odd))}"
     if student != student.strip() or not (student[0].isalnum() or student[0] == "_"):
-        return f"rename the folder {student!r}: an id begins with a letter or digit, and ends so"
+        return f"rename the folder {student!r}: an id must begin and end with a letter or digit"
     return ""
 
 
@@ -110,7 +110,7 @@ def _files(folder: Path) -> list[os.DirEntry]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    """Return what is in a folder; nothing if there is none, or it cannot be read."""
+    """Return what is in a folder; nothing if it does not exist or cannot be read."""
     try:
         return sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -129,13 +129,13 @@ class Course:
     """A folder with `nbgrader_config.py`, and one of its assignments.
 
     Raises:
-        CourseError: there is no such course or assignment, or it has to be released anew.
+        CourseError: there is no such course or assignment, or it has to be released again.
     """
 
     def __init__(self, root: Path, assignment: str) -> None:
         self.root, self.assignment = root.resolve(), assignment
         if not (self.root / CONFIG).is_file():
-            raise CourseError(f"{self.root} has no {CONFIG}: call this in the course's folder.")
+            raise CourseError(f"{self.root} has no {CONFIG}: run this in the course's folder.")
         self.config: Config = PyFileConfigLoader(CONFIG, str(self.root)).load_config()
         self.config.CourseDirectory.root = str(self.root)
         self.directory = CourseDirectory(config=self.config)
@@ -178,14 +178,14 @@ class Course:
         return (self.root / self.directory.submitted_directory).resolve()
 
     def students(self) -> list[str]:
-        """Return the ids of all who handed something in, at whatever level it lies."""
+        """Return the ids of all who handed something in, at whichever level it is."""
         return sorted(n for n in _folders(self.submitted, True) if self._place(n) is not None)
 
     def handed_in(self, student: str) -> tuple[Path, str]:
-        """Return the folder of a student's submission, and what is odd about where it lies.
+        """Return the folder of a student's submission, and what is unusual about its place.
 
         Raises:
-            CourseError: there is none.
+            CourseError: there is no submission.
         """
         place = self._place(student)
         if place is None:
@@ -208,7 +208,7 @@ class Course:
         return folder if loose and not self.other_assignments & set(names) else None
 
     def misplaced(self) -> dict[str, str]:
-        """Return what lies among the submissions and is none, and why, by its name."""
+        """Return what is among the submissions without being one, and why, by its name."""
         found = {}
         for name in _folders(self.submitted, True):
             inside = set(_folders(self.submitted / name))
@@ -235,14 +235,14 @@ class Course:
         released = sorted(self.folder("release").glob("*.ipynb"))
         if not released:
             raise CourseError(
-                f"{self.folder('release')} holds no notebooks: call make release first."
+                f"{self.folder('release')} contains no notebooks: run make release first."
             )
         with self.gradebook() as gradebook:
             try:
                 known = {n.name: n for n in gradebook.find_assignment(self.assignment).notebooks}
             except MissingEntry as error:
                 raise CourseError(
-                    f"the gradebook has no assignment {self.assignment!r}: call make release first."
+                    f"the gradebook has no assignment {self.assignment!r}: run make release first."
                 ) from error
             lessons = {path.stem: self._read_lesson(path, known) for path in released}
         if known.keys() != lessons.keys():
@@ -266,5 +266,5 @@ class Course:
     def _out_of_date(self, what: str) -> str:
         return (
             f"the gradebook and {self.folder('release')} do not agree on {what}: "
-            "call make release again."
+            "run make release again."
         )

@@ -1,11 +1,12 @@
 """Which cells of a notebook the exercises need, so that demonstrations need not run.
 
 A cell of the lesson that the student left as it was is needed if it binds a name that a needed
-cell uses. Everything that the student added or changed runs, whatever it does. What cannot be read
-for sure, as a magic that runs code, counts as using every name: it costs time, and no marks.
+cell uses. Everything that the student added or changed runs, regardless of what it does. Cells that
+cannot be read for sure, such as a magic that runs code, count as using every name: this costs time
+and no marks.
 
-How long it takes to read a cell is bounded, whatever is in it: Python's own parser takes time in
-proportion to the text, and IPython's, which is needed for what is no Python (`%timeit`, `!ls`),
+The time to read a cell is bounded, regardless of its content: Python's own parser takes time in
+proportion to the text, and IPython's, which is needed for what is not Python (`%timeit`, `!ls`),
 gets little of it. So is the whole of a notebook; what is not read counts as using every name, too.
 """
 
@@ -189,7 +190,7 @@ def needed(cells: list[tuple[str, str]], always: set[int], wanted: set[str]) -> 
 
     Args:
         cells: the text of each code cell, and the text with which it was released: an exercise
-            counts as binding what it was released with, even where it is no Python any more.
+            counts as binding what it was released with, even if it is no longer Python.
         always: indices of cells that run in any case.
         wanted: the names that are asked about.
     """

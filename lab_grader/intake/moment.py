@@ -23,26 +23,26 @@ def read_moment(content: bytes) -> tuple[datetime, str]:
     """Return a moment in UTC, and what a person should know of how it was read.
 
     Raises:
-        NoMoment: the text is no date and time, or its zone is not known.
+        NoMoment: the text is not a date and time, or its zone is not known.
     """
     text = content[:MOST_BYTES].decode("utf-8-sig", "replace").strip()
     form = FORM.fullmatch(text)
     if form is None:
-        raise NoMoment(f"{text[:60]!r} is no time such as 2026-11-25 12:00:00 UTC")
+        raise NoMoment(f"{text[:60]!r} is not a time such as 2026-11-25 12:00:00 UTC")
     when, zone = form.groups()
     try:
         local = datetime.fromisoformat(when)
         offset, note = _offset(local, zone)
         return (local - offset).replace(tzinfo=UTC), note
     except (ValueError, OverflowError) as error:
-        raise NoMoment(f"{text[:60]!r} is no time ({error})") from error
+        raise NoMoment(f"{text[:60]!r} is not a time ({error})") from error
 
 
 def _offset(local: datetime, zone: str) -> tuple[timedelta, str]:
     if zone in ("Z", "UTC"):
         return timedelta(0), ""
     if not zone:
-        return timedelta(0), "it names no time zone, and is taken for UTC"
+        return timedelta(0), "it names no time zone; UTC is assumed"
     if numeric := OFFSET.fullmatch(zone):
         sign, hours, minutes = numeric.groups()
         offset = timedelta(hours=int(hours), minutes=int(minutes))

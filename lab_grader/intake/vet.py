@@ -45,7 +45,7 @@ class Unreadable(Exception):
 
 
 class NotRead(Exception):
-    """This machine does not let a submission be read; that is no fault of the student's."""
+    """This machine does not let a submission be read, which is not the student's fault."""
 
 
 @dataclass
@@ -160,7 +160,7 @@ class _Found:
                     read = functools.partial(_read_member, archive, member)
                     self.notebooks[f"{name}/{member.filename}"] = read
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            self.submission.problems.append(f"{name}: no readable archive ({error})")
+            self.submission.problems.append(f"{name}: not a readable archive ({error})")
 
     def read(self, name: str) -> list[HandedIn] | None:
         """Return the cells of a notebook, read once; None where there are none to be read."""
@@ -195,7 +195,7 @@ def _ignored(name: str, course: Course, submission: Submission) -> bool:
     if name.endswith(".py"):
         module = parts[0].removesuffix(".py")
         shadows = module in _module_names()
-        why = f"it would take the place of the module {module}" if shadows else "not graded"
+        why = f"it would shadow the module {module}" if shadows else "not graded"
         submission.mended.append(f"{name} is left out: {why}")
     return True
 
@@ -228,14 +228,14 @@ def _read(entry: os.DirEntry, path: Path, most: int) -> bytes:
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Read a file of an archive, whatever size it says that it has."""
+    """Read a file of an archive, regardless of the size that it declares."""
     try:
         with archive.open(member) as file:
             content = file.read(MOST_NOTEBOOK_BYTES + 1)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-        raise Unreadable(f"no readable file of an archive ({error})") from error
+        raise Unreadable(f"not a readable file in an archive ({error})") from error
     except Exception as error:  # zlib and its kind have exceptions of their own
-        raise Unreadable(f"no readable file of an archive ({type(error).__name__})") from error
+        raise Unreadable(f"not a readable file in an archive ({type(error).__name__})") from error
     if len(content) > MOST_NOTEBOOK_BYTES:
         raise Unreadable(f"at most {MOST_NOTEBOOK_BYTES >> 20} MB are read")
     return content
@@ -254,11 +254,11 @@ def _cells(content: bytes) -> list[dict]:
                 notebook = nbformat.convert(nbformat.reader.reads(content.decode()), 4)
         cells = notebook["cells"]
         if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-            raise Unreadable("its cells are no list of cells")
+            raise Unreadable("its cells are not a list of cells")
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # the file may hold anything, and nbformat fails in many ways
-        raise Unreadable(f"no readable notebook ({type(error).__name__}: {error})") from error
+        raise Unreadable(f"not a readable notebook ({type(error).__name__}: {error})") from error
     if len(cells) > MOST_CELLS:
         raise Unreadable(f"{len(cells)} cells; at most {MOST_CELLS} are graded")
     return cells
@@ -324,6 +324,6 @@ def _elsewhere(
             f"{lesson.name}.ipynb may be any of {', '.join(rest)}: hand in one, or rename it"
         )
         return None
-    why = f": {named} holds no work of the student's" if named else ""
+    why = f": {named} has no work by the student" if named else ""
     submission.mended.append(f"{pool[0]} is graded as {lesson.name}.ipynb{why}")
     return pool[0]

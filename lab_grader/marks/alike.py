@@ -1,4 +1,4 @@
-"""Answers that are alike once the released text and names are taken out: a hint, never a mark.
+"""Answers that are alike once the released text and names are removed: a hint, never a mark.
 
 Pygments makes tokens of a text and RapidFuzz compares all pairs at once, 200 students in a second.
 (copydetect, made for this, takes folders of whole files: it knows no exercise, and finds no copy

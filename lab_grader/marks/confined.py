@@ -1,4 +1,4 @@
-"""What stands in nbgrader's pipeline where it would execute a notebook by itself."""
+"""What replaces the step of nbgrader's pipeline that would execute a notebook."""
 
 from nbformat import NotebookNode
 from nbgrader.converters.base import NbGraderException
@@ -14,9 +14,9 @@ class Confined(NbGraderPreprocessor):
         Raises:
             NbGraderException: always.
         """
-        raise NbGraderException("students' notebooks run in the sandbox only: call make grade")
+        raise NbGraderException("students' notebooks run only in the sandbox: run make grade")
 
 
 def confined(steps: list[type]) -> list[type]:
-    """Return nbgrader's steps with `Confined` in the place of `Execute`."""
+    """Return nbgrader's steps with `Confined` instead of `Execute`."""
     return [Confined if step is Execute else step for step in steps]

@@ -1,4 +1,4 @@
-"""What a new grading would change, told before it counts."""
+"""What a new grading would change, reported before it counts."""
 
 from collections.abc import Mapping
 

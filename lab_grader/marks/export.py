@@ -19,7 +19,7 @@ from lab_grader.running.cache import write_atomically
 
 @dataclass(frozen=True)
 class Policy:
-    """What an LMS is told of marks that are not final.
+    """What is exported to an LMS for marks that are not final.
 
     Attributes:
         allow_unmarked: give it what there is so far where answers wait for a person.
@@ -30,7 +30,7 @@ class Policy:
     absent_zero: bool = False
 
     def score(self, standing: Standing) -> float | None:
-        """Return what an LMS is told of a student's marks; None for a blank cell."""
+        """Return what is exported to an LMS of a student's marks; None for a blank cell."""
         if standing.state == State.ABSENT and self.absent_zero:
             return 0.0
         if standing.state == State.WAITING and not self.allow_unmarked:
@@ -56,7 +56,7 @@ def export(course: Course, policy: Policy | None = None) -> list[Path]:
 
     `<assignment>-canvas.csv` is Canvas' gradebook: `Student`, `ID` (the LMS's own number, as
     entered in nbgrader's `lms_user_id`), `SIS User ID`, `SIS Login ID`, `Section` and the score;
-    its second row holds the points possible.
+    its second row has the points possible.
 
     `<assignment>-moodle.csv` is for Moodle's grade import: `ID number` (`lms_user_id` again),
     `Email address` and the score. It has those of whom one of the two is known.
@@ -114,7 +114,7 @@ def _mistakes(course: Course) -> list[list[object]]:
 
 
 def left_blank(standings: list[Standing], policy: Policy | None = None) -> list[str]:
-    """Say, a line each, whose marks an LMS is not told, and how to change that."""
+    """Say, one line each, whose marks are not exported to an LMS, and how to change that."""
     policy = policy or Policy()
     advice = {
         State.WAITING: "mark them in Formgrader, or export with --allow-unmarked",
@@ -129,6 +129,7 @@ def left_blank(standings: list[Standing], policy: Policy | None = None) -> list[
     nobody = [it.student for it in standings if not (it.lms_user_id or it.email)]
     if nobody:
         lines.append(
-            f"not in Moodle's table, for want of an ID number and an address: {', '.join(nobody)}"
+            "not in Moodle's table, because neither an ID number nor an address is known: "
+            + ", ".join(nobody)
         )
     return lines

@@ -1,4 +1,4 @@
-"""Formulas as drawings: a page that holds them needs no network, no script and no font."""
+"""Formulas as drawings: a page with them needs no network, no script and no font."""
 
 import ziamath
 

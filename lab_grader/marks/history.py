@@ -41,13 +41,13 @@ class Missed:
 
 @dataclass
 class Findings:
-    """What is known of a student's submission besides the marks.
+    """What is known about a student's submission, apart from the marks.
 
     Attributes:
         failed: why it could not be graded.
         lessons: those that were handed in.
         scores: of each test and answer, by `lesson/grade_id`; None for one that waits.
-        seed: tells one submission from another.
+        seed: identifies a submission.
         attempts: how many different submissions of this student were graded.
     """
 

@@ -20,7 +20,7 @@ GRADE, COMMENTS = "Grade", "Feedback comments"
 
 
 class WorksheetError(Exception):
-    """A file is no grading worksheet of Moodle's; the text says what is missing."""
+    """A file is not a grading worksheet of Moodle's; the text says what is missing."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ def fill_worksheet(
     grade_column: str = GRADE,
     comments_column: str = COMMENTS,
 ) -> Filled:
-    """Write Moodle's grading worksheet anew, with marks and the markers' comments.
+    """Rewrite Moodle's grading worksheet, with marks and the markers' comments.
 
     A row belongs to the student with its participant's number (its first column, such as
     "Participant 17"), its ID number or its address. Rows of nobody who was graded, and marks that
@@ -52,7 +52,7 @@ def fill_worksheet(
         grade_column, comments_column: their headers, which differ in other languages than English.
 
     Raises:
-        WorksheetError: a column is missing, or it is no table in UTF-8.
+        WorksheetError: a column is missing, or it is not a table in UTF-8.
     """
     policy = policy or Policy()
     header, rows = _read(worksheet, grade_column)

@@ -168,7 +168,7 @@ def _result(course: Course, student: str) -> Result:
     key = json.loads(note.read_text())["key"] if note.exists() else ""
     result = Cache(course.work / "cache").load(key)
     if result is None:
-        raise PageError("what its checks said is not kept any more: call make grade")
+        raise PageError("the output of its checks is no longer cached: run make grade")
     return result
 
 
@@ -232,7 +232,7 @@ class _LessonMaker:
         elif cell.source.strip() in self.own_texts:
             self._fold(self._ours(cell, cell.source))
         elif cell.source.strip():
-            own = Markup('<p class="note">A cell of your own:</p>{}{}')
+            own = Markup('<p class="note">A cell that you added:</p>{}{}')
             self._fold(own.format(self._theirs(cell), _said(outputs)))
 
     def _exercise(self, name: str) -> ShownExercise:

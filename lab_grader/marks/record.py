@@ -99,7 +99,7 @@ def _goes_with_pages(name: str) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, or whatever is in its place."""
+    """Remove a file, or anything in its place."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -111,7 +111,7 @@ class Recorder:
 
     A note beside the cache says which result was recorded and which marks came of it. It is
     written last and removed first, so that whatever was interrupted is done again; and it only
-    counts while the gradebook still holds these marks.
+    counts while the gradebook still has these marks.
     """
 
     def __init__(self, course: Course) -> None:
@@ -130,7 +130,7 @@ class Recorder:
         try:
             return json.loads(note.read_text()) == self._described(submission, key, marks)
         except (OSError, ValueError, RecursionError):
-            submission.mended.append("what was noted of an earlier run is damaged; recorded anew")
+            submission.mended.append("the notes of an earlier run were damaged; recorded again")
             return False
 
     def record(self, submission: Submission, key: str, result: Result) -> None:
@@ -171,7 +171,7 @@ class Recorder:
 
     @functools.cached_property
     def _lateness(self) -> list[str]:
-        """What decides a penalty besides the moment: due date, settings, the plugin's code."""
+        """What decides a penalty, apart from the time: due date, settings, the plugin's code."""
         with self.course.gradebook() as gradebook:
             due = gradebook.find_assignment(self.course.assignment).duedate
         config = self.course.config
@@ -225,7 +225,7 @@ class Recorder:
             if isinstance(last.error, OperationalError):
                 raise CourseError(
                     f"the gradebook cannot be written ({last.error.orig}): is it open in another "
-                    "program? Call this again then; what was graded is kept."
+                    "program? Close it and run this again; what was graded is kept."
                 ) from error
             cause = last.error or error
             raise RecordError(
@@ -233,7 +233,7 @@ class Recorder:
             ) from cause
 
     def _record_nothing(self, student: str) -> None:
-        """Give no points to somebody who handed in nothing that can be read.
+        """Give no points to a student who handed in nothing that can be read.
 
         nbgrader would leave the student out of the gradebook.
         """

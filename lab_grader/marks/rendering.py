@@ -28,7 +28,7 @@ STYLES = {"light": "a11y-high-contrast-light", "dark": "a11y-high-contrast-dark"
 
 
 def readable(text: object, most: int = MOST_TEXT) -> str:
-    """Return a text that can stand in a page: no control characters, not too long."""
+    """Return a text that is fit for a page: no control characters, not too long."""
     whole = ANSI.sub("", str(text)[: 2 * most]).replace("\r\n", "\n")
     cut = UNSEEN.sub("\N{REPLACEMENT CHARACTER}", whole[:most])
     return cut if len(str(text)) <= most else f"{cut}\n… ({len(str(text))} characters in all)"
@@ -69,7 +69,7 @@ def _renderer(html: bool) -> MarkdownIt:
 
 
 def _keep_links_to_other_sites(state: StateCore) -> None:
-    """Turn every other link into text: what it leads to does not lie beside the page."""
+    """Turn every other link into text: its target is not beside the page."""
     for block in state.tokens:
         kept: list[bool] = []  # of the links that are open
         for token in block.children or []:

@@ -61,8 +61,8 @@ class Check:
         if self.correlation is None:
             return ""
         if self.correlation < SAYS_LITTLE:
-            return "does not tell strong from weak"
-        return "tells strong from weak" if self.correlation >= TELLS else "tells a little"
+            return "does not separate strong from weak"
+        return "separates strong from weak" if self.correlation >= TELLS else "separates a little"
 
 
 @dataclass
@@ -92,7 +92,7 @@ def write_report(course: Course, names: bool = False) -> Path:
     """Write the report of an assignment; return its path.
 
     Args:
-        names: show who is who. Without it students are numbers, in an order that says nothing.
+        names: show who is who. Without it students are numbers, in arbitrary order.
     """
     standings = read_standings(course)
     kept = gradings(course)

@@ -1,4 +1,4 @@
-"""Where each student stands: the marks, and whether they are final. All that goes out asks here."""
+"""Where each student stands: the marks, and whether they are final. All exports ask here."""
 
 import enum
 from dataclasses import dataclass
@@ -130,7 +130,7 @@ def read_standings(course: Course, student: str | None = None) -> list[Standing]
                 if not own:
                     why = "not graded yet"
                 elif found_of and not found_of.lessons:
-                    why = "there is no notebook that could be read"
+                    why = "no notebook could be read"
             if why:
                 state = State.FAILED
             elif not own:

@@ -69,7 +69,7 @@ def to_look_at(
 
     Args:
         remarks: what is odd about a submission, or happened while it ran.
-        misplaced: what lies among the submissions and is none, and why.
+        misplaced: what is among the submissions without being one, and why.
         mended: what was put right.
     """
     lost = {it.student: float("inf") if it.score is None else -it.score for it in standings}
@@ -87,16 +87,16 @@ def to_look_at(
     sections = {
         "Could not be graded": of(State.FAILED),
         "Handed in nothing": of(State.ABSENT),
-        "Is no submission": {name: [why] for name, why in sorted(misplaced.items())},
+        "Not a submission": {name: [why] for name, why in sorted(misplaced.items())},
         "Needs attention": {student: remarks[student] for student in by_cost},
-        "Waits for a person's mark, in Formgrader": waiting,
-        "Was mended": {s: texts for s, texts in sorted(mended.items()) if texts},
+        "Waits for a mark by hand, in Formgrader": waiting,
+        "Was repaired": {s: texts for s, texts in sorted(mended.items()) if texts},
     }
     lines = []
     for title, entries in sections.items():
         if entries:
             lines += [title, *(_line(student, texts) for student, texts in entries.items())]
-    return lines or ["Nothing to look at."]
+    return lines or ["Nothing needs your attention."]
 
 
 def _line(student: str, texts: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ def _read(written: bytes) -> Result:
     """Return the result that a file holds.
 
     Raises:
-        ValueError, TypeError, KeyError: it holds none, or not all of it.
+        ValueError, TypeError, KeyError: it contains no result, or only a part of one.
     """
     digest, _, text = written.partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != digest:
@@ -65,7 +65,7 @@ class Cache:
         self.folder = folder
 
     def load(self, key: str) -> Result | None:
-        """Return the result of a key, or None if there is none that can be used.
+        """Return the result of a key, or None if there is no usable one.
 
         Of a file that was cut short, or that another version wrote, a line on stderr tells; what
         it was kept for is then executed anew.
@@ -77,7 +77,7 @@ class Cache:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
             print(
-                f"lab_grader: {path} cannot be used ({error}); the submission is executed anew.",
+                f"lab_grader: {path} cannot be used ({error}); the submission is executed again.",
                 file=sys.stderr,
             )
             return None

@@ -1,4 +1,4 @@
-"""What decides a result besides its job: the interpreter, packages, and our own files."""
+"""What decides a result, apart from its job: the interpreter, packages, and our own files."""
 
 import functools
 import hashlib

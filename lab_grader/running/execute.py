@@ -176,7 +176,7 @@ class _NotebookRun:
         return outputs
 
     def _may_be_innocent(self, what: str, death: Died) -> bool:
-        """Whether to try again: a kernel that was told to exit ends when the next thing comes."""
+        """Whether to try again: a kernel that was told to exit ends at the next message."""
         again = isinstance(death, EndedBefore) and what not in self.suspected
         self.suspected.add(what)
         return again
@@ -273,7 +273,7 @@ class _NotebookRun:
         self.mistakes.append(Mistake(self.name, index, call, problem, *named))
 
     def _try_fresh_inputs(self, index: int, call: Call, stand_in) -> None:
-        """Note if what passed fails with inputs that nobody could foresee.
+        """Write a note if what passed fails with inputs that could not be foreseen.
 
         It costs no marks: a lesson's seeds are chosen, these are not.
         """

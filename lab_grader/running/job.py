@@ -29,8 +29,8 @@ class Job:
     """All that decides a submission's marks.
 
     Attributes:
-        notebooks: the cells of each notebook; None in the place of text cells.
-        files: what was handed in besides.
+        notebooks: the cells of each notebook; None for text cells.
+        files: what else was handed in.
     """
 
     notebooks: dict[str, list[Cell | None]]
@@ -40,7 +40,7 @@ class Job:
 
     @property
     def seed(self) -> int:
-        """What fresh inputs are drawn from: nobody can foresee it, and a rerun draws the same."""
+        """The seed of fresh inputs: it cannot be foreseen, and a rerun draws the same."""
         return int.from_bytes(hashlib.sha256(repr(self.notebooks).encode()).digest()[:4])
 
 

@@ -42,11 +42,11 @@ class EndedBefore(Died):
 
 
 class CannotStart(Exception):
-    """A kernel could not be started, which is no student's doing: nothing is to be marked."""
+    """A kernel could not be started, which is not a student's fault: nothing is to be marked."""
 
 
 class TimedOut(Exception):
-    """The kernel took too long; it was interrupted and goes on."""
+    """The kernel took too long; it was interrupted and continues."""
 
 
 class RemoteError(Exception):
@@ -131,7 +131,7 @@ class Kernel:
         try:
             self._line.send(line.QUESTION, question)
         except OSError:
-            self._end_of_line("it does not take a question")
+            self._end_of_line("it does not accept questions")
         patience = _Patience(self, self.limits.cell_seconds)
         while True:
             patience.look()
@@ -162,7 +162,7 @@ class Kernel:
         while self.place.kernel_runs() and time.monotonic() < deadline:
             time.sleep(0.01)  # it may be ending
         self._watch()
-        self._die(f"its process sent something that is no message ({why})")
+        self._die(f"its process sent something that is not a message ({why})")
 
     def start_afresh(self) -> None:
         """Let the next cell find nothing of the last notebook: no variable, and if it changed
@@ -201,7 +201,7 @@ class Kernel:
                 steps.callback(end.close)
 
     def start(self) -> None:
-        """Start the kernel, if there is none.
+        """Start the kernel, if it is not running.
 
         Raises:
             CannotStart: see there.
@@ -232,7 +232,7 @@ class Kernel:
         while self._receive()[0] != "iopub":  # from then on it sends us what it publishes
             self._watch()
             if time.monotonic() > deadline:
-                raise TimedOut(f"it said nothing in {START_SECONDS} s")
+                raise TimedOut(f"it did not respond within {START_SECONDS} s")
         here, there = self.place.line()
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(here))
@@ -286,7 +286,7 @@ class Kernel:
                 elif kind in ("stream", "display_data", "execute_result", "error"):
                     on_output(message)
             except NO_MESSAGE as error:
-                self._die(f"its process sent something that is no output ({error!r})")
+                self._die(f"its process sent something that is not output ({error!r})")
         if patience.interrupted:
             raise TimedOut(patience.exceeded)
         return reply
@@ -303,7 +303,7 @@ class Kernel:
                 try:
                     return name, channel.get_msg(timeout=0)
                 except Exception as error:  # a message that is none: whatever it is, it is the end
-                    self._die(f"its process sent something that is no message ({error})")
+                    self._die(f"its process sent something that is not a message ({error})")
         return "", None
 
     def _watch(self) -> None:

@@ -23,7 +23,7 @@ def temporary() -> str:
 
 @contextlib.contextmanager
 def readable_by_all() -> Iterator[None]:
-    """Let others read what is written meanwhile, whatever the umask: kernels are other users."""
+    """Let others read what is written meanwhile, with any umask: kernels are other users."""
     before = os.umask(0o022)
     try:
         yield
@@ -48,7 +48,7 @@ class Folder:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with whatever is in it, unreadable and deep folders too."""
+    """Remove a folder and everything in it, unreadable and deep folders too."""
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:

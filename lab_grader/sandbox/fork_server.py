@@ -133,7 +133,7 @@ def _import_what_kernels_need() -> None:
 
 
 def _end_all_others() -> None:
-    """Kill every process of the sandbox but this one, whatever they fork meanwhile."""
+    """Kill every process of the sandbox except this one, including those forked meanwhile."""
     with contextlib.suppress(ProcessLookupError):  # there is none, or none any more
         while True:
             os.kill(-1, signal.SIGKILL)
@@ -192,7 +192,7 @@ def _become_a_kernel(order: dict) -> None:
 
 
 def _hide(masks: dict[str, str], scratch_bytes: int) -> None:
-    """Get a view of the files of its own, with fresh folders in memory and the masks in place."""
+    """Get a private view of the files, with new folders in memory and the masks in place."""
     _call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
     # What others said is under it, and is not to be uncovered.
@@ -246,7 +246,7 @@ def _limit(limits: dict[str, int]) -> None:
 
 
 def _give_up_rights(uid: int | None) -> None:
-    """Keep no capability and no way to one; as root, become a user that nobody else is."""
+    """Drop all capabilities and ways to get one; as root, become a user that nobody else is."""
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if uid is not None:
         last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())

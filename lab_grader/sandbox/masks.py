@@ -1,4 +1,4 @@
-"""What the student's process sees in place of the reference: the same names, and no code.
+"""What the student's process sees instead of the reference: the same names, and no code.
 
 `from lab_utils import layers` still works, as lessons have it at their top. A function of a
 hollow module raises, under its own name, so that a check finds and names the call as it does in

@@ -47,9 +47,9 @@ LONGEST_LAST_WORDS = 500  # bytes
 START_SECONDS = 120  # a busy machine takes its time to import PyTorch
 
 MISSING = (
-    "bubblewrap is not installed, so students' code cannot be kept apart from this machine. "
+    "bubblewrap is not installed, so students' code cannot be isolated from this machine. "
     "On Debian or Ubuntu: sudo apt install bubblewrap. Elsewhere, for submissions of people "
-    "whom you trust, grade with --no-sandbox: their code then runs with your rights."
+    "whom you trust, grade with --no-sandbox: their code then runs with your permissions."
 )
 
 
@@ -174,7 +174,7 @@ def _resident_bytes(pid: int) -> int:
 def _proportional_bytes(pid: int) -> int:
     """Return the memory of a process, of what n processes share the nth part.
 
-    Linux counts through all pages for it. Where it does not tell, resident memory is returned.
+    Linux counts through all pages for it. Where it does not say, resident memory is returned.
     """
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -186,7 +186,7 @@ def _proportional_bytes(pid: int) -> int:
 
 
 class Unconfined:
-    """What stands in for a `Sandbox` where there is none: kernels with the caller's rights.
+    """The replacement for a `Sandbox` where there is none: kernels with the caller's permissions.
 
     Nothing is hidden from them. Of their limits only those hold that the grader watches.
     """
@@ -204,7 +204,7 @@ class Unconfined:
         """Run the kernels of a submission.
 
         Args:
-            files: what the student handed in besides notebooks, by its path.
+            files: what the student handed in apart from notebooks, by its path.
         """
         with contextlib.closing(Folder()) as folder:
             self.given = folder.path / "given"
@@ -275,7 +275,7 @@ class Sandbox:
         self._start_server()  # it imports while the grader goes on
 
     def close(self) -> None:
-        """End whatever runs, and leave no file."""
+        """End everything that runs, and leave no file."""
         self._end_server()
         self._folder.close()
 
@@ -284,7 +284,7 @@ class Sandbox:
         """Run the kernels of a submission, which find nothing of the one before.
 
         Args:
-            files: what the student handed in besides notebooks, by its path.
+            files: what the student handed in apart from notebooks, by its path.
         """
         self._uid = _new_user()
         if self._uid is not None:
@@ -340,15 +340,15 @@ class Sandbox:
         self._order({"seal": True}, "sealed")
         for path in self.sockets.iterdir():
             if path.name not in sockets or not stat.S_ISSOCK(path.lstat().st_mode):
-                raise RuntimeError(f"{path.name} is none of the kernel's sockets")
+                raise RuntimeError(f"{path.name} is not one of the kernel's sockets")
 
     def _wait_for(self, sockets: set[str]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not sockets <= set(os.listdir(self.sockets)):
             if not self.kernel_runs():
-                raise RuntimeError(f"it ended at its start: {self.last_words()}")
+                raise RuntimeError(f"it ended when it started: {self.last_words()}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"it made no sockets in {START_SECONDS} s")
+                raise RuntimeError(f"it made no sockets within {START_SECONDS} s")
             time.sleep(0.01)
 
     def line(self) -> tuple[Path, str]:
@@ -362,7 +362,7 @@ class Sandbox:
         return self._runs
 
     def stop_kernel(self) -> None:
-        """End the kernel and whatever it started, and remove its sockets and what it said."""
+        """End the kernel and everything that it started, and remove its sockets and its log."""
         self._runs = False
         if self._server is not None:
             try:
@@ -508,7 +508,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         return 1
 
     async def send_signal(self, signum: int) -> None:
-        """End the kernel, whatever the signal: it is interrupted by a message, not by a signal."""
+        """End the kernel at any signal: it is interrupted by a message, not by a signal."""
         self.sandbox.stop_kernel()
 
     async def kill(self, restart: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What a kernel may ask of Linux: a seccomp filter with what Python, PyTorch and a shell need.
+"""The system calls that a kernel may make: those that Python, PyTorch and a shell need.
 
 Every other call fails as if Linux did not know it (ENOSYS), which libraries are prepared for. So
 there are no key rings, no new namespaces and no mounts, no tracing of other processes, no memory
@@ -63,7 +63,7 @@ def filter_program() -> bytes:
         import pyseccomp as seccomp
     except RuntimeError as error:
         raise NoFilter(
-            "libseccomp is not installed, which keeps students' code from most of Linux. On "
+            "libseccomp, which blocks most system calls for students' code, is not installed. On "
             "Debian or Ubuntu: sudo apt install libseccomp2."
         ) from error
     made = seccomp.SyscallFilter(seccomp.ERRNO(errno.ENOSYS))

@@ -37,7 +37,7 @@ class Call:
     named: dict[str, Any]
 
     def make(self, stand_in: Callable[[str], Any], **more: Any) -> Any:
-        """Call the check; `stand_in` gives what stands for the object of a name."""
+        """Call the check; `stand_in` returns the replacement for the object of a name."""
 
         def filled(value: Any) -> Any:
             return stand_in(value.name) if isinstance(value, Student) else value
@@ -66,12 +66,12 @@ def read_test_cell(source: str) -> tuple[Call, ...]:
     """Return the calls that a test cell makes.
 
     Raises:
-        NotATestCell: with the line, and what may stand there.
+        NotATestCell: with the line, and what is allowed there.
     """
     try:
         lines = ast.parse(source).body
     except SyntaxError as error:
-        raise NotATestCell(f"line {error.lineno} is no Python: {error.msg}") from error
+        raise NotATestCell(f"line {error.lineno} is not Python: {error.msg}") from error
     calls = tuple(_read_call(line) for line in lines)
     if not calls:
         raise NotATestCell("a test cell that calls no check would give full marks to everybody")

@@ -16,7 +16,7 @@ QUESTION, BEGUN, PRINTED, ANSWER, ERROR = range(5)
 
 
 class NoMessage(Exception):
-    """What came is no message, or nothing can come any more."""
+    """What arrived is not a message, or nothing more can arrive."""
 
 
 class Line:
@@ -25,7 +25,7 @@ class Line:
     Args:
         end: a connected stream socket.
         most_bytes: of a message; a larger one is not received.
-        seconds: how long to wait for the other end to take a message; for ever if None.
+        seconds: how long to wait for the other end to accept a message; without limit if None.
     """
 
     def __init__(self, end: socket.socket, most_bytes: int, seconds: float | None = None) -> None:

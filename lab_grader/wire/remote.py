@@ -1,4 +1,4 @@
-"""The grader's end of the wire: what a check holds in place of a student's object."""
+"""The grader's end of the wire: what a check gets instead of a student's object."""
 
 import functools
 import importlib
@@ -68,13 +68,15 @@ class RemoteObject(Remote):
                 lines = [str(line)[:LONGEST_LINE] for line in lines[:MOST_LINES]]
                 raise CheckFailed(why[:LONGEST_DESCRIPTION], lines)
             case _:
-                raise self._unreadable(ValueError("it is no reply to a question"))
+                raise self._unreadable(ValueError("it is not a reply to a question"))
 
 
 @functools.cache
 def _text_of(module: str) -> tuple[str, str]:
     """Return the text and the file of a module of questions."""
     if not module.startswith(f"{questions.__name__}."):
-        raise TypeError(f"{module} is no module of {questions.__name__}: its text may not travel")
+        raise TypeError(
+            f"{module} is not a module of {questions.__name__}: its text may not travel"
+        )
     file = importlib.import_module(module).__file__
     return Path(file).read_text(), file

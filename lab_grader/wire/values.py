@@ -132,9 +132,9 @@ def _put_together(tree: Any, arrays: dict[str, Tensor]) -> Any:
     if kind == "dtype":
         dtype = getattr(torch, content)
         if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"{content!r} is no dtype")
+            raise ValueError(f"{content!r} is not a dtype")
         return dtype
     if kind == "unknown":
         name, description = content
         return _type_called(str(name)[:100])(str(description)[:LONGEST_DESCRIPTION])
-    raise ValueError(f"{kind!r} is no kind of value")
+    raise ValueError(f"{kind!r} is not a kind of value")

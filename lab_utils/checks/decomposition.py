@@ -32,7 +32,7 @@ SQUARED = Mistake(
     "squared differences", "Equation 3 averages absolute values, not squares.", DELTA_M
 )
 RELATIVE = Mistake("relative change", "Equation 3 does not divide by the length before.", DELTA_M)
-WHOLE_M = Mistake("one norm for the whole matrix", "Each vector has a length of its own.", DELTA_M)
+WHOLE_M = Mistake("one norm for the whole matrix", "Each vector has its own length.", DELTA_M)
 AXIS_M = Mistake("norm over the wrong axis", WRONG_AXIS, DELTA_M)
 COSINE = Mistake(
     "cosine instead of one minus cosine", "A vector that did not turn counts as 0.", DELTA_D
@@ -45,7 +45,9 @@ NOT_NORMALISED = Mistake(
 ANGLE = Mistake("an angle", "Equation 4 takes one minus the cosine, not the angle.", DELTA_D)
 SUM_D = Mistake("sum instead of mean", "Average over the vectors.", DELTA_D)
 WHOLE_D = Mistake(
-    "one cosine for the whole matrix", "Each vector turns by itself: one cosine a vector.", DELTA_D
+    "one cosine for the whole matrix",
+    "Each vector turns separately: one cosine per vector.",
+    DELTA_D,
 )
 AXIS_D = Mistake("norm over the wrong axis", WRONG_AXIS, DELTA_D)
 ABSOLUTE = Mistake(

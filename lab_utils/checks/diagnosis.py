@@ -19,7 +19,7 @@ LONGEST = 120  # characters of a student's value in a message
 
 
 def describe(value: Any) -> str:
-    """Say what a value is, in a few words, whatever its type.
+    """Say what a value of any type is, in a few words.
 
     Text is marked as such, since `'0.5'` looks like a number, and long results are shortened.
     """
@@ -61,7 +61,7 @@ def _shortened(text: str) -> str:
 def number(value: Any) -> float | None:
     """Return a value as a float if it is a plain number, of Python's or NumPy's; else None.
 
-    A tensor is no plain number, nor is a truth value or a text that looks like one. NaN and
+    A tensor is not a plain number, nor is a truth value or a text that looks like one. NaN and
     infinity are numbers.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -80,7 +80,7 @@ def nothing_returned(value: Any, section: str) -> Mistake | None:
 
 
 def wrong_kind(value: Any, section: str) -> Mistake | None:
-    """Return why a value that is no plain number is none, where that is a common reason."""
+    """Return a common reason why a value is not a plain number, or None."""
     if isinstance(value, Tensor) and value.numel() == 1:
         return Mistake("a tensor, not a number", ".item() makes a plain number of it.", section)
     if isinstance(value, str):
@@ -127,7 +127,7 @@ def other_kind(value: Any, wanted: str, section: str) -> Mistake | None:
         wanted: what is asked for, as the mistake's name has it: "a tensor", "a float".
     """
     if value is None:
-        return Mistake("nothing returned", "A function without return gives back None.", section)
+        return Mistake("nothing returned", "A function without return returns None.", section)
     kind = next((name for name, types in KINDS.items() if isinstance(value, types)), None)
     if kind is None or kind == wanted:
         return None
@@ -247,6 +247,6 @@ def differ(found: Tensor, expected: Tensor) -> str:
 
 
 def listed(values: Sequence[Any], longest: int = 3) -> str:
-    """Return the first few values, and how many there are besides."""
+    """Return the first few values, and how many more there are."""
     shown = ", ".join(map(str, values[:longest]))
     return shown if len(values) <= longest else f"{shown} and {len(values) - longest} more"

@@ -120,7 +120,7 @@ X_CHANGED = Mistake(
     "Operators such as *=, and methods that end in _, write into the caller's x.",
     LORA,
 )
-NO_RETURN = Mistake("nothing returned", "A method without return gives back None.", LORA)
+NO_RETURN = Mistake("nothing returned", "A method without return returns None.", LORA)
 BIAS_LOST = Mistake("bias lost", "The output and the merged layer need the base's bias.", LORA)
 BIAS_TWICE = Mistake(
     "bias added twice", "original_layer(x) has added the bias already: add it once.", LORA
@@ -377,7 +377,7 @@ class Case:
     def other(self) -> "Case":
         """Return a case of other sizes, rank and alpha, with a bias where this one has none.
 
-        What explains the outputs of both is no coincidence of one case's numbers.
+        An explanation of both outputs is not a coincidence of one case's numbers.
         """
         out_features, in_features = self.weight.shape
         in_features, out_features = in_features + 3, out_features + 1
@@ -590,7 +590,7 @@ class Answers:
         """Return the output of a step `forward`.
 
         Raises:
-            CheckFailed: it is no tensor.
+            CheckFailed: it is not a tensor.
         """
         return self.tensor(self[step]["output"], "forward")
 
@@ -813,7 +813,7 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
 
 
 def _expect_parameters(answers: Answers, case: Case, names: Collection[str]) -> dict[str, Tensor]:
-    """Return all parameters of the layer, or fail if one of these names is none of them."""
+    """Return all parameters of the layer, or fail if one of these names is not among them."""
     kinds, found = answers["kinds"], answers["parameters"]
     for name in names:
         if name in found:
@@ -840,7 +840,7 @@ def _expect_parameters(answers: Answers, case: Case, names: Collection[str]) -> 
 
 
 def _expect_values(report: Report, name: str, found: Tensor) -> bool:
-    """Expect a parameter to hold numbers; say so where it holds none."""
+    """Expect a parameter to have finite values, and fail if it has none."""
     missing = found.isnan()
     return not missing.any() or report.expect(
         False,
@@ -1286,7 +1286,7 @@ ROWS = 24  # inputs with one entry, for each feature
 
 
 def _dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
-    """Look at inputs with one entry: it is dropped, or it is not, and nothing lies between."""
+    """Look at inputs with one entry: it is dropped, or it is not, with nothing in between."""
     rows = torch.eye(case.weight.shape[1]).repeat(ROWS, 1) * 1.5
     if len(case.leading) == 2:
         rows = rows[None]

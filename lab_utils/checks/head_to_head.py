@@ -1097,7 +1097,7 @@ def _flat(state: dict[str, Tensor]) -> Tensor:
 
 
 def _trace(training: Training, rows: list[dict[str, Any]]) -> dict[str, Tensor | None]:
-    """Return what was found in the form of `_simulate`; None in the place of what is no number."""
+    """Return what was found in the form of `_simulate`; with None for what is not a number."""
     pairs = [row["returned"] for row in rows]
     columns: dict[str, Tensor | None] = {"norm": None, "loss": None}
     if all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):

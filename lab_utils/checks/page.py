@@ -1,4 +1,4 @@
-"""How a check looks in a notebook that somebody has open: colours, points, and where to read on.
+"""How a check looks in an open notebook: colours, points, and where to read on.
 
 Everywhere else (a terminal, Validate, grading) a check prints plain lines. The page holds the same
 lines as its plain form, which is what a screen reader of another front end, or a diff, sees.

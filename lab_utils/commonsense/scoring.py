@@ -95,7 +95,7 @@ def encode(tokenizer, task: str, question: str, choice: str) -> Text:
 
 
 def line_length(texts: Iterable[Text]) -> int:
-    """Return the power of two, 64 or more, that holds the longest text."""
+    """Return the power of two, 64 or more, that fits the longest text."""
     longest = max(len(text.tokens) for text in texts)
     return max(SHORTEST_LINE, 1 << (longest - 1).bit_length())
 

@@ -1,4 +1,4 @@
-"""What the checks ask of a student's object: the only code of a check that runs beside it.
+"""What the checks ask of a student's object: the only code of a check that runs in its process.
 
 A question is a function `ask_something(student, *arguments)` of a module here. It does all that
 touches the student's object and gives back what it saw, as arrays and plain values; it computes

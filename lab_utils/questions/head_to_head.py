@@ -138,7 +138,7 @@ def ask_steps(
     Args:
         frozen: names of parameters that are not trained.
         optimizer: the name of a class of `torch.optim`.
-        groups: its parameter groups, with names in the place of parameters.
+        groups: its parameter groups, with names instead of parameters.
         named: its other arguments.
         max_norm: the limit to ask for; with None none is passed.
     """

@@ -104,7 +104,7 @@ def parameters(subject: Subject) -> dict[str, Tensor]:
 
 
 def kinds(subject: Subject, names: Collection[str]) -> dict[str, str]:
-    """Return what each attribute of the layer is, an empty text if there is none."""
+    """Return what each attribute of the layer is, an empty text if it has none."""
     found = {name: getattr(subject.layer, name, None) for name in names}
     return {n: "" if value is None else type(value).__name__ for n, value in found.items()}
 

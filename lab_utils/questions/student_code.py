@@ -100,7 +100,7 @@ def _what_was_raised(step: str, error: BaseException) -> str:
 
 
 def _what_is_left(error: NotImplementedError) -> str:
-    """Say which line raises, and to delete it where code of the student's stands above it."""
+    """Say which line raises, and to delete it if the student's code is above it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if (frame.line or "").strip() != "raise NotImplementedError()":
         return " (it raised NotImplementedError)."

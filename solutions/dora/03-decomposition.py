@@ -32,7 +32,7 @@ from importlib.util import find_spec
 if find_spec("lab_utils") is None:
     raise ModuleNotFoundError(
         "This kernel has no lab_utils. Choose the kernel “DoRA Lab (Python 3)” at the top right; if "
-        "it is not listed, call `make lab` in the folder of the lab."
+        "it is not listed, run `make lab` in the folder of the lab."
     )
 
 from statistics import fmean

@@ -62,7 +62,7 @@ def binary(path):
 def test_what_is_damaged_counts_as_not_there(cache, capsys, damage):
     damage(cache.folder / f"{KEY}.json")
     assert cache.load(KEY) is None
-    assert "executed anew" in capsys.readouterr().err
+    assert "executed again" in capsys.readouterr().err
 
 
 def test_the_key_depends_on_every_package_and_file(monkeypatch):

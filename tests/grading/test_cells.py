@@ -53,7 +53,7 @@ def test_a_check_declares_whether_it_takes_a_seed(name):
         ("checks.check_decompose('rows')", "nothing that the student wrote"),
         ("checks.check_decompose(decompose, weight=torch.ones(3))", "may be a literal"),
         ("checks.check_decompose(decompose, dtype=torch.save)", "may be a literal"),
-        ("checks.check_decompose(", "is no Python"),
+        ("checks.check_decompose(", "is not Python"),
     ],
 )
 def test_another_form_of_a_test_cell_is_refused(source, why):

@@ -420,14 +420,14 @@ FOLDERS = {
     "shadows-torch": (
         with_file("torch.py", "raise SystemExit", lambda: wrong_and("")),
         NO_DECOMPOSE,
-        "torch.py is left out: it would take the place of the module torch",
+        "torch.py is left out: it would shadow the module torch",
     ),
     "links": (with_link, ALL, "data.txt: a link"),
     "linked-notebook": (linked_notebook, NOTHING, f"{LESSON}.ipynb: a link"),
     "renamed": (renamed, ALL, f"my homework (1).ipynb is graded as {LESSON}.ipynb"),
     "empty-folder": (empty_folder, NOTHING, f"{LESSON}.ipynb is missing"),
-    "corrupt": (corrupt, NOTHING, "no readable notebook"),
-    "deep": (deep, NOTHING, "no readable notebook"),
+    "corrupt": (corrupt, NOTHING, "not a readable notebook"),
+    "deep": (deep, NOTHING, "not a readable notebook"),
     "format-3": (old_format, ALL, None),
     "format-9": (changed(lambda n: n | {"nbformat": 9}), NOTHING, "the format 9"),
 }

@@ -169,7 +169,7 @@ def test_what_nobody_foresaw_is_one_students(small, monkeypatch):
     )
     done = grade(small, "--no-feedback", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
-    assert "bob" in done.stdout and "the grader stumbled over it (KeyError" in done.stdout
+    assert "bob" in done.stdout and "the grader failed on it (KeyError" in done.stdout
     assert "unforeseen" in (small / "grading" / "lab_grader-errors.txt").read_text()
     assert marks(small)["ada"] == marks_without()
 

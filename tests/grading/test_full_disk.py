@@ -40,4 +40,4 @@ def test_a_full_disk_is_one_sentence_and_the_next_call_goes_on(small_disk):
     filler.unlink()
     done = classroom.run(course, "lab_grader", "grade", "dora", check=False)
     assert done.returncode == 0
-    assert "Nothing to look at." in done.stdout
+    assert "Nothing needs your attention." in done.stdout

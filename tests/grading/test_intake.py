@@ -212,7 +212,7 @@ def test_whose_a_file_is(path):
         ("Ada_17_assignsubmission_onlinetext_/onlinetext.html", "text that Ada typed"),
         ("Ada_17_assignsubmission_onlinetext/onlinetext.html", "text that Ada typed"),
         ("Ada_17_assignsubmission_onlinetext_x.html", "text that Ada typed"),
-        ("Ada_17_assignsubmission_comments_/x.html", "no file of a submission"),
+        ("Ada_17_assignsubmission_comments_/x.html", "not a file of a submission"),
         ("Ada_17_assignsubmission_file_", "a file where Moodle has a folder"),
         ("01-mathematics.ipynb", "not named as Moodle or Canvas"),
         ("Ada Lovelace/01-mathematics.ipynb", "not named as Moodle or Canvas"),
@@ -256,7 +256,7 @@ def test_collecting_says_where_everything_went(folder):
         "text that Ada typed into Moodle",
         "evil.ipynb: a path that leads out of the archive (of Eve)",
         "link.ipynb: a link (of Eve)",
-        "broken.zip: no readable archive",
+        "broken.zip: not a readable archive",
         "\\x1b[2Jnotes.txt: not named",
         "3 students, 5 files not collected",
     ):
@@ -587,4 +587,4 @@ def test_what_decides_a_penalty_decides_whether_it_is_recorded_anew(folder):
         assert marks(folder)["late"] == marks_without()
     note.write_bytes(b"\xff\xfe")
     done = grade(folder, "--no-feedback")
-    assert "is damaged; recorded anew" in done.stdout
+    assert "were damaged; recorded again" in done.stdout

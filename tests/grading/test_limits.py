@@ -136,11 +136,11 @@ while True:
         (IMMUNE, "it took more than 5 s and could not be interrupted"),
         ("os._exit(3)", "its process ended"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "its process ended"),
-        ("line.close()", "something that is no message"),
-        ("line._socket.shutdown(2)", "something that is no message"),
-        ("line.send(77, b'')", "something that is no message"),
+        ("line.close()", "something that is not a message"),
+        ("line._socket.shutdown(2)", "something that is not a message"),
+        ("line.send(77, b'')", "something that is not a message"),
         ("line._socket.sendall(b'\\xff' * 100)", "bytes are more than"),
-        ("line._socket.sendall(bytes(3)); time.sleep(60)", "something that is no message"),
+        ("line._socket.sendall(bytes(3)); time.sleep(60)", "something that is not a message"),
         ("line.send(3, bytes(20 << 20))", "bytes are more than"),
         # a byte now and then gives no more time
         (

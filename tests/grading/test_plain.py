@@ -118,7 +118,7 @@ def test_no_name_of_a_file_runs_or_is_printed_as_it_is(tmp_path):
         (folder / name).write_text(f"open({str(mark)!r}, 'w')")
     done = run(course, "lab_grader", "vet", "dora")
     assert not mark.exists()
-    assert "torch.py is left out: it would take the place of the module torch" in done.stdout
+    assert "torch.py is left out: it would shadow the module torch" in done.stdout
     assert "helper.v2.py is left out: not graded" in done.stdout
     assert "\\x1b[2Jmy.notes\\n17: fine.py is left out" in done.stdout
     assert all(line.startswith("eve: ") for line in done.stdout.splitlines())

@@ -92,8 +92,8 @@ def test_a_line_a_student_and_the_dearest_first(standings):
     ]
     absent = [it.student for it in standings if it.state == State.ABSENT]
     assert lines[lines.index("Handed in nothing") + 1] == f"  {absent[0]}"
-    assert lines[lines.index("Is no submission") + 1] == "  loose.ipynb: lies outside"
+    assert lines[lines.index("Not a submission") + 1] == "  loose.ipynb: lies outside"
 
 
 def test_nothing_to_look_at():
-    assert to_look_at([], {}, {}, {}) == ["Nothing to look at."]
+    assert to_look_at([], {}, {}, {}) == ["Nothing needs your attention."]

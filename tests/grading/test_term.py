@@ -246,7 +246,7 @@ def test_pages_go_back(term):
     with zipfile.ZipFile(course / "grading" / "returns" / "dora-canvas.zip") as file:
         assert "ivyiris_LATE_32_9002_index.html" in file.namelist()
         assert len(file.namelist()) == 4
-    assert "in no archive: otto" in said
+    assert "so not in an archive: otto" in said
 
 
 def test_the_report_names_the_mistake(term):

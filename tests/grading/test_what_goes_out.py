@@ -132,7 +132,7 @@ def test_what_could_not_be_read_is_no_zero(course):
     table = (course / "grading" / "marks" / "dora.csv").read_text().splitlines()
     states = {line.split(",")[0]: line for line in table}
     for student in ("broken", "empty"):
-        assert states[student].endswith("there is no notebook that could be read")
+        assert states[student].endswith("no notebook could be read")
         assert ",0.0," not in states[student].replace(",0.0,,20.0", "")  # but the penalty
         page = shown(course / "grading" / "feedback" / student / "dora" / "index.html")
         assert "– of 20 points" in page and "could not be graded: there is no notebook" in page

@@ -39,7 +39,7 @@ def test_it_leads_to_the_start_page_and_to_the_lessons_beside_it(text):
 def test_the_ways_are_made_from_the_titles():
     for before, text, after in zip([None, *TEXTS], TEXTS, [*TEXTS[1:], None], strict=False):
         lesson = text.read_text("utf-8")
-        assert contents.with_ways(lesson, before, after) == lesson, "call make release"
+        assert contents.with_ways(lesson, before, after) == lesson, "run make release"
         without = re.sub(r"#\n# \[Start\].*\n", "", lesson)
         assert without != lesson
         assert contents.with_ways(without, before, after) == lesson

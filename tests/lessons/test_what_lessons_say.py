@@ -50,7 +50,7 @@ def test_the_points_that_are_typed_are_those_that_are_given(text):
 
 def test_the_table_in_the_readme_is_made_from_the_lessons():
     lessons = [(text, release.read_lesson(text)) for text in TEXTS]
-    assert contents.in_readme(README, lessons) == README, "call make release"
+    assert contents.in_readme(README, lessons) == README, "run make release"
     for text, lesson in lessons:
         row = next(line for line in README.splitlines() if line.startswith(f"| `{text.stem}` |"))
         for name, *_ in exercises(lesson):

@@ -42,7 +42,7 @@ def test_the_texts_go_with_the_address_in_pyproject():
     assert lessons
     for path in lessons:
         text = path.read_text()
-        assert addresses.in_lesson(text, path.stem, repository) == text, "call make release"
+        assert addresses.in_lesson(text, path.stem, repository) == text, "run make release"
 
 
 def test_buttons_open_the_students_notebook(published):

@@ -163,7 +163,9 @@ def test_no_language_model(no_hub):
 
 def test_a_wheel_that_is_named_and_not_there(no_hub, monkeypatch):
     monkeypatch.setenv("DORA_LAB_WHEEL", "nowhere.whl")
-    with pytest.raises(NoLanguageModel, match=r"DORA_LAB_WHEEL is 'nowhere.whl', which is no file"):
+    with pytest.raises(
+        NoLanguageModel, match=r"DORA_LAB_WHEEL is 'nowhere.whl', which is not a file"
+    ):
         commonsense.load_language_model()
 
 

@@ -350,7 +350,7 @@ def test_loaded_layers_of_some_names_are_written_again(tmp_path):
         ),
         ("target_modules", ["nowhere"], "nowhere"),
         ("peft_type", "IA3", "has peft_type='IA3'; it must be 'LORA'"),
-        ("peft_type", "NEW", "cannot be read as an adapter of PEFT's: .*NEW"),
+        ("peft_type", "NEW", "cannot be read as a PEFT adapter: .*NEW"),
         ("r", 2, r"has the shape \(3, 32\) in the file and \(2, 32\) in the model"),
         ("r", 33, "rank is 33; for in_features=32"),
         ("use_dora", False, r"q_proj\.lora_magnitude_vector is in the file or in the"),
@@ -375,7 +375,9 @@ def test_base_weights_beside_the_adapter_must_be_the_models(tmp_path):
     other = base()
     with torch.no_grad():
         other.lm_head.weight.mul_(2)
-    with pytest.raises(ValueError, match=r"holds lm_head\.weight, a weight of the base model, and"):
+    with pytest.raises(
+        ValueError, match=r"contains lm_head\.weight, a weight of the base model, and"
+    ):
         load_peft_adapter(other, tmp_path)
 
 
@@ -400,7 +402,7 @@ def test_files_that_are_broken_or_more_than_tensors(name, content, tmp_path):
     if name.endswith(".bin"):
         (tmp_path / "adapter_model.safetensors").unlink()
     (tmp_path / name).write_bytes(content)
-    sentence = r"cannot be read as an adapter of PEFT's: \w+: |has peft_type=None; it must be"
+    sentence = r"cannot be read as a PEFT adapter: \w+: |has peft_type=None; it must be"
     with pytest.raises(ValueError, match=sentence):
         load_peft_adapter(base(), tmp_path)
 

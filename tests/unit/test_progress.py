@@ -132,7 +132,7 @@ def test_the_solutions_pass():
 
 def test_a_file_that_is_no_notebook(tmp_path):
     (tmp_path / "01-mathematics.ipynb").write_text("<<<<<<< conflict")
-    with pytest.raises(ValueError, match=r"01-mathematics\.ipynb is no notebook that can be read"):
+    with pytest.raises(ValueError, match=r"01-mathematics\.ipynb cannot be read as a notebook"):
         progress.overview(tmp_path)
 
 

@@ -395,7 +395,7 @@ PLACES = {
     ),
     "copy-beside-the-untouched": (
         lambda c, s: (put(c, s, f"{LESSON}.ipynb", blank()), put(c, s, "Copy1.ipynb", work())),
-        f"Copy1.ipynb is graded as {LESSON}.ipynb: {LESSON}.ipynb holds no work",
+        f"Copy1.ipynb is graded as {LESSON}.ipynb: {LESSON}.ipynb has no work",
     ),
     "same-copy-twice": (
         lambda c, s: (put(c, s, "a.ipynb", work()), put(c, s, "b.ipynb", work())),

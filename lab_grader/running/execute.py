@@ -201,13 +201,13 @@ class _NotebookRun:
         for index in again:
             self._run_cell(index)
 
-    def ask(self, name: str, question: bytes) -> bytes:
-        """See `remote.Kernel`. What ends the kernel once, or loops once, is not asked again."""
+    def deliver(self, name: str, question: bytes) -> bytes:
+        """See `remote.Holder`. What ends the kernel once, or loops once, is not asked again."""
         try:
             if name in self.broken:
                 raise CheckFailed(f"{name} is not run again: {self.broken[name]}.")
             self._give_up_if_hopeless()
-            return self.kernel.ask(question, self._print)
+            return self.kernel.exchange(question, self._print)
         except TimedOut as error:
             self.broken[name] = str(error)
             self.notes.append(f"{self.name}: {name}: {error}")

@@ -121,7 +121,7 @@ class Kernel:
             )
         return outputs
 
-    def ask(self, question: bytes, printed: Callable[[str], None]) -> bytes:
+    def exchange(self, question: bytes, printed: Callable[[str], None]) -> bytes:
         """Ask what `inside.answer` answers.
 
         Args:

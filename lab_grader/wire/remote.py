@@ -14,12 +14,12 @@ from lab_utils.checks.subject import Remote
 MOST_LINES, LONGEST_LINE = 50, 500  # of the student's own code, in a message
 
 
-class Kernel(Protocol):
+class Holder(Protocol):
     """What holds the student's objects."""
 
     hidden: frozenset[str]  # the files that it can not see
 
-    def ask(self, name: str, question: bytes) -> bytes:
+    def deliver(self, name: str, question: bytes) -> bytes:
         """Return the packed answer to a packed question about an object."""
 
 
@@ -34,15 +34,15 @@ class RemoteObject(Remote):
         NameError: the notebook has no such name.
     """
 
-    def __init__(self, kernel: Kernel, name: str) -> None:
-        self._kernel, self._name = kernel, name
+    def __init__(self, holder: Holder, name: str) -> None:
+        self._holder, self._name = holder, name
         self.__name__ = name  # as a function or class has it
         if self._send(None, None, None, [], "", []) is False:
             raise NameError(f"name '{name}' is not defined")
 
     def _send(self, *question: Any) -> Any:
         try:
-            return unpack(self._kernel.ask(self._name, pack([self._name, *question])))
+            return unpack(self._holder.deliver(self._name, pack([self._name, *question])))
         except ValueError as error:  # only a process that was tampered with answers so
             raise self._unreadable(error) from error
 
@@ -53,8 +53,8 @@ class RemoteObject(Remote):
         self, question: Callable, *arguments: Any, step: str, reference: Collection[str]
     ) -> Any:
         """See `Remote.ask`."""
-        if not self._kernel.hidden.issuperset(reference):
-            seen = sorted(set(reference) - self._kernel.hidden)
+        if not self._holder.hidden.issuperset(reference):
+            seen = sorted(set(reference) - self._holder.hidden)
             raise ReferenceInReach(
                 f"the check of {self._name} does not declare that it forbids {', '.join(seen)}, "
                 "so the student's process can see them. Name them in @check(forbids=...)."

@@ -20,7 +20,7 @@ class ThisProcess:
     def __init__(self, student):
         self.student = student
 
-    def ask(self, name, question):
+    def deliver(self, name, question):
         return inside.answer({name: self.student}, question)
 
 

@@ -103,7 +103,7 @@ def ask(kernel, body, printed=lambda _: None):
         "line = next(o for o in gc.get_objects() if type(o).__name__ == 'Line')",
         ROOM,
     )
-    return kernel.ask(b"?", printed)
+    return kernel.exchange(b"?", printed)
 
 
 def test_what_is_printed_during_a_question_comes_back_before_its_answer(kernel):

@@ -38,7 +38,8 @@ class Page:
         self.lines, self.points, self.failure = lines, points, failure
 
     def __repr__(self) -> str:
-        return "\n".join([*self.lines, *([self.points] if self.points else [])])
+        why = [*self.failure.student_lines, str(self.failure)] if self.failure else []
+        return "\n".join([*self.lines, *why, *([self.points] if self.points else [])])
 
     def _repr_html_(self) -> str:
         rows = []
@@ -99,9 +100,10 @@ def shown() -> Iterator[None]:
         error.on_page = True
         raise
     finally:
-        lines = printed.getvalue().splitlines()
-        if failure is not None:  # the sentence stands below, not twice
-            lines = [line for line in lines if line != f"  FAIL  {failure}"]
+        said = printed.getvalue()
+        if failure is not None:  # its sentences stand below, not twice
+            said = said.replace(f"  FAIL  {failure}\n", "")
+        lines = said.splitlines()
         display(Page(lines, _points(failure is None), failure))
 
 
@@ -122,10 +124,14 @@ def _points(passes: bool) -> str:
         cells = json.loads(Path(os.environ["JPY_SESSION_NAME"]).read_text("utf-8"))["cells"]
         most = next(c for c in cells if c["id"] == cell_id)["metadata"]["nbgrader"]["points"]
         if not passes:
-            return f"0 of {most:g} points"
+            return f"0 of {_counted(most)}"
         done = _passed_calls.get(run, 0) + 1
         _passed_calls.clear()
         _passed_calls[run] = done
         if done >= parent["content"]["code"].count("checks.check_"):
-            return f"{most:g} of {most:g} points"
+            return f"{most:g} of {_counted(most)}"
     return ""
+
+
+def _counted(points: float) -> str:
+    return f"{points:g} point" + ("" if points == 1 else "s")

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lab_utils.questions.usual_causes import without_usual_cause
+
 # What has passed in this process: the exercise and the aspect, as a report's title has them.
 _passed: set[tuple[str, ...]] = set()
 
@@ -65,7 +67,7 @@ class CheckFailed(AssertionError):
         student_lines: list[str] | None = None,
         mistake: Mistake | None = None,
     ) -> None:
-        super().__init__(text)
+        super().__init__(text if mistake is None else without_usual_cause(text))
         self.student_lines = student_lines or []
         self.mistake = mistake
         self.on_page = False  # whether `lab_utils.checks.page` has shown it
@@ -76,7 +78,7 @@ class CheckFailed(AssertionError):
         Where the student's own code raised, its lines come first.
         """
         if self.on_page:
-            return [f"{type(self).__name__}: {self}".splitlines()[0]]
+            return [f"{type(self).__name__}: see above."]
         return [*self.student_lines, *f"{type(self).__name__}: {self}".splitlines()]
 
 

@@ -95,8 +95,7 @@ def _no_leftovers() -> Iterator[None]:
 
 def _what_was_raised(step: str, error: BaseException) -> str:
     kind, text = type(error).__name__, _text_of(error)
-    cause = usual_cause(kind, text)
-    return f"{step} raised {kind}: {text}" + (f"\nThe usual cause is {cause}" if cause else "")
+    return f"{step} raised {kind}: {text}{usual_cause(kind, text)}"
 
 
 def _what_is_left(error: NotImplementedError) -> str:

@@ -100,8 +100,13 @@ USUAL_CAUSES = [
 
 
 def usual_cause(kind: str, text: str) -> str:
-    """Return what usually causes an error of this type with this text, or "" if nobody knows."""
+    """Return a line on what usually causes an error of this type with this text, or ""."""
     for kinds, pattern, cause in USUAL_CAUSES:
         if kind in kinds.split("|") and re.search(pattern, text):
-            return cause
+            return f"\nThe usual cause is {cause}"
     return ""
+
+
+def without_usual_cause(text: str) -> str:
+    """Return a text without that line, where more is known."""
+    return re.sub(r"\nThe usual cause is [^\n]*", "", text)

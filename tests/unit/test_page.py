@@ -44,6 +44,26 @@ def test_a_check_that_fails_names_the_mistake_and_leads_to_its_section(displayed
     assert "Known mistake" in str(failed.value), "and whole in what nbgrader keeps"
 
 
+def test_an_error_is_told_once_and_by_what_is_known_of_it(displayed):
+    def no_keepdim(weight, norm_dim=1, eps=1e-8):
+        magnitude = weight.norm(dim=norm_dim)
+        return magnitude, weight / magnitude
+
+    def misspelt(weight, norm_dim=1, eps=1e-8):
+        return wieght.norm(dim=norm_dim), weight  # noqa: F821
+
+    for wrong in (no_keepdim, misspelt):
+        with pytest.raises(checks.CheckFailed):
+            checks.check_decompose(wrong, "rows")
+    known, usual = displayed
+    for shown in displayed:
+        for told in (repr(shown), shown._repr_html_()):
+            assert told.count(" raised ") == 1
+    assert "Known mistake: summed dimension dropped." in repr(known)
+    assert "The usual cause" not in repr(known), "where the mistake is known"
+    assert "The usual cause is a name that is spelt in two ways" in repr(usual)
+
+
 def test_code_above_a_raise_that_was_left(displayed):
     def left(weight, norm_dim=1, eps=1e-8):
         """Split."""

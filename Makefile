@@ -81,7 +81,7 @@ grade: for-grading
 report: for-grading
 	$(BIN)/python -m lab_grader report dora $(ARGS)
 
-bench-grading: for-grading
+bench-grading: for-test
 	$(BIN)/python benchmarks/grading.py $(ARGS)
 
 # Each ends at once where nothing has changed: see scripts/set_up.sh.

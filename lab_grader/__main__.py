@@ -139,7 +139,7 @@ def run(arguments: list[str]) -> int:
     if chosen.command == "collect":
         collected = collect_course(course)
         say(collected.describe())
-        return 1 if collected.left or not collected.files else 0
+        return 0 if collected.is_complete else 1
     if chosen.command == "extend":
         until = extend(course, chosen.student, chosen.days)
         say([f"{plain(chosen.student)}: due {until:%Y-%m-%d %H:%M} UTC. Run make grade."])

@@ -35,19 +35,21 @@ class HandedIn:
     pictures: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def read_cells(cells: list[dict], complain) -> list[HandedIn]:
-    """Return the cells of a notebook's JSON; an invalid one becomes an empty text.
+def read_cells(cells: list[Any], complain) -> list[HandedIn]:
+    """Return the cells of a notebook's JSON; one that cannot be read becomes an empty text.
 
     Args:
         complain: called with a sentence for what cannot be read.
     """
     found, room = [], MOST_CHARACTERS
     for number, cell in enumerate(cells, 1):
-        kind, source = cell.get("cell_type"), cell.get("source", "")
+        if not isinstance(cell, dict):
+            cell = {"cell_type": None}
+        kind, source = cell.get("cell_type", _kind_by_fields(cell)), cell.get("source", "")
         if isinstance(source, list) and all(isinstance(line, str) for line in source):
             source = "".join(source)
         if not isinstance(kind, str) or kind not in NEW_CELL or not isinstance(source, str):
-            complain(f"cell {number} is not a cell; it is left out")
+            complain(f"cell {number} cannot be read, and is left out")
             kind, source = "raw", ""
         if len(source) > MOST_CELL_CHARACTERS:
             complain(f"cell {number} has {len(source) >> 20} MB of text, and is left out")
@@ -69,6 +71,11 @@ def read_cells(cells: list[dict], complain) -> list[HandedIn]:
             complain(f"cell {number} has images that are not readable; they are left out")
         found.append(HandedIn(kind, source, _text(cell.get("id")), _text(grade_id), pictures))
     return found
+
+
+def _kind_by_fields(cell: dict) -> str:
+    """Return what a cell is that does not say it: only code has outputs and is counted."""
+    return "code" if {"outputs", "execution_count"} & cell.keys() else "markdown"
 
 
 def _text(value: Any) -> str | None:

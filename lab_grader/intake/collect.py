@@ -16,6 +16,7 @@ from typing import BinaryIO
 from nbgrader.plugins import ExtractorPlugin, FileNameCollectorPlugin
 
 from lab_grader.intake.course import Course, refusal
+from lab_grader.intake.litter import is_litter
 from lab_grader.plain import plain
 
 # Ada Lovelace_17_assignsubmission_file_/01.ipynb, ..._file/01.ipynb, ..._file_01.ipynb. Names of
@@ -28,7 +29,6 @@ CANVAS = re.compile(
     r"(?P<person>[^/]+?)_(?:LATE_)?(?P<id>[0-9]+|(?<=anon_)[A-Za-z0-9]{5})_[0-9]+_(?P<rest>.+)"
 )
 RESUBMITTED = re.compile(r"(.+)-[0-9]+(\.[^.]+)")
-LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 MOST_BYTES = 256 << 20  # of a file
 MOST_BYTES_EACH = 1 << 30  # of a student
 
@@ -48,6 +48,11 @@ class Collected:
     left: dict[str, str] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
     people: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there was something, and nothing was left."""
+        return bool(self.files) and not self.left
 
     def describe(self) -> list[str]:
         """Return a line for each file, by student."""
@@ -170,7 +175,7 @@ def collect(archive: Path, target: Path, lessons: set[str]) -> Collected:
     done = Collected()
     used: dict[str, int] = {}
     for path, opened in _files(archive):
-        if path.name in LITTER or "__MACOSX" in path.parts:
+        if is_litter(path):
             continue
         found = whose(path, lessons)
         if isinstance(opened, str):
@@ -251,7 +256,10 @@ def collect_course(course: Course) -> Collected:
 
 
 class Extractor(ExtractorPlugin):
-    """Takes the place of nbgrader's own in `nbgrader zip_collect`: sorts files by student."""
+    """Takes the place of nbgrader's own in `nbgrader zip_collect`: sorts files by student.
+
+    The exit code is that of `python -m lab_grader collect`: not 0 if something was left.
+    """
 
     def extract(self, archive_path: str, extracted_path: str) -> None:
         """Copy each file of a download into a folder of its student; say what is left."""
@@ -262,10 +270,12 @@ class Extractor(ExtractorPlugin):
         )
         lessons = {path.stem for path in released.glob("*.ipynb")}
         done = collect(Path(archive_path), Path(extracted_path), lessons)
-        for line in done.describe():
+        lines = done.describe()
+        for line in lines:
             (self.log.warning if line.startswith("not collected") else self.log.info)(line)
-        if not done.files:
-            self.parent.fail("nothing was collected: see above")
+        if not done.is_complete:
+            self.parent.process_extracted_files()  # what is there, before this ends
+            self.parent.fail(lines[-1])
 
 
 class Collector(FileNameCollectorPlugin):

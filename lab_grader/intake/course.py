@@ -109,6 +109,10 @@ def _files(folder: Path) -> list[os.DirEntry]:
     return [entry for entry in _entries(folder) if entry.is_file(follow_symlinks=False)]
 
 
+def _links(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder) if entry.is_symlink()]
+
+
 def _entries(folder: Path) -> list[os.DirEntry]:
     """Return what is in a folder; nothing if it does not exist or cannot be read."""
     try:
@@ -214,7 +218,10 @@ class Course:
             inside = set(_folders(self.submitted / name))
             if self._place(name) is not None or self.other_assignments & inside:
                 continue
-            what = f"only {', '.join(sorted(inside)[:5])}" if inside else "nothing"
+            linked = {f"{link}, a link" for link in _links(self.submitted / name)}
+            what = (
+                f"only {', '.join(sorted(inside | linked)[:5])}" if inside | linked else "nothing"
+            )
             found[name] = f"has no folder {self.assignment}; there is {what}"
             if not os.access(self.submitted / name, os.R_OK | os.X_OK):
                 found[name] = "cannot be read: permission denied"

@@ -5,9 +5,11 @@ belongs; everything else is put back from the lesson. So whatever was done to me
 outputs is mended on the way, the answers stay as they are, and the submission is not touched.
 """
 
+import errno
 import fnmatch
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -15,20 +17,24 @@ import stat
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import packages_distributions
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
 from lab_grader.intake.cells import HandedIn, has_work, likeness, mend, read_cells
 from lab_grader.intake.course import Course, Lesson
+from lab_grader.intake.litter import is_litter
 from lab_grader.intake.moment import NoMoment, read_moment
 
 MOST_FILES = 500
+MOST_NAMES = 20_000  # of files and folders that are looked at
+MOST_DEPTH = 20  # folders within each other
 MOST_NOTEBOOK_BYTES = 256 << 20  # plots are stored in it
 MOST_NOTEBOOKS_BYTES = 1 << 30  # of all of them
 MOST_FILE_BYTES = 16 << 20
@@ -81,7 +87,7 @@ def vet(course: Course, student: str) -> Submission:
     if note:
         submission.mended.append(note)
     found = _Found(course, submission)
-    for name, path, entry in _entries(folder, submission):
+    for name, path, entry in _entries(folder, course.lessons, submission):
         found.add(name, entry, path)
     submission.files = found.files
     if TIMESTAMP in submission.files:
@@ -94,24 +100,51 @@ def vet(course: Course, student: str) -> Submission:
     return submission
 
 
-def _entries(folder: Path, submission: Submission) -> Iterator[tuple[str, Path, os.DirEntry]]:
-    """Yield the files of a folder and its folders; links are reported and not followed."""
-    pending, count = [folder], 0
-    while pending:
-        current = pending.pop()
-        try:
-            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
-        except OSError as error:
-            raise NotRead(f"{current} cannot be read: {error.strerror}") from error
-        for entry in entries:
-            path, count = Path(entry.path), count + 1
-            if count > MOST_FILES:
-                submission.problems.append(f"more than {MOST_FILES} files; the rest is left out")
-                return
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(path)
-            else:
-                yield path.relative_to(folder).as_posix(), path, entry
+def _entries(
+    folder: Path, lessons: Collection[str], submission: Submission
+) -> Iterator[tuple[str, Path, os.DirEntry]]:
+    """Yield the files of a folder and its folders; links are reported and not followed.
+
+    First come notebooks, those named as a lesson before others, and what lies less deep before
+    what lies deeper: so that no folder of figures or packages takes the place of an answer.
+    """
+    found = [
+        (PurePosixPath(os.path.relpath(entry.path, folder)), entry)
+        for entry in _below(folder, submission)
+    ]
+    found = [(name, entry) for name, entry in found if not is_litter(name)]
+    found.sort(key=lambda it: (it[0].stem not in lessons, not NOTEBOOK.search(it[0].name)))
+    if len(found) > MOST_FILES:
+        submission.problems.append(f"more than {MOST_FILES} files; the rest is left out")
+    for name, entry in found[:MOST_FILES]:
+        yield str(name), Path(entry.path), entry
+
+
+def _below(folder: Path, submission: Submission) -> Iterator[os.DirEntry]:
+    """Yield what is no folder in a folder and in those below, level by level."""
+    room, level = MOST_NAMES, [os.fspath(folder)]
+    for _ in range(MOST_DEPTH):
+        below = []
+        for current in level:
+            try:
+                with os.scandir(current) as scanned:
+                    entries = sorted(itertools.islice(scanned, room), key=lambda it: it.name)
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    submission.problems.append("folders with too long a path are left out")
+                    continue
+                raise NotRead(f"{current} cannot be read: {error.strerror}") from error
+            room -= len(entries)
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.path)
+                else:
+                    yield entry
+        level = below
+    if level:
+        submission.problems.append(f"folders more than {MOST_DEPTH} deep are left out")
+    if not room:
+        submission.problems.append(f"more than {MOST_NAMES:,} names; the rest is left out")
 
 
 class _Found:
@@ -150,15 +183,19 @@ class _Found:
         self.files[name] = content
         if name.lower().endswith(".zip"):
             self._add_members(name, content)
+        elif name not in self.notebooks and _looks_like_a_notebook(content):
+            self.notebooks[name] = lambda: content
 
     def _add_members(self, name: str, content: bytes) -> None:
         """Add the notebooks of an archive; the others in it are left where they are."""
         try:
             archive = zipfile.ZipFile(io.BytesIO(content))
-            for member in archive.infolist()[:MOST_FILES]:
-                if NOTEBOOK.search(member.filename):
-                    read = functools.partial(_read_member, archive, member)
-                    self.notebooks[f"{name}/{member.filename}"] = read
+            members = {member.filename: member for member in archive.infolist()}
+            inside = {m: PurePosixPath(m.replace("\\", "/")) for m in members if NOTEBOOK.search(m)}
+            inside = {m: path for m, path in inside.items() if not is_litter(path)}
+            for member in sorted(inside, key=lambda m: len(inside[m].parts))[:MOST_FILES]:
+                read = functools.partial(_read_member, archive, members[member])
+                self.notebooks[f"{name}/{member}"] = read
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             self.submission.problems.append(f"{name}: not a readable archive ({error})")
 
@@ -171,20 +208,24 @@ class _Found:
                 if len(content) > self.notebook_room:
                     raise Unreadable(f"more than {MOST_NOTEBOOKS_BYTES >> 20} MB of notebooks")
                 self.notebook_room -= len(content)
-                raw = _cells(content)
                 stem = PurePosixPath(name).stem
 
                 def complain(text: str) -> None:
                     self.submission.problems.append(f"{stem}: {text}")
 
-                self.cells[name] = read_cells(raw, complain)
+                self.cells[name] = read_cells(_cells(content, complain), complain)
             except MemoryError:
                 why = "reading it takes too much memory; clear its outputs and hand it in again"
                 self.submission.problems.append(f"{name}: {why}")
             except Unreadable as error:
-                if name not in self.files:  # else it is data
+                if name not in self.files and not name.lower().endswith(".json"):  # else it is data
                     self.submission.problems.append(f"{name}: {error}")
         return self.cells[name]
+
+
+def _looks_like_a_notebook(content: bytes) -> bool:
+    """Whether a file without the name of a notebook may be one, as a browser left it."""
+    return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and b'"cells"' in content
 
 
 def _ignored(name: str, course: Course, submission: Submission) -> bool:
@@ -241,27 +282,76 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return content
 
 
-def _cells(content: bytes) -> list[dict]:
-    """Return the cells of a notebook's JSON, of any version that nbformat can bring to 4."""
+def _cells(content: bytes, complain: Callable[[str], None]) -> list[Any]:
+    """Return the cells of a notebook's JSON, of any version that nbformat can bring to 4.
+
+    Args:
+        complain: called with a sentence for what is odd about it.
+
+    Raises:
+        Unreadable: there are none; the text says why.
+    """
     try:
-        notebook = json.loads(content)
-        version = notebook["nbformat"]
+        notebook = _json(content, complain)
+        version = _version(notebook)
         if version > 4:
             raise Unreadable(f"a notebook of the format {version}; save it as format 4")
         if version < 4:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                notebook = nbformat.convert(nbformat.reader.reads(content.decode()), 4)
+                text = json.dumps(notebook | {"nbformat": version})
+                notebook = nbformat.convert(nbformat.reader.reads(text), 4)
         cells = notebook["cells"]
-        if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        if not isinstance(cells, list):
             raise Unreadable("its cells are not a list of cells")
     except (Unreadable, MemoryError):
         raise
+    except RecursionError as error:
+        raise Unreadable("not a readable notebook (nested too deeply)") from error
     except Exception as error:  # the file may hold anything, and nbformat fails in many ways
         raise Unreadable(f"not a readable notebook ({type(error).__name__}: {error})") from error
     if len(cells) > MOST_CELLS:
         raise Unreadable(f"{len(cells)} cells; at most {MOST_CELLS} are graded")
+    if not cells:
+        raise Unreadable("a notebook without cells")
     return cells
+
+
+def _json(content: bytes, complain: Callable[[str], None]) -> dict[str, Any]:
+    """Return the object that a notebook's file holds, in whatever encoding it was saved."""
+    if not content.strip(b"\0 \t\r\n"):
+        raise Unreadable("an empty file" if not content else "a file that holds only blanks")
+    encoding = json.detect_encoding(content)
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode(encoding, errors="replace")
+        complain("some characters are not UTF-8, and are replaced")
+    text = text.lstrip("\ufeff \t\r\n")
+    try:
+        found, end = json.JSONDecoder(parse_int=_whole_number).raw_decode(text)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip())
+        why = "its end is missing" if cut and text.startswith("{") else f"not JSON: {error}"
+        raise Unreadable(f"not a readable notebook ({why})") from error
+    if not isinstance(found, dict):
+        raise Unreadable("not a readable notebook (JSON of something else)")
+    if text[end:].strip("\0 \t\r\n"):
+        complain("there is more after its end, which is left out")
+    return found
+
+
+def _whole_number(digits: str) -> int:
+    """Return a number; nothing in a notebook that is looked at needs one that is longer."""
+    return int(digits) if len(digits) < 19 else 0
+
+
+def _version(notebook: dict[str, Any]) -> int:
+    version = notebook.get("nbformat", 3 if "worksheets" in notebook else 4)
+    try:
+        return int(version)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Unreadable("not a readable notebook (its nbformat is no number)") from error
 
 
 def _assign(course: Course, found: _Found, submission: Submission) -> None:
@@ -290,7 +380,8 @@ def _assign(course: Course, found: _Found, submission: Submission) -> None:
         if chosen is None:
             here = [n for n in (*others, *found.files) if n not in used][:5]
             there = f"; there is {', '.join(here)}" if here else ""
-            if not any(p.startswith(f"{name} may be") for p in submission.problems):
+            told = any(p.startswith((f"{name} may be", f"{name}: ")) for p in submission.problems)
+            if not told:
                 submission.problems.append(f"{name} is missing{there}")
             continue
         used.add(chosen)
@@ -300,7 +391,7 @@ def _assign(course: Course, found: _Found, submission: Submission) -> None:
 
         submission.notebooks[lesson.name] = mend(found.read(chosen), lesson, note)
     for name in others:
-        if name not in used and name in found.files:
+        if name not in used and (name in found.files or name.lower().endswith(".json")):
             continue
         found.files.pop(name, None)
         if name not in used and CHECKPOINTS not in name.split("/"):

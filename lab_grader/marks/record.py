@@ -143,10 +143,12 @@ class Recorder:
         student = submission.student
         _remove(self._note(student))
         self._write_vetted(submission)
-        if submission.notebooks:
-            self._autograde(student, result)
-        else:
-            self._record_nothing(student)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries
+            if submission.notebooks:
+                self._autograde(student, result)
+            else:
+                self._record_nothing(student)
         marks = read_marks(self.course, student)[student]
         note = self._described(submission, key, marks)
         write_atomically(self._note(student), json.dumps(note))
@@ -218,9 +220,7 @@ class Recorder:
             for step in autograde.autograde_preprocessors
         ]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries
-                autograde.start()
+            autograde.start()
         except (NbGraderException, SystemExit) as error:
             if isinstance(last.error, OperationalError):
                 raise CourseError(

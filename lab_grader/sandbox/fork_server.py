@@ -262,6 +262,8 @@ def _give_up_rights(uid: int | None) -> None:
     # second keep it from what any process may know of itself in /proc.
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
+    # Where the machine's memory ends before a kernel's limits do, Linux ends a kernel first.
+    Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 class _Program(ctypes.Structure):

@@ -12,6 +12,7 @@ of one reaches another.
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import random
@@ -38,6 +39,7 @@ from traitlets import Instance
 import lab_grader
 import lab_utils
 from lab_grader.sandbox import fork_server
+from lab_grader.sandbox.cgroup import SERVER_BYTES, confining
 from lab_grader.sandbox.folders import Folder, readable_by_all, remove
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.masks import write_masks
@@ -183,6 +185,21 @@ def _proportional_bytes(pid: int) -> int:
     except OSError:
         pass
     return _resident_bytes(pid)
+
+
+def _sockets(pid: int) -> int:
+    """Return how many sockets there are in a process's network, whoever holds them still."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/net/unix").read_bytes().count(b"\n") - 1
+    return 0
+
+
+@functools.cache
+def _socket_bytes() -> int:
+    """Return how many bytes can wait at a socket whose buffers are as Linux makes them."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/proc/sys/net/core/wmem_default").read_text())
+    return 1 << 18
 
 
 class Unconfined:
@@ -375,16 +392,17 @@ class Sandbox:
     def usage(self) -> tuple[int, int]:
         """Return how many processes the kernel is, and their memory in bytes.
 
-        What several of them share counts once. Their files, which are in memory too, do not: they
-        have a limit besides (`scratch_bytes`).
+        What several of them share counts once, and each socket counts for what can wait at it.
+        Their files, which are in memory too, do not: they have a limit besides (`scratch_bytes`).
         """
         if self._server is None:
             return 0, 0
         kernel = list(_below(self._server.pid))[1:]  # of bwrap: the first is the fork server
-        resident = sum(map(_resident_bytes, kernel))
+        waiting = _sockets(kernel[0]) * _socket_bytes() if kernel else 0
+        resident = sum(map(_resident_bytes, kernel)) + waiting
         if resident <= self.limits.memory_bytes:
             return len(kernel), resident  # at most that, and it is much faster to tell
-        return len(kernel), sum(map(_proportional_bytes, kernel))
+        return len(kernel), sum(map(_proportional_bytes, kernel)) + waiting
 
     def last_words(self) -> str:
         """Return the last line that the kernel wrote to stderr; where there is none, the server."""
@@ -422,10 +440,12 @@ class Sandbox:
     def _start_server(self) -> None:
         command = [
             # both die with the grader, however it ends
-            *("setpriv", "--pdeathsig", "KILL", "bwrap", *_privileges()),
+            *("setpriv", "--pdeathsig", "KILL", *self._confining(), "bwrap", *_privileges()),
             *("--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
             *("--unshare-cgroup-try", "--die-with-parent", "--new-session"),
             *("--proc", "/proc", "--dev", "/dev"),
+            # It reads as zeros, too, and is no door to shared memory that nobody counts.
+            *("--dev-bind", "/dev/full", "/dev/zero"),
             *("--perms", "1777", "--tmpfs", "/dev/shm"),
             *("--perms", "1777", "--tmpfs", "/tmp"),
             *("--perms", "1777", "--dir", fork_server.WORK),
@@ -445,6 +465,9 @@ class Sandbox:
             self._server = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
             )
+
+    def _confining(self) -> tuple[str, ...]:
+        return confining(self.limits.memory_bytes + self.limits.scratch_bytes + SERVER_BYTES)
 
     def _end_server(self) -> None:
         if self._server is not None:

@@ -2,12 +2,14 @@
 
 Every other call fails as if Linux did not know it (ENOSYS), which libraries are prepared for. So
 there are no key rings, no new namespaces and no mounts, no tracing of other processes, no memory
-that belongs to no process (memfd, System V, POSIX queues), no BPF, io_uring or modules, and no
-families of sockets but two: those in the files, and IPv4 in an empty network of one's own.
+that belongs to no process (memfd, System V, POSIX queues, shared memory without a file), no BPF,
+io_uring or modules, and no families of sockets but two: those in the files, with connections and
+buffers as they come, and IPv4 in an empty network of one's own.
 """
 
 import errno
 import functools
+import mmap
 import socket
 import tempfile
 
@@ -21,7 +23,7 @@ ALLOWED = """
     renameat renameat2 rmdir sendfile stat statfs statx symlink symlinkat truncate umask unlink
     unlinkat utime utimensat utimes write writev
 
-    brk madvise membarrier mincore mlock mlock2 mmap mprotect mremap msync munlock munmap
+    brk madvise membarrier mincore mlock mlock2 mprotect mremap msync munlock munmap
 
     arch_prctl capget execve execveat exit exit_group fork get_robust_list getcpu getegid geteuid
     getgid getgroups getpgid getpgrp getpid getppid getpriority getresgid getresuid getrlimit
@@ -39,10 +41,17 @@ ALLOWED = """
     futex_waitv getrandom pipe pipe2 poll ppoll pselect6 select signalfd signalfd4
 
     accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg
-    sendmmsg sendmsg sendto setsockopt shutdown
+    sendmmsg sendmsg sendto shutdown
 """
 # From the Linux headers sched.h and ioctls.h.
 NEW_NAMESPACES = 0x7E020000
+SHARED = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS  # of such memory no process's count need tell
+KIND = 0xF  # of a socket, without its flags
+# What may be set of a socket: not its buffers, so that it is known how much one can hold.
+OPTIONS = (
+    *(socket.SO_REUSEADDR, socket.SO_REUSEPORT, socket.SO_KEEPALIVE, socket.SO_LINGER),
+    *(socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_PASSCRED),
+)
 # What libraries ask about a file of any kind: TCGETS, TIOCGPGRP, TIOCGWINSZ, FIONREAD, FIONBIO,
 # FIONCLEX, FIOCLEX. No driver's own requests.
 REQUESTS = (0x5401, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -78,9 +87,20 @@ def filter_program() -> bytes:
     allow("clone", seccomp.Arg(0, seccomp.MASKED_EQ, NEW_NAMESPACES, 0))
     for name in ("prlimit64", "sched_setaffinity"):  # of the caller, not of the fork server
         allow(name, seccomp.Arg(0, seccomp.EQ, 0))
-    allow("socketpair", seccomp.Arg(0, seccomp.EQ, socket.AF_UNIX))
-    for family in (socket.AF_UNIX, socket.AF_INET):  # ipykernel has a socket for forked processes
-        allow("socket", seccomp.Arg(0, seccomp.EQ, family))
+    for flags in (0, mmap.MAP_SHARED, mmap.MAP_ANONYMOUS):
+        allow("mmap", seccomp.Arg(3, seccomp.MASKED_EQ, SHARED, flags))
+    shared = seccomp.Arg(3, seccomp.MASKED_EQ, SHARED, SHARED)
+    made.add_rule(seccomp.ERRNO(errno.EPERM), "mmap", shared)
+    in_files = seccomp.Arg(0, seccomp.EQ, socket.AF_UNIX)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):  # one without connections takes more
+        for name in ("socket", "socketpair"):
+            allow(name, in_files, seccomp.Arg(1, seccomp.MASKED_EQ, KIND, kind))
+    allow("socket", seccomp.Arg(0, seccomp.EQ, socket.AF_INET))  # ipykernel's, for forked processes
+    for level in (socket.IPPROTO_IP, socket.IPPROTO_TCP):
+        allow("setsockopt", seccomp.Arg(1, seccomp.EQ, level))
+    for option in OPTIONS:
+        of_any_socket = seccomp.Arg(1, seccomp.EQ, socket.SOL_SOCKET)
+        allow("setsockopt", of_any_socket, seccomp.Arg(2, seccomp.EQ, option))
     # ZeroMQ looks for network interfaces by another family, and goes on after this error only.
     other = seccomp.Arg(0, seccomp.GT, max(socket.AF_UNIX, socket.AF_INET))
     made.add_rule(seccomp.ERRNO(errno.EOPNOTSUPP), "socket", other)

@@ -263,6 +263,11 @@ def test_collecting_says_where_everything_went(folder):
         assert said in done.stdout, said
     assert not list(folder.parent.rglob("evil.ipynb"))
 
+    by_nbgrader = run(folder, "nbgrader", "zip_collect", "dora", "--force", check=False)
+    assert by_nbgrader.returncode == 1 and "Traceback" not in by_nbgrader.stderr
+    assert "3 students, 5 files not collected" in by_nbgrader.stderr
+    assert {str(p.relative_to(submitted)) for p in submitted.rglob("*.ipynb")} == there
+
     for path in archive.iterdir():
         if path.name != "unpacked":
             path.unlink()
@@ -454,21 +459,178 @@ def test_a_wrong_level_is_graded_or_said(folder):
     assert "only homework" in misplaced["other"] and "swapped" in misplaced["dora"]
 
 
+# A right answer in a file that is damaged, or that another tool wrote.
+def saved(change):
+    """A notebook whose JSON was changed before it was saved."""
+
+    def write(path):
+        tree = json.loads(nbformat.writes(work()))
+        path.write_bytes(json.dumps(change(tree) or tree).encode())
+
+    return write
+
+
+def of_bytes(change):
+    """A notebook whose bytes were changed."""
+    return lambda path: path.write_bytes(change(nbformat.writes(work()).encode()))
+
+
+def every(**fields):
+    return saved(lambda tree: [cell.update(fields) for cell in tree["cells"]] and None)
+
+
+def without(*names):
+    def change(tree):
+        for part in (tree, *tree["cells"]):
+            for name in names:
+                part.pop(name, None)
+
+    return saved(change)
+
+
+READABLE = {
+    "BOM": of_bytes(lambda text: b"\xef\xbb\xbf" + text),
+    "UTF-16": of_bytes(lambda text: text.decode().encode("utf-16")),
+    "UTF-32": of_bytes(lambda text: text.decode().encode("utf-32")),
+    "another encoding": of_bytes(
+        lambda text: json.dumps(json.loads(text), ensure_ascii=False).encode("cp1252", "replace")
+    ),
+    "CRLF": of_bytes(lambda text: text.replace(b"\n", b"\r\n")),
+    "zeros after its end": of_bytes(lambda text: text + bytes(512)),
+    "what was longer before": of_bytes(lambda text: text + b'"x"]}\n  ]\n}'),
+    "blanks before": of_bytes(lambda text: b"\n\n  " + text),
+    "long numbers": of_bytes(
+        lambda text: text.replace(b'"execution_count": null', b'"execution_count": ' + b"9" * 5000)
+    ),
+    "format as a text": saved(lambda tree: tree | {"nbformat": "4"}),
+    "format as a fraction": saved(lambda tree: tree | {"nbformat": 4.0}),
+    "no format": without("nbformat", "nbformat_minor"),
+    "no kinds": without("cell_type"),
+    "no metadata": without("metadata"),
+    "no ids": without("id"),
+    "no outputs": without("outputs", "execution_count"),
+    "one id": every(id="same"),
+    "metadata of another kind": every(metadata=None),
+    "outputs of another kind": every(outputs=[None, {"output_type": []}]),
+    "attachments of another kind": every(attachments=[1]),
+    "cells that are none": saved(lambda tree: tree["cells"].extend([None, 1, "x", []])),
+    "cells of other kinds": saved(
+        lambda tree: tree["cells"].extend(
+            [{"cell_type": kind, "source": "1"} for kind in (None, 1, [], {}, "sql", "")]
+        )
+    ),
+    "numbers that are none": saved(lambda tree: tree["metadata"].update(x=float("nan"))),
+    "a newer minor format": saved(lambda tree: tree | {"nbformat_minor": 10**30}),
+}
+
+
+@pytest.mark.parametrize("damage", READABLE)
+def test_right_answers_are_read_whatever_is_beside_them(folder, course, damage):
+    READABLE[damage](folder_of(folder, "ada") / f"{LESSON}.ipynb")
+    submission = vet(course, "ada")
+    for grade_id, text in solutions().items():
+        assert answer_in(submission.notebooks[LESSON], grade_id) == text
+
+
+# What is in a notebook's place, and the one sentence about it.
+NO_NOTEBOOK = {
+    b"": "an empty file",
+    bytes(100): "a file that holds only blanks",
+    b"null": "not a readable notebook (JSON of something else)",
+    b"<!DOCTYPE html>": (
+        "not a readable notebook (not JSON: Expecting value: line 1 column 1 (char 0))"
+    ),
+    b'{"cells": [{"cell_type": "code"': "not a readable notebook (its end is missing)",
+    b'{"a":' * 10**5: "not a readable notebook (nested too deeply)",
+    b'{"nbformat": 4, "cells": []}': "a notebook without cells",
+    b'{"nbformat": 4, "cells": {}}': "its cells are not a list of cells",
+    b'{"nbformat": [], "cells": [1]}': "not a readable notebook (its nbformat is no number)",
+    b'{"nbformat": 5, "cells": [1]}': "a notebook of the format 5; save it as format 4",
+}
+
+
+@pytest.mark.parametrize("content", NO_NOTEBOOK, ids=NO_NOTEBOOK.values())
+def test_what_is_no_notebook_is_said_in_one_sentence(folder, course, content):
+    (folder_of(folder, "ada") / f"{LESSON}.ipynb").write_bytes(content)
+    submission = vet(course, "ada")
+    assert not submission.notebooks
+    assert submission.problems == [f"{LESSON}.ipynb: {NO_NOTEBOOK[content]}"]
+
+
+def test_nothing_beside_an_answer_takes_its_place(folder, course):
+    """Folders of figures, of packages and of git hold more files than are looked at."""
+    place = folder_of(folder, "ada")
+    put(folder, "ada", f"work/{LESSON}.ipynb", work())
+    (place / "work" / f"._{LESSON}.ipynb").write_bytes(b"\0\5\x16\7")  # of macOS
+    (place / "__MACOSX" / "work").mkdir(parents=True)
+    (place / "__MACOSX" / "work" / f"._{LESSON}.ipynb").write_bytes(b"\0\5\x16\7")
+    deep = place / "venv" / "/".join("abcdefghijklmnopqrstuvwxyz")
+    deep.mkdir(parents=True)
+    for number in range(vetting.MOST_FILES):
+        (place / f"00-figure-{number}.png").write_bytes(b"x")
+        (place / "venv" / f"{number}.json").write_text("{}")
+    submission = vet(course, "ada")
+    assert answer_in(submission.notebooks[LESSON], "recompose") == solutions()["recompose"]
+    assert submission.problems == [
+        f"folders more than {vetting.MOST_DEPTH} deep are left out",
+        f"more than {vetting.MOST_FILES} files; the rest is left out",
+    ]
+
+
+def test_nothing_beside_an_answer_takes_its_place_in_an_archive(folder, course):
+    place = folder_of(folder, "ada")
+    with zipfile.ZipFile(place / "Archive.zip", "w") as file:
+        for number in range(vetting.MOST_FILES):
+            file.writestr(f"dora/venv/lib/{number}.json", "{}")
+        file.writestr(f"__MACOSX/dora/._{LESSON}.ipynb", b"\0\5\x16\7")
+        file.writestr(f"dora\\{LESSON}.ipynb", nbformat.writes(work()))  # as Windows packs it
+    submission = vet(course, "ada")
+    assert answer_in(submission.notebooks[LESSON], "recompose") == solutions()["recompose"]
+    assert not submission.problems
+
+
+def test_folders_without_an_end_cost_no_answer(folder, course, monkeypatch):
+    place = hand_in(folder, "ada", solutions()).parent
+    monkeypatch.chdir(place)
+    for _ in range(50):
+        os.mkdir("d" * 255)
+        os.chdir("d" * 255)
+    submission = vet(course, "ada")
+    assert answer_in(submission.notebooks[LESSON], "recompose") == solutions()["recompose"]
+    assert any("too long a path" in text for text in submission.problems)
+
+
+@pytest.mark.parametrize("name", [LESSON, f"{LESSON}.ipynb.crdownload", "homework", "a.download"])
+def test_a_notebook_is_known_by_what_it_holds(folder, course, name):
+    put(folder, "ada", name, work())
+    submission = vet(course, "ada")
+    assert answer_in(submission.notebooks[LESSON], "recompose") == solutions()["recompose"]
+    assert f"{name} is graded as {LESSON}.ipynb" in submission.mended
+
+
+def test_a_link_in_the_place_of_a_submission_is_named(folder, course):
+    hand_in(folder, "ada", solutions())
+    (folder / "grading" / "submitted" / "eve").mkdir()
+    os.symlink(folder_of(folder, "ada"), folder / "grading" / "submitted" / "eve" / "dora")
+    assert course.students() == ["ada"]
+    assert course.misplaced()["eve"] == "has no folder dora; there is only dora, a link"
+
+
 # What a submission can make long or large.
 def test_many_large_notebooks_have_a_total(folder, course, monkeypatch):
     for number in range(30):
         with open(folder_of(folder, "eve") / f"{number}.ipynb", "wb") as file:
-            file.truncate(200 << 20)  # sparse
-    monkeypatch.setattr(vetting, "MOST_NOTEBOOKS_BYTES", 400 << 20)
+            file.truncate(20 << 20)  # sparse
+    monkeypatch.setattr(vetting, "MOST_NOTEBOOKS_BYTES", 40 << 20)
     submission = vet(course, "eve")
     assert not submission.notebooks
-    assert sum("more than 400 MB of notebooks" in text for text in submission.problems) == 28
+    assert sum("more than 40 MB of notebooks" in text for text in submission.problems) == 28
 
 
 @needs_bwrap
 def test_bombs_end_in_a_sentence_beside_an_honest_student(folder):
     hand_in(folder, "ada", solutions())
-    (folder_of(folder, "bomb") / f"{LESSON}.ipynb").write_bytes(b"[" + b"[],[]," * (40 << 20))
+    (folder_of(folder, "bomb") / f"{LESSON}.ipynb").write_bytes(b"[" + b"[],[]," * (25 << 20))
     (folder_of(folder, "deep") / f"{LESSON}.ipynb").write_bytes(b'{"a":' * 10**6)
     with zipfile.ZipFile(folder_of(folder, "zip") / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(f"{LESSON}.ipynb", b" " * (300 << 20))

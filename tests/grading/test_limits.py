@@ -1,7 +1,11 @@
 """What a submission may take ends, in time, output, processes and memory: singly and in all."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import textwrap
 import time
 from contextlib import closing, suppress
@@ -13,6 +17,7 @@ import zmq
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
 from lab_grader.running.kernel import PATIENCE_SECONDS, Died, Kernel, RemoteError, TimedOut
+from lab_grader.sandbox import cgroup, provisioner
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.provisioner import Sandbox
 
@@ -229,15 +234,108 @@ def test_what_processes_share_counts_once(patient):
         # in several processes
         "for _ in range(4):\n"
         "    if os.fork() == 0: held = bytes(450 << 20).replace(bytes(1), b'1'); time.sleep(60)",
-        # shared, and so none's own
-        "import mmap\nchild = os.fork()\nm = mmap.mmap(-1, 25 << 25)\n"
-        "for _ in range(25): m.write(bytes(1 << 25))\n"
-        "if child == 0: time.sleep(60); os._exit(0)",
+        # at sockets whose clients have ended
+        "import socket\nheld = []\nfor n in range(3):\n"
+        "    held.append(socket.socket(socket.AF_UNIX)); held[-1].bind(f'/tmp/{n}')\n"
+        "    held[-1].listen(4096)\n"
+        "    for _ in range(4096):\n"
+        "        client = socket.socket(socket.AF_UNIX); client.settimeout(1)\n"
+        "        client.connect(f'/tmp/{n}'); client.send(bytes(1 << 10)); client.close()",
     ],
 )
 def test_memory_has_a_limit(patient, take):
     with pytest.raises(Died, match="it took more than 1,536 MB of memory"):
         patient.run(f"import os, time\n{take}\ntime.sleep(60)", ROOM)
+
+
+def test_memory_that_no_process_has_is_refused(kernel):
+    """Shared memory stays after it is taken out of a process's count, unless it is a file."""
+    cell = """
+import mmap, os
+zero = os.open("/dev/zero", os.O_RDWR)
+for file in (-1, zero):
+    try: mmap.mmap(file, 1 << 20); print("GOT", file)
+    except OSError as error: print(type(error).__name__)
+print(os.read(zero, 3), os.path.exists("/dev/full"), len(mmap.mmap(-1, 4096, mmap.MAP_PRIVATE)))
+with open("/tmp/file", "wb+") as file:
+    file.truncate(4096)
+    print(len(mmap.mmap(file.fileno(), 4096)))
+"""
+    expected = "PermissionError\nOSError\nb'\\x00\\x00\\x00' True 4096\n4096\n"
+    assert said(kernel.run(cell, ROOM)) == expected
+
+
+def test_a_socket_holds_no_more_than_it_is_counted_for(kernel):
+    cell = """
+import socket
+one, other = socket.socketpair()
+for option in (socket.SO_SNDBUF, socket.SO_RCVBUF, 32, 33):
+    try: one.setsockopt(socket.SOL_SOCKET, option, 1 << 24); print("GOT", option)
+    except OSError: print("refused")
+for make in (socket.socket, socket.socketpair):
+    try: make(socket.AF_UNIX, socket.SOCK_DGRAM); print("GOT", make)
+    except OSError: print("refused")
+one.setblocking(False)
+sent = 0
+try:
+    while True: sent += one.send(bytes(1 << 10))
+except BlockingIOError: print(sent)
+"""
+    *refused, sent = said(kernel.run(cell, ROOM)).split()
+    assert refused == ["refused"] * 6
+    assert 0 < int(sent) <= provisioner._socket_bytes()
+
+
+def test_linux_ends_a_kernel_before_anything_else(kernel):
+    assert said(kernel.run("print(open('/proc/self/oom_score_adj').read())", ROOM)) == "1000\n\n"
+
+
+MEMORY_BYTES = 1 << 28
+
+
+def test_a_cgroup_holds_the_limit_on_memory():
+    command = cgroup.confining(MEMORY_BYTES)
+    if not command:
+        pytest.skip("systemd makes no cgroup with a limit on memory here")
+    take = f"held = bytes({2 * MEMORY_BYTES}).replace(bytes(1), b'1')"
+    done = subprocess.run([*command, sys.executable, "-c", take])
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("shown", ["", "max", str(MEMORY_BYTES)])
+def test_a_cgroup_is_used_where_its_limit_is_seen(tmp_path, monkeypatch, shown):
+    """Whatever systemd answers: it may be there and have no say, as in a container."""
+    program = tmp_path / "systemd-run"
+    program.write_text(f"#!/bin/sh\necho {shown}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    cgroup.confining.cache_clear()
+    command = cgroup.confining(MEMORY_BYTES)
+    cgroup.confining.cache_clear()
+    assert bool(command) == (shown == str(MEMORY_BYTES))
+    if command:
+        assert command[0] == str(program) and f"MemoryMax={MEMORY_BYTES}" in command
+
+
+def test_a_sandbox_starts_in_its_cgroup(tmp_path, monkeypatch):
+    """A stand-in for systemd runs what it is given, as systemd does, and notes the limit."""
+    program = tmp_path / "systemd-run"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nwhile [ "$1" != -- ]; do shift; done\n'
+        'shift; exec "$@"\n'
+    )
+    program.chmod(0o755)
+    most = LIMITS.memory_bytes + LIMITS.scratch_bytes + cgroup.SERVER_BYTES
+    monkeypatch.setattr(
+        provisioner, "confining", lambda size: (str(program), f"MemoryMax={size}", "--")
+    )
+    with (
+        closing(Sandbox(LIMITS)) as sandbox,
+        sandbox.holding({}),
+        Kernel(sandbox, frozenset(), LIMITS) as kernel,
+    ):
+        assert said(kernel.run("print(1)", ROOM)) == "1\n"
+    assert f"MemoryMax={most} -- bwrap" in (tmp_path / "asked").read_text()
 
 
 def test_files_in_memory_have_a_limit(kernel):

@@ -82,7 +82,7 @@ ATTACKS = {
         "    return float('nan')",
     },
     "DoRALayer": {
-        "imports_the_case": LAYER + "from lab_utils.checks.from_scratch import Case",
+        "imports_the_case": LAYER + "from lab_utils.checks.layer.case import Case",
         "subclasses_the_reference": "from lab_utils import layers\n"
         "class DoRALayer(layers.DoRALayer):\n    pass",
         "subclasses_a_mistake": "import sys, lab_utils\n"
@@ -152,7 +152,7 @@ def test_nothing_of_the_checks_is_left_but_names_that_say_nothing():
         "with contextlib.redirect_stdout(said):\n"
         "    checks.check_decompose(lambda *a: 1, 'rows', seed=3)\n"
         "print(repr(said.getvalue()))\n"
-        "for name in ('report', 'subject', 'head_to_head', 'from_scratch'):\n"
+        "for name in ('report', 'subject', 'head_to_head', 'from_scratch', 'layer.case'):\n"
         "    try: importlib.import_module(f'lab_utils.checks.{name}')\n"
         "    except ModuleNotFoundError: print('not there')\n"
     )
@@ -160,7 +160,7 @@ def test_nothing_of_the_checks_is_left_but_names_that_say_nothing():
     (said,) = execute(Job({"n": cells}, {})).outputs["n"][0]
     lines = said.text.splitlines()
     expected = sorted(name for name in checks.__all__ if name.startswith("check_"))
-    assert lines == [str(expected), "['__init__.py']", "''", *["not there"] * 4]
+    assert lines == [str(expected), "['__init__.py']", "''", *["not there"] * 5]
 
 
 @pytest.mark.parametrize("path", sorted(release.SOLUTIONS.glob("*.py")), ids=lambda path: path.stem)

@@ -1,0 +1,64 @@
+"""The output of a trained layer, for inputs of every shape."""
+
+from typing import Any
+
+from lab_utils.checks.layer.asking import (
+    Answers,
+    ask_trained,
+    compare,
+    expect_base_unchanged,
+    is_as_before,
+)
+from lab_utils.checks.layer.case import Case, apply
+from lab_utils.checks.layer.mistakes import SOME_SHAPES, X_CHANGED
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report
+
+
+def forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    refused: dict[str, Answers] = {}  # what came of shapes of x that fail, where others do not
+
+    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+        inputs = each.inputs()
+        steps = {name: ["forward", x, False, 0] for name, x in inputs.items()}
+        answers = ask_trained(layer_type, method, each, steps | {"base": ["base"]})
+        wrong = list(each.wrong_layers(method))
+        taken = {name: x for name, x in inputs.items() if not answers.fails(name)}
+        for name in inputs:
+            if name not in taken:
+                refused.setdefault(name, answers)
+        if not taken:
+            answers.output(next(iter(inputs)))
+        comparisons = [
+            Comparison(
+                f"output for an x {name}, {each}",
+                answers.output(name),
+                apply(x, each.merged(method), each.bias),
+                [apply(x, weight, bias) for weight, bias, _ in wrong],
+            )
+            for name, x in taken.items()
+        ]
+        changed = [name for name, x in taken.items() if not is_as_before(answers[name]["x"], x)]
+        report.expect(
+            not changed,
+            "forward leaves x as it is",
+            f"the x {' and '.join(changed[:1])} has other values after forward than before.",
+            X_CHANGED,
+        )
+        expect_base_unchanged(report, answers["base"], each, "forward")
+        return comparisons, [mistake for _, _, mistake in wrong]
+
+    prop = "output of a trained layer" + ("" if case.norm_dim else " with norm_dim=0")
+    cases = (case, case.other(), *([case.by_default()] if case.norm_dim == 1 else []))
+    compare(report, prop, cases, look)
+    for name, answers in refused.items():
+        try:
+            answers.output(name)
+        except CheckFailed as failure:
+            report.expect(False, "forward takes an x of any leading dimensions", *_said(failure))
+            break
+
+
+def _said(failure: CheckFailed) -> tuple[str, Mistake]:
+    """Return what a failure says, and what is wrong where other shapes of x do not fail."""
+    mistake = failure.mistake or SOME_SHAPES
+    return str(failure).removesuffix(f"\n{failure.mistake}"), mistake

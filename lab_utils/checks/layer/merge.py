@@ -1,0 +1,201 @@
+"""The merged layer, and what merging must leave as it is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lab_utils.checks.diagnosis import other_kind
+from lab_utils.checks.layer.asking import (
+    MODES,
+    Answers,
+    ask_trained,
+    compare,
+    expect_base_unchanged,
+    trained_names,
+    trained_values,
+)
+from lab_utils.checks.layer.case import Case, apply
+from lab_utils.checks.layer.dropout import P
+from lab_utils.checks.layer.mistakes import (
+    ADAPTER_CHANGED,
+    BASE_TRAINABLE,
+    BIAS_LOST,
+    BIAS_MADE_UP,
+    BIAS_OF_ZEROS,
+    BIAS_SCALED,
+    BIAS_TWICE,
+    FROZEN_LEFT_OUT,
+    IN_PLACE,
+    MAGNITUDE_UNUSED,
+    MERGE,
+    MERGED_COARSE,
+    MERGED_RANDOM,
+    MODE_CHANGED,
+    NO_NORMALISATION,
+    NORM_MISSING_IN_MERGE,
+    UPDATE_LEFT_OUT,
+    ZERO_DIVISION,
+)
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, close, named
+
+# A layer that does so little does it without merge(), too: what it merges shows nothing.
+TOO_LITTLE = (UPDATE_LEFT_OUT, FROZEN_LEFT_OUT, MAGNITUDE_UNUSED)
+
+
+def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+        answers = ask_trained(
+            layer_type,
+            method,
+            each,
+            {
+                "before": ["forward", each.x, False, 0],
+                "kept before": ["kept"],
+                "evaluation": ["merge", False],
+                "training": ["merge", True],
+                "after": ["forward", each.x, False, 0],
+                "now": ["held", trained_names(method)],
+                "trainable": ["parameters"],
+                "kept": ["kept"],
+            },
+            dropout=P,
+        )
+        for mode in MODES:
+            _expect_merged(report, answers, answers[mode], mode, method, each)
+        expect_base_unchanged(report, answers["kept"], each, "merge()")
+        _expect_adapter_kept(report, answers, method, each)
+        wrong = list(_wrong_merges(method, each))
+        weights = {mode: answers[mode]["weight"] for mode in MODES}
+        if _is_random(weights, each.merged(method)):
+            problem = "expected the weight of W' in the merged layer, found random numbers."
+            report.expect(False, "weight of merge()", problem, MERGED_RANDOM)
+        for weight in weights.values():
+            coarse = weight.dtype in (torch.float16, torch.bfloat16) and weight.dtype != each.dtype
+            report.expect(
+                not coarse,
+                "merge() keeps the precision",
+                f"expected a merged weight of {each.dtype}, found {weight.dtype}.",
+                MERGED_COARSE,
+            )
+        # The output of a layer that is wrong by itself costs the points of forward, and merge()
+        # is to compute the same.
+        before = answers.output("before")
+        own = [
+            weight
+            for weight, mistake in wrong
+            if mistake not in TOO_LITTLE
+            and any(close(apply(each.x, weight, bias), before) for bias in (each.bias, None))
+        ]
+        comparisons = [
+            Comparison(
+                f"weight of merge() in {mode} mode",
+                weights[mode],
+                next((w for w in own if close(weights[mode], w)), each.merged(method)),
+                [weight for weight, _ in wrong],
+            )
+            for mode in MODES
+        ]
+        return comparisons, [mistake for _, mistake in wrong]
+
+    cases = [case, case.other()]
+    if method == "dora":
+        cases.append(case.with_zero_vector().at_start())
+    compare(report, "weight of merge()", cases, look)
+
+
+def _is_random(weights: dict[str, Tensor], expected: Tensor) -> bool:
+    """Return whether the two merged weights differ, and neither is right: nothing filled them."""
+    one, other = weights.values()
+    if one.shape != expected.shape or other.shape != expected.shape:
+        return False
+    return not any(close(a, b) for a, b in ((one, other), (one, expected), (other, expected)))
+
+
+def _expect_merged(
+    report: Report, answers: Answers, merged: dict, mode: str, method: str, case: Case
+) -> None:
+    if merged["type"] != "nn.Linear":
+        kind = merged["type"]
+        failure = CheckFailed(f"{answers.name}.merge() must return an nn.Linear; found a {kind}.")
+        example = {"NoneType": None, "Tensor": torch.zeros(1), "Parameter": torch.zeros(1)}
+        example |= {"tuple": (), "list": [], "dict": {}, "OrderedDict": {}}
+        known = other_kind(example[kind], "an nn.Linear", MERGE) if kind in example else None
+        raise named(failure, known)
+    _expect_merged_bias(report, merged["bias"], method, case)
+    report.expect(
+        merged["training"] is (mode == "training"),
+        f"merge() leaves the layer in {mode} mode",
+        f"the layer was in {mode} mode before merge(), and is in the other one after it.",
+        MODE_CHANGED,
+    )
+    report.expect(
+        merged["new"],
+        "merge() returns a new layer",
+        "expected a new nn.Linear, found the layer that was passed in.",
+        IN_PLACE,
+    )
+
+
+def _wrong_merges(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
+    for weight, mistake in case.wrong_weights(method):
+        yield weight, NORM_MISSING_IN_MERGE if mistake is NO_NORMALISATION else mistake
+    if method == "dora":
+        yield case.factor() * case.weight, UPDATE_LEFT_OUT
+        length = case.length(case.weight + case.update())
+        yield torch.where(length == 0, torch.nan, case.merged(method)), ZERO_DIVISION
+
+
+def _expect_merged_bias(report: Report, bias: Tensor | None, method: str, case: Case) -> None:
+    prop = "bias of merge()"
+    if case.bias is None:
+        zero = bias is not None and not bias.any()
+        report.expect(
+            bias is None,
+            "no bias in merge()",
+            f"expected no bias, as in the base layer, found {'zeros' if zero else 'one'}.",
+            BIAS_OF_ZEROS if zero else BIAS_MADE_UP,
+        )
+    elif bias is None:
+        report.expect(False, prop, f"{prop}: expected the base's, found none.", BIAS_LOST)
+    else:
+        mistakes = [(2 * case.bias, BIAS_TWICE), (torch.zeros_like(case.bias), BIAS_LOST)]
+        if method == "dora" and case.norm_dim == 1:
+            mistakes.append((case.factor().flatten() * case.bias, BIAS_SCALED))
+        if not close(bias, case.bias) and not any(close(bias, wrong) for wrong, _ in mistakes):
+            mistakes.append((bias, BIAS_MADE_UP))
+        report.expect_close(bias, case.bias, prop, mistakes)
+
+
+def _turned(value: Tensor, shape: torch.Size) -> Tensor:
+    """Return the values of a matrix in the shape in which a layer holds them."""
+    return value.T if value.shape != shape == value.T.shape else value.reshape(shape)
+
+
+def _expect_adapter_kept(report: Report, answers: Answers, method: str, case: Case) -> None:
+    now, expected = answers["now"], trained_values(method, case)
+    changed = [
+        name
+        for name, value in expected.items()
+        if now[name] is None or not torch.equal(now[name].float(), _turned(value, now[name].shape))
+    ]
+    same = close(answers.output("after"), answers.output("before"))
+    report.expect(
+        not changed and same,
+        "merge() leaves the adapter as it was",
+        f"expected the adapter as it was before merge(), found other values in "
+        f"{', '.join(changed) or 'the output'}.",
+        ADAPTER_CHANGED,
+    )
+    before = answers["kept before"]["trainable"]
+    trainable = [name for name in answers["kept"]["trainable"] if name not in before]
+    start, end = answers["parameters"], answers["trainable"]
+    frozen = [n for n in start if n in end and start[n].requires_grad > end[n].requires_grad]
+    report.expect(
+        not trainable and not frozen,
+        "merge() leaves frozen what is frozen, and trainable what is trainable",
+        f"after merge(), {', '.join(trainable or frozen)} "
+        f"{'requires gradients' if trainable else 'requires none'}.",
+        BASE_TRAINABLE if trainable else None,
+    )

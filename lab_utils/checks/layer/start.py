@@ -1,0 +1,222 @@
+"""Before training: what the layer holds, and its output."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lab_utils.checks.layer.asking import (
+    MODES,
+    ask,
+    compare,
+    expect_base_unchanged,
+    expect_parameters,
+    expect_shape,
+    one_number,
+    trained_names,
+)
+from lab_utils.checks.layer.case import Case, apply
+from lab_utils.checks.layer.mistakes import (
+    A_NOT_RANDOM,
+    A_THE_SAME,
+    A_ZERO,
+    ADAPTER_FROZEN,
+    B_NOT_ZERO,
+    BASE_TRAINABLE,
+    BIAS_LOST,
+    BIAS_SCALED,
+    BIAS_TWICE,
+    COPIED,
+    DIM_AS_P,
+    EXTRA_TRAINED,
+    FROZEN_TWICE,
+    LOGARITHM,
+    LOST_DIMENSION,
+    MAGNITUDE_ADDED,
+    MAGNITUDE_FROZEN,
+    MAGNITUDE_OF_ONES,
+    MAGNITUDE_SCALED,
+    NEVER_FILLED,
+    NOT_A_LENGTH,
+    OUTPUT_DOUBLED,
+    RANDOM_MAGNITUDE,
+    WHOLE_NORM,
+    WRONG_AXIS,
+    ZERO_DIVISION,
+)
+from lab_utils.checks.report import Comparison, Mistake, Report, close
+
+
+def start(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    for each in (case, case.other(), case.by_default()):
+        _expect_parts(report, layer_type, method, each)
+        if report.first_problem is not None:
+            return
+    _expect_start_output(report, layer_type, method, case)
+
+
+def start_of_axis(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    names = trained_names(method)
+    answers = ask(layer_type, case, {"kinds": ["kinds", names], "parameters": ["parameters"]})
+    found = expect_parameters(answers, case, names)
+    _expect_start_magnitude(report, layer_type, case, found["magnitude"])
+    if report.first_problem is None:
+        _expect_start_output(report, layer_type, method, case)
+
+
+def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    """Look at what the layer holds before it has computed anything."""
+    names = trained_names(method)
+    answers = ask(
+        layer_type,
+        case,
+        {"kinds": ["kinds", names], "parameters": ["parameters"], "kept": ["kept"]},
+    )
+    found = expect_parameters(answers, case, names)
+    for name in ("lora_A", "lora_B"):
+        expect_shape(answers.name, name, found[name], getattr(case, name))
+    for name in names:
+        if not _expect_values(report, name, found[name]):
+            return
+    zero = not found["lora_B"].any()
+    report.expect(zero, "lora_B starts at zero", "lora_B has other values.", B_NOT_ZERO)
+    lora_A = found["lora_A"]
+    varied = lora_A.unique().numel() > lora_A.numel() / 2
+    if varied:
+        again = ask(layer_type, case, {"held": ["held", ["lora_A"]]}, seed=1)["held"]["lora_A"]
+        report.expect(
+            not torch.equal(again, lora_A),
+            "lora_A is drawn anew for each layer",
+            "expected other values in lora_A of a second layer, found the same.",
+            A_THE_SAME,
+        )
+    report.expect(
+        varied and bool(lora_A.isfinite().all()),
+        "lora_A starts at random",
+        f"expected random values in lora_A, found {lora_A.unique().numel()} different values.",
+        None if varied else A_ZERO if not lora_A.any() else A_NOT_RANDOM,
+    )
+    if method == "dora":
+        _expect_start_magnitude(report, layer_type, case, found["magnitude"])
+    frozen = [name for name in names if not found[name].requires_grad]
+    report.expect(
+        not frozen,
+        f"{', '.join(names)} are trainable",
+        f"expected {', '.join(names)} to require gradients, found requires_grad=False in "
+        f"{', '.join(frozen)}.",
+        MAGNITUDE_FROZEN if frozen == ["magnitude"] else ADAPTER_FROZEN,
+    )
+    kept = answers["kept"]
+    report.expect(
+        kept["original_layer"],
+        "original_layer is the layer that was passed in",
+        f"expected {answers.name}.original_layer to be the layer that was passed in, found "
+        "something else.",
+        COPIED,
+    )
+    others = [name for name, p in found.items() if name not in names and p.requires_grad]
+    extra = kept["trainable"] or others
+    report.expect(
+        not extra,
+        "nothing else is trainable",
+        f"expected the trainable parameters {', '.join(names)}, found also {', '.join(extra)}.",
+        BASE_TRAINABLE if kept["trainable"] else EXTRA_TRAINED,
+    )
+    report.expect(
+        not kept["copies"],
+        "no copy of the frozen weight",
+        f"expected no second tensor of the frozen weight's shape, found {kept['copies']}.",
+        COPIED,
+    )
+    expect_base_unchanged(report, kept, case, "building the layer")
+
+
+def _expect_values(report: Report, name: str, found: Tensor) -> bool:
+    """Expect a parameter to have finite values, and fail if it has none."""
+    missing = found.isnan()
+    return not missing.any() or report.expect(
+        False,
+        f"{name} holds numbers",
+        f"expected {name} to be filled with numbers, found NaN in {int(missing.sum())} of its "
+        f"{found.numel()} entries.",
+        NEVER_FILLED[name] if missing.all() else None,
+    )
+
+
+def _expect_start_magnitude(report: Report, layer_type: Any, case: Case, found: Tensor) -> None:
+    expected = case.start_magnitude()
+    prop = f"magnitude has the shape {('(1, in_features)', '(out_features, 1)')[case.norm_dim]}"
+    across = found.numel() == case.weight.shape[case.norm_dim] != expected.numel()
+    flat = found.shape == expected.flatten().shape
+    if not report.expect(
+        found.shape == expected.shape,
+        prop,
+        f"expected a magnitude of shape {tuple(expected.shape)} with norm_dim={case.norm_dim}, "
+        f"found {tuple(found.shape)}.",
+        WRONG_AXIS if across else LOST_DIMENSION if flat else one_number(found, case),
+    ):
+        return
+    weight, dim = case.weight, case.norm_dim
+    wrong = [
+        (expected**2, NOT_A_LENGTH),
+        (weight.abs().sum(dim, keepdim=True), NOT_A_LENGTH),
+        (weight.abs().amax(dim, keepdim=True), NOT_A_LENGTH),
+        (weight.mean(dim, keepdim=True), NOT_A_LENGTH),
+        (weight.abs().mean(dim, keepdim=True), NOT_A_LENGTH),
+        (expected / weight.shape[dim] ** 0.5, NOT_A_LENGTH),
+        *((weight.std(dim, correction=n, keepdim=True), NOT_A_LENGTH) for n in (0, 1)),
+        (expected.log(), LOGARITHM),
+        (weight.sum(dim, keepdim=True), NOT_A_LENGTH),
+        (torch.ones_like(expected), MAGNITUDE_OF_ONES),
+        (torch.zeros_like(expected), MAGNITUDE_OF_ONES),
+        (weight.norm().expand_as(expected), WHOLE_NORM),
+        (weight.norm(p=dim).expand_as(expected), DIM_AS_P),
+        (case.scaling * expected, MAGNITUDE_SCALED),
+    ]
+    if not close(found, expected):
+        again = ask(layer_type, case, {"parameters": ["parameters"]}, seed=1)["parameters"]
+        if not torch.equal(again["magnitude"], found):
+            wrong = [(found, RANDOM_MAGNITUDE)]
+    report.expect_close(found, expected, "magnitude starts as ||W0||", wrong)
+
+
+def _expect_start_output(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    """Expect the frozen layer's output before training, also where it has a row of zeros."""
+
+    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+        steps = {mode: ["forward", each.x, mode == "training", 0] for mode in MODES}
+        answers = ask(layer_type, each, steps | {"kept": ["kept"]})
+        expect_base_unchanged(report, answers["kept"], each, "forward")
+        expected = apply(each.x, each.weight, each.bias)
+        wrong = list(_wrong_starts(method, each))
+        zeros = f", with a {'row' if each.norm_dim else 'column'} of zeros in the weight"
+        of_zeros = zeros if (each.start_magnitude() == 0).any() else ""
+        comparisons = [
+            Comparison(
+                f"output before training, in {mode} mode{of_zeros}",
+                answers.output(mode),
+                expected,
+                [output for output, _ in wrong],
+            )
+            for mode in MODES
+        ]
+        return comparisons, [mistake for _, mistake in wrong]
+
+    prop = "before training: the frozen layer's output"
+    compare(report, prop, (case, case.other(), case.with_zero_vector()), look)
+
+
+def _wrong_starts(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
+    start = case.at_start()
+    right = start.merged(method)
+    for weight, bias, mistake in start.wrong_layers(method):
+        # Without an update many mistakes change nothing, or double the output, but for the bias.
+        if mistake in (FROZEN_TWICE, MAGNITUDE_ADDED):
+            mistake = OUTPUT_DOUBLED
+        output = apply(case.x, weight, bias)
+        if close(weight, right) and mistake not in (BIAS_LOST, BIAS_TWICE, BIAS_SCALED):
+            output = torch.full_like(output, torch.inf)  # so that it explains nothing
+        yield output, mistake
+    not_a_number = torch.where(case.start_magnitude() == 0, torch.nan, case.weight)
+    yield apply(case.x, not_a_number, case.bias), ZERO_DIVISION

@@ -79,10 +79,21 @@ USUAL_CAUSES = [
         "a name that is spelt in two ways, or never set: what forward uses, __init__ sets.",
     ),
     (
-        "TypeError",
-        r"cannot assign .* as parameter",
+        "TypeError|ValueError",
+        r"cannot assign .* as parameter|Cannot assign non-leaf Tensor to parameter",
         "a tensor in the place of a parameter: wrap it in nn.Parameter(...), or change its values "
         "by copy_ within `with torch.no_grad():`.",
+    ),
+    (
+        "TypeError",
+        r"unsupported operand type.* 'list'|can't multiply sequence",
+        "a list in arithmetic: make a tensor of it, torch.tensor(values), or take it item by item.",
+    ),
+    (
+        "RuntimeError|ValueError",
+        r"Expected target size|Expected input batch_size",
+        "classes in another place than cross_entropy expects: flatten(0, 1) both, so that scores "
+        "are (positions, classes) and targets (positions,).",
     ),
     (
         "UnboundLocalError",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from lab_utils.questions.student_code import StudentCodeFailed, student_code
 from lab_utils.questions.usual_causes import USUAL_CAUSES
@@ -47,6 +48,11 @@ def second_backward():
     loss.backward()
 
 
+def replaced_by_a_sum():
+    layer = nn.Linear(5, 3).requires_grad_(False)
+    layer.weight += nn.Parameter(WEIGHT.clone())
+
+
 def in_place():
     nn.Parameter(WEIGHT.clone()).add_(1)
 
@@ -68,6 +74,12 @@ MISTAKES = {
     "no super": (NoSuper, "super().__init__()"),
     "never set": (lambda: NeverSet()(WEIGHT), "__init__ sets"),
     "no parameter": (Replaced, "nn.Parameter"),
+    "a parameter's sum": (replaced_by_a_sum, "copy_ within"),
+    "lists": (lambda: [2.0] - [1.0], "torch.tensor(values)"),
+    "classes last": (
+        lambda: F.cross_entropy(torch.ones(4, 8, 256), torch.zeros(4, 8).long()),
+        "flatten(0, 1)",
+    ),
     "one branch": (lambda: one_branch(WEIGHT), "branch"),
     "no such name": (lambda: magnitud, "spelt in two ways"),  # noqa: F821
     "calls itself": (lambda: itself(WEIGHT), "calls itself"),

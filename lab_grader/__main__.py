@@ -5,6 +5,8 @@ import errno
 import os
 import sys
 import tempfile
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import Timeout
@@ -19,6 +21,8 @@ from lab_grader.marks.standing import extend, read_standings
 from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError
 from lab_grader.sandbox.provisioner import NoSandbox, check_available
+
+Command = Callable[[Course, Namespace], int]  # returns the exit code
 
 DESCRIPTION = """\
 Grade a class with nbgrader's folders and gradebook. Students' code runs in a sandbox, tests run
@@ -44,8 +48,9 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--course", type=Path, default=Path(), help="the course's folder; default .")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, do: Command, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        made.set_defaults(do=do)
         made.add_argument("assignment", metavar="ASSIGNMENT", help="such as dora")
         return made
 
@@ -62,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
             "(%(default)s). Each takes about 1 GB of memory",
         )
 
-    made = command("grade", "vet, execute, record, make feedback, export")
+    made = command("grade", _grade, "vet, execute, record, make feedback, export")
     students(made)
     jobs(made)
     made.add_argument(
@@ -88,14 +93,18 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run students' code with your permissions: only for code that you trust",
     )
-    made = command("feedback", "rebuild students' pages, after marks by hand and comments")
+    made = command(
+        "feedback", _feedback, "rebuild students' pages, after marks by hand and comments"
+    )
     students(made)
     jobs(made)
-    made = command("report", "write a page on what the class got wrong: marks, mistakes, checks")
+    made = command(
+        "report", _report, "write a page on what the class got wrong: marks, mistakes, checks"
+    )
     made.add_argument(
         "--names", action="store_true", help="show names; by default students are numbers"
     )
-    made = command("export", "rewrite the tables of marks")
+    made = command("export", _export, "rewrite the tables of marks")
     made.add_argument(
         "--allow-unmarked",
         action="store_true",
@@ -121,97 +130,133 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--comments-column", default=COMMENTS, metavar="HEADER", help="default %(default)s"
     )
-    made = command("extend", "give one student more time than the due date")
+    made = command("extend", _extend, "give one student more time than the due date")
     made.add_argument("student", metavar="STUDENT")
     made.add_argument(
         "--days", type=float, required=True, help="after the due date; 0 removes the extension"
     )
-    command("return", "pack the pages for Moodle's and Canvas' upload, as their files were named")
-    command("collect", "sort the LMS's download into grading/submitted, and list what was left out")
-    students(command("vet", "say what is wrong with submissions, and grade nothing"))
+    command(
+        "return",
+        _return,
+        "pack the pages for Moodle's and Canvas' upload, as their files were named",
+    )
+    command(
+        "collect",
+        _collect,
+        "sort the LMS's download into grading/submitted, and list what was left out",
+    )
+    students(command("vet", _vet, "say what is wrong with submissions, and grade nothing"))
     return main
 
 
 def run(arguments: list[str]) -> int:
     """Do what the command line asks; return the exit code."""
     chosen = parser().parse_args(arguments)
-    course = Course(chosen.course, chosen.assignment)
-    if chosen.command == "collect":
-        collected = collect_course(course)
-        say(collected.describe())
-        return 0 if collected.is_complete else 1
-    if chosen.command == "extend":
-        until = extend(course, chosen.student, chosen.days)
-        say([f"{plain(chosen.student)}: due {until:%Y-%m-%d %H:%M} UTC. Run make grade."])
-        return 0
+    return chosen.do(Course(chosen.course, chosen.assignment), chosen)
+
+
+def _grade(course: Course, chosen: Namespace) -> int:
+    students = _students(course, chosen)
+    if not chosen.no_sandbox:
+        check_available()
+    if chosen.dry_run:
+        return _compare(course, students, chosen)
+    with course.only_grader():
+        outcome = grade(
+            course,
+            students,
+            jobs=chosen.jobs,
+            dask=chosen.dask,
+            sandbox=not chosen.no_sandbox,
+            again=chosen.again,
+            feedback=not chosen.no_feedback,
+        )
+    if not chosen.students:
+        outcome.misplaced = course.misplaced()
+    say(describe(course, outcome))
+    return 1 if outcome.failed or outcome.misplaced else 0
+
+
+def _compare(course: Course, students: list[str], chosen: Namespace) -> int:
+    outcome = Outcome()
+    with course.only_grader():
+        say(compare(course, students, chosen.jobs, chosen.dask, not chosen.no_sandbox, outcome))
+    return _say_failures(outcome)
+
+
+def _feedback(course: Course, chosen: Namespace) -> int:
+    students, outcome = _students(course, chosen), Outcome()
+    graded = {it.student for it in read_standings(course) if it.score is not None}
+    make_pages(course, [s for s in students if s in graded], chosen.jobs, outcome)
+    for student in sorted(set(students) - graded):
+        outcome.failed[student] = "no page: this was not graded yet; run make grade"
+    return _say_failures(outcome)
+
+
+def _report(course: Course, chosen: Namespace) -> int:
+    from lab_grader.marks.report import write_report  # SciPy and Matplotlib: seconds
+
+    say([f"Open {write_report(course, chosen.names)} in a browser."])
+    return 0
+
+
+def _export(course: Course, chosen: Namespace) -> int:
+    policy = Policy(chosen.allow_unmarked, chosen.absent_zero)
+    say(map(str, export(course, policy)))
+    say(left_blank(read_standings(course), policy))
+    if chosen.worksheet:
+        columns = chosen.grade_column, chosen.comments_column
+        filled = fill_worksheet(course, chosen.worksheet, policy, *columns)
+        say([str(filled.path), *filled.said])
+    return 0
+
+
+def _extend(course: Course, chosen: Namespace) -> int:
+    until = extend(course, chosen.student, chosen.days)
+    say([f"{plain(chosen.student)}: due {until:%Y-%m-%d %H:%M} UTC. Run make grade."])
+    return 0
+
+
+def _return(course: Course, chosen: Namespace) -> int:
+    returned = zip_pages(course)
+    say(f"{RETURN[lms]}: {path}" for lms, path in returned.archives.items())
+    if returned.left:
+        say([f"not from a download, so not in an archive: {', '.join(returned.left)}"])
+    if not returned.archives:
+        raise CourseError("no student whose files came in a download has a page.")
+    return 0
+
+
+def _collect(course: Course, chosen: Namespace) -> int:
+    collected = collect_course(course)
+    say(collected.describe())
+    return 0 if collected.is_complete else 1
+
+
+def _vet(course: Course, chosen: Namespace) -> int:
+    outcome = Outcome()
+    for student, submission in vet_all(course, _students(course, chosen), os.cpu_count(), outcome):
+        say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
+        say(f"{student}: will be repaired: {plain(text)}" for text in submission.mended)
+    return _say_failures(outcome)
+
+
+def _students(course: Course, chosen: Namespace) -> list[str]:
+    """Return whom the command line names, or everybody."""
     everybody = course.students()
-    students = getattr(chosen, "students", None) or everybody
-    unknown = sorted(set(students) - set(everybody))
+    unknown = sorted(set(chosen.students or ()) - set(everybody))
     if unknown:
         raise CourseError(
             f"nothing was handed in by {', '.join(unknown)}: "
             f"there is no {course.folder('submitted', unknown[0])}."
         )
-    outcome = Outcome()
-    if chosen.command == "vet":
-        for student, submission in vet_all(course, students, os.cpu_count(), outcome):
-            say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
-            say(f"{student}: will be repaired: {plain(text)}" for text in submission.mended)
-        _say_failures(outcome)
-    elif chosen.command == "feedback":
-        graded = {it.student for it in read_standings(course) if it.score is not None}
-        make_pages(course, [s for s in students if s in graded], chosen.jobs, outcome)
-        for student in sorted(set(students) - graded):
-            outcome.failed[student] = "no page: this was not graded yet; run make grade"
-        _say_failures(outcome)
-    elif chosen.command == "report":
-        from lab_grader.marks.report import write_report  # SciPy and Matplotlib: seconds
-
-        say([f"Open {write_report(course, chosen.names)} in a browser."])
-    elif chosen.command == "export":
-        policy = Policy(chosen.allow_unmarked, chosen.absent_zero)
-        say(map(str, export(course, policy)))
-        say(left_blank(read_standings(course), policy))
-        if chosen.worksheet:
-            columns = chosen.grade_column, chosen.comments_column
-            filled = fill_worksheet(course, chosen.worksheet, policy, *columns)
-            say([str(filled.path), *filled.said])
-    elif chosen.command == "return":
-        returned = zip_pages(course)
-        say(f"{RETURN[lms]}: {path}" for lms, path in returned.archives.items())
-        if returned.left:
-            say([f"not from a download, so not in an archive: {', '.join(returned.left)}"])
-        if not returned.archives:
-            raise CourseError("no student whose files came in a download has a page.")
-    else:
-        if not chosen.no_sandbox:
-            check_available()
-        if chosen.dry_run:
-            with course.only_grader():
-                lines = compare(
-                    course, students, chosen.jobs, chosen.dask, not chosen.no_sandbox, outcome
-                )
-            say(lines)
-            _say_failures(outcome)
-            return 1 if outcome.failed else 0
-        with course.only_grader():
-            outcome = grade(
-                course,
-                students,
-                jobs=chosen.jobs,
-                dask=chosen.dask,
-                sandbox=not chosen.no_sandbox,
-                again=chosen.again,
-                feedback=not chosen.no_feedback,
-            )
-        if not chosen.students:
-            outcome.misplaced = course.misplaced()
-        say(describe(course, outcome))
-    return 1 if outcome.failed or outcome.misplaced else 0
+    return chosen.students or everybody
 
 
-def _say_failures(outcome: Outcome) -> None:
+def _say_failures(outcome: Outcome) -> int:
+    """Say who failed, and why; return the exit code."""
     say((f"{plain(s)}: {plain(why)}" for s, why in outcome.failed.items()), sys.stderr)
+    return 1 if outcome.failed else 0
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The checks of the exercises: one module a lesson, each finding names the mistake.
+"""The checks of the exercises: one module a lesson or exercise, each finding names the mistake.
 
 Every function `check_*` of a module here is one of them: `checks.check_decompose(decompose)`.
 """

@@ -91,9 +91,13 @@ def wrong_kind(value: Any, section: str) -> Mistake | None:
         return Mistake(
             "a truth value, not a number", "Return the number itself, not what it says.", section
         )
+    if callable(value):
+        return Mistake(
+            "a function, not a number", "Call it, with brackets: it is not called yet.", section
+        )
     if isinstance(value, list | tuple | dict | set | Tensor | np.ndarray):
         return Mistake("several values, not a number", "Return one number.", section)
-    return nothing_returned(value, section)
+    return None
 
 
 KINDS: dict[str, tuple[type, ...]] = {  # what people return in place of what is asked

@@ -1,6 +1,7 @@
 """Checks of lesson 06: `make_config`, `to_peft_state` and `choice_accuracy`."""
 
 import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,13 @@ NO_TARGETS = _config(
 )
 NO_DROPOUT = _config("dropout left out", "The paper uses lora_dropout=0.05.")
 DROPOUT_PER_CENT = _config("dropout in per cent", "It is a probability: 0.05.")
+DROPOUT_TEXT = _config("a text, not a number", "lora_dropout is a number: 0.05.")
+OTHER_LAYERS = _config(
+    "other layers than asked for", "The paper adapts q_proj, k_proj, v_proj, up_proj and down_proj."
+)
+SOME_BLOCKS = _config(
+    "some blocks only", "A pattern has to fit the layers of every block, whatever its number."
+)
 DROPOUT_OTHER = _config("another dropout", "The paper uses lora_dropout=0.05.")
 OTHER_TASK = _config("another task_type", 'A language model is "CAUSAL_LM".')
 NOT_DEFAULT = _config(
@@ -194,6 +202,16 @@ LENIENT = _score(
     "not compared with the highest", "A question counts if its right choice has the highest score."
 )
 CHOICES_CUT = _score("choices left out", "Look at all choices of a question, however many.")
+SCORES_ROUNDED = _score(
+    "scores rounded before they are compared", "Two close scores become one: compare as they are."
+)
+SECOND_HIGHEST = _score("another choice than the highest", "Take the index of max(row).")
+NOT_EQUAL = _score("compared with < or >", "The index of the highest score must be the answer: ==.")
+MISALIGNED = _score("scores and answers misaligned", "zip(scores, answers) goes through both.")
+CORRECTED = _score("corrected for chance", "Return the share itself, from 0 to 1.")
+COMMONEST_ANSWER = _score(
+    "scores not used", "The model's answer is where the highest score stands."
+)
 WEIGHTED = _score(
     "questions weighted", "Each question counts the same, however many choices it has."
 )
@@ -345,7 +363,8 @@ def _wrong_scaling(cases: list[tuple[int, Any, Any]]) -> tuple[Mistake | None, M
     elif all(r == asked for asked, r, _ in cases):
         of_rank = RANK_FLOAT
     if any(isinstance(alpha, str) for alpha in alphas):
-        return of_rank, ALPHA_TEXT
+        objects = any(str(alpha).startswith("<") for alpha in alphas)  # how `plain` shows them
+        return of_rank, None if objects else ALPHA_TEXT
     if of_rank is RANK_IGNORED and all(alpha == 2 * r for _, r, alpha in cases):
         return of_rank, RANK_IGNORED  # alpha follows from it
     if len(set(map(repr, alphas))) == 1:
@@ -395,6 +414,8 @@ def _expect_layers(
     mistakes = {
         "lora_dropout": NO_DROPOUT
         if dropout == 0
+        else DROPOUT_TEXT
+        if isinstance(dropout, str)
         else DROPOUT_PER_CENT
         if per_cent
         else DROPOUT_OTHER,
@@ -435,11 +456,11 @@ def _wrong_targets(targets: Any, adapted: set[str]) -> Mistake | None:
         return ALL_LINEAR
     if adapted and adapted <= attention:
         return ATTENTION_ONLY
-    if adapted and adapted < set(PAPERS_LAYERS):
+    if adapted < set(PAPERS_LAYERS):
         return SOME_LAYERS
     if adapted > set(PAPERS_LAYERS):
         return MORE_LAYERS
-    return None
+    return SOME_BLOCKS if adapted == set(PAPERS_LAYERS) else OTHER_LAYERS
 
 
 @check(forbids=REFERENCE, seeded=True)
@@ -556,7 +577,8 @@ def _expect_state(
             continue
         narrow = tensor.dtype in (torch.float16, torch.bfloat16)
         mistake = only_explanation(tensor, mistakes[short], _same_tensor)
-        if narrow and near(tensor, value, 0.02):
+        whole = not tensor.is_floating_point() and not tensor.is_complex()
+        if whole or (narrow and near(tensor, value, 0.02)):
             mistake = PRECISION_LOST
         report.expect(
             _same_tensor(tensor, value) and not narrow,
@@ -669,7 +691,10 @@ def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str
         else (False, SPELLING),
         (any_extra(lambda n: n.lstrip(".").startswith(("lora_", "magnitude"))), PREFIX_LEFT_OUT),
         (any_extra(lambda n: n.startswith(f"{prefix}..")), DOTS),
-        (any_extra(lambda n: n.startswith(prefix) and not n.startswith(f"{prefix}.")), NO_DOT),
+        (
+            any_extra(lambda n: n.startswith(prefix) and n[len(prefix) :][:1] not in ("", ".")),
+            NO_DOT,
+        ),
         (any_extra(lambda n: not n.startswith(prefix) and n.endswith(ends)), OTHER_PREFIX),
         (any_extra(lambda n: n.endswith((".lora_A", ".lora_B"))), WEIGHT_LEFT_OUT),
         (method == "lora" and any_extra(lambda n: "magnitude" in n), MAGNITUDE_IN_LORA),
@@ -739,6 +764,9 @@ def _draw_accuracies(
             _draw_questions(questions + 7 * i, seed + 100003 * again + i, ragged, 3 + i % 3)
             for i in range(5)
         ]
+        firsts_and_lasts = zip(*(_hits(*draw)[:: len(draw[0]) - 1] for draw in draws), strict=True)
+        if any(len(set(hits)) == 1 for hits in firsts_and_lasts):
+            continue  # it must show if one of them is left out
         expected = [_share(scores, answers) for scores, answers in draws]
         wrong = [_wrong_shares(scores, answers) for scores, answers in draws]
         predicted = [
@@ -747,8 +775,8 @@ def _draw_accuracies(
             if ragged or of_one[0][0] is not PADDED
         ]
         if tell_apart(expected, [*predicted, *roundings(expected, ROUNDED, range(1, 5))]):
-            break
-    return draws, expected, predicted
+            return draws, expected, predicted
+    raise AssertionError(f"no {questions} questions tell all mistakes apart, seed {seed}")
 
 
 def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | None:
@@ -756,12 +784,17 @@ def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | Non
         each = len(value) in [len(scores) for scores, _ in draws] and not isinstance(value, str)
     except TypeError:
         each = False
-    return EACH_QUESTION if each else wrong_kind(value, SCORING)
+    if each:
+        return EACH_QUESTION
+    return nothing_returned(value, SCORING) or wrong_kind(value, SCORING)
+
+
+def _hits(scores: list[list[float]], answers: list[int]) -> list[bool]:
+    return [row.index(max(row)) == answer for row, answer in zip(scores, answers, strict=True)]
 
 
 def _share(scores: list[list[float]], answers: list[int]) -> float:
-    right = [row.index(max(row)) == answer for row, answer in zip(scores, answers, strict=True)]
-    return sum(right) / len(right)
+    return sum(_hits(scores, answers)) / len(scores)
 
 
 def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[Mistake, float]]:
@@ -789,6 +822,15 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
     def softmax(row: list[float]) -> float:
         return 1 / sum(math.exp(score - max(row)) for score in row)
 
+    def moved(others: list[int]) -> float:
+        return (
+            sum(best(row) == other for row, other in zip(scores, others, strict=True)) / questions
+        )
+
+    by_size = statistics.fmean(
+        statistics.fmean(best(row) == answer for row, answer in pairs if len(row) == size)
+        for size in set(map(len, scores))
+    )
     shortest = min(map(len, scores))
     right = share(lambda row, answer: best(row) == answer)
     weighted = share(lambda row, answer: len(row) * (best(row) == answer))
@@ -842,6 +884,22 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
             for hits in all_but_one
             for n in (questions, questions - 1)
         ),
+        *(
+            (SCORES_ROUNDED, share(lambda row, answer, f=f: best([f(s) for s in row]) == answer))
+            for f in (int, round, math.floor, lambda s: round(s, 1), lambda s: round(s, 2))
+        ),
+        (SECOND_HIGHEST, share(lambda row, answer: order(row)[-2] == answer)),
+        (SECOND_HIGHEST, share(lambda row, answer: best(row[::-1]) == answer)),
+        (FROM_ZERO, share(lambda row, answer: max(row) > -1 and best(row) == answer)),
+        (NOT_EQUAL, share(lambda row, answer: best(row) < answer)),
+        (NOT_EQUAL, share(lambda row, answer: best(row) <= answer)),
+        (NOT_EQUAL, share(lambda row, answer: best(row) > answer)),
+        (NOT_EQUAL, share(lambda row, answer: best(row) >= answer)),
+        (MISALIGNED, moved(answers[::-1])),
+        *((MISALIGNED, moved(answers[by:] + answers[:by])) for by in (1, -1)),
+        *((CORRECTED, (right - 1 / n) / (1 - 1 / n)) for n in (4, 2)),
+        (COMMONEST_ANSWER, max(map(answers.count, answers)) / questions),
+        *((WEIGHTED, value) for value in [by_size] if shortest < widest),
         (MEAN_SCORE, share(lambda row, answer: softmax(row) * (best(row) == answer))),
         (MEAN_SCORE, share(lambda row, answer: softmax(row))),
         (COMMONEST, share(lambda row, answer: order(row)[answer] == len(row) - 1)),

@@ -48,6 +48,9 @@ FLAT_KEYS = _ranks(
 RANK_FIRST = _ranks(
     "ranks outside, methods inside", 'The outer keys are "lora" and "dora", the inner ones ranks.'
 )
+METHODS_LEFT_OUT = _ranks(
+    "methods left out", 'The outer keys are "lora" and "dora", each with a dict by rank.'
+)
 RANKS_AS_TEXT = _ranks("ranks as text", "The keys are the ranks themselves, whole numbers.")
 LISTS = _ranks("lists in the place of dicts", "Each method has a dict from each rank to its loss.")
 RANKS_LEFT_OUT = _ranks("ranks left out", "Train at every rank; return comes after the loops.")
@@ -89,6 +92,9 @@ ALIASED = _track(
     "no copy",
     "A parameter changes in place: without .clone() every row is the same tensor at its end.",
 )
+ROW_TWICE = _track("a row twice", "on_step is called once at each step, before training too.")
+ROWS_LEFT_OUT = _track("rows left out", "Keep a row at every call of on_step.")
+COLUMNS_LEFT_OUT = _track("magnitudes left out", "A layer has 32 of them: keep all.")
 START_MISSING = _track(
     "start left out", "on_step is called with step 0 before training: keep that row too."
 )
@@ -119,6 +125,7 @@ SQUARED = _track("squared changes", "Take the mean of |m - m0|, without squares.
 NORM_OF_CHANGE = _track("norm instead of mean", "mean_change is a mean over the magnitudes.")
 LARGEST = _track("largest instead of mean", "mean_change is a mean over the magnitudes.")
 MEDIAN = _track("median instead of mean", "mean_change is a mean over the magnitudes.")
+DEVIATION = _track("standard deviation instead of mean", "Take the mean of |m - m0|.")
 OVER_STEPS = _track(
     "mean over the steps", "Average over the magnitudes, dim=1: one number for every call."
 )
@@ -209,7 +216,8 @@ def _expect_methods(report: Report, found: dict, right: bool) -> bool:
     if sorted(names) == sorted(METHODS) and len(found) == 2:
         mistake = METHOD_NAMES
     elif found and all(_is_rank(key) for key in found):
-        mistake = RANK_FIRST
+        nested = all(isinstance(value, dict) for value in found.values())
+        mistake = RANK_FIRST if nested else METHODS_LEFT_OUT
     elif set(found) > set(METHODS):
         mistake = OTHER_KEYS
     elif found and set(found) < set(METHODS):
@@ -426,7 +434,7 @@ def _check_tracked(
         isinstance(found, dict),
         "it returns a dict",
         f"track_magnitude_changes must return a dict; found {describe(found)}.",
-        NO_DICT if isinstance(found, list | tuple) else nothing_returned(found, TRACK),
+        nothing_returned(found, TRACK) or NO_DICT,
     ):
         return
     expected = _histories(n_epochs)["q_proj"]
@@ -472,9 +480,17 @@ def _wrong_histories(expected: Tensor, n_epochs: int) -> Iterator[tuple[Mistake,
             yield NORM_OF_V if name == "norm of V" else OTHER_LAYER, other
     for shaped in (expected.unsqueeze(-1), expected.unsqueeze(1), expected.flatten()):
         yield NOT_FLAT, shaped
+    yield ROW_TWICE, torch.cat([expected[:1], expected])
+    yield ROW_TWICE, torch.cat([expected, expected[-1:]])
+    for every in (2, 3, 4, 5, 8, 10, 16):
+        for first in (0, every - 1, every):
+            yield ROWS_LEFT_OUT, expected[first::every]
+    for some in (expected[:, :16], expected[:, :8], expected[:, 1:], expected[:, :-1]):
+        yield COLUMNS_LEFT_OUT, some
     yield TRANSPOSED, expected.T
     change = expected - expected[0]
-    for changes in (change, change.abs(), change[1:], change.abs()[1:]):
+    relative = expected / expected[0]
+    for changes in (change, change.abs(), change[1:], change.abs()[1:], relative, relative - 1):
         yield CHANGES_KEPT, changes
     for means in (expected.mean(dim=1), expected.mean(dim=1, keepdim=True), expected.norm(dim=1)):
         yield MEANS_KEPT, means
@@ -515,6 +531,11 @@ def _wrong_means(history: Tensor) -> Iterator[tuple[Mistake, Tensor]]:
     yield NORM_OF_CHANGE, change.norm(dim=1)
     yield LARGEST, size.max(dim=1).values
     yield MEDIAN, size.median(dim=1).values
+    yield DEVIATION, change.std(dim=1)
+    yield DEVIATION, change.std(dim=1, correction=0)
+    yield FROM_PREVIOUS, torch.cat([torch.zeros(1), steps]).cumsum(0)
+    for last in range(1, len(size)):
+        yield ROWS_LEFT_OUT, size[-last:].mean(dim=1)
     yield OVER_STEPS, size.mean(dim=0)
     yield OVER_STEPS, size.mean()
     yield NOT_AVERAGED, size

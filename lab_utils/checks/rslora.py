@@ -58,6 +58,12 @@ WHOLE_ROOT = Mistake(
 OTHER_POWER = Mistake(
     "another power of the rank", "Divide by the rank, or by its square root: rank**0.5.", SCALING
 )
+BRACKETS = Mistake(
+    "brackets left out", "rank**1/2 is (rank**1) / 2: write rank**0.5 or math.sqrt(rank).", SCALING
+)
+A_FACTOR = Mistake(
+    "multiplied by a number", "The scaling is alpha / rank, or alpha / sqrt(rank), alone.", SCALING
+)
 LOGARITHM = Mistake("logarithm", "Divide by the square root of the rank.", SCALING)
 SCALING_ROUNDED = Mistake("rounded", "Return the number itself; round what you print.", SCALING)
 NARROW = Mistake("precision lost", "Compute with plain floats: float16 has three digits.", SCALING)
@@ -149,9 +155,18 @@ OTHER_LOSS = Mistake(
     "The model reads inputs, the loss compares with targets: task.loss(model(inputs), targets).",
     GRADIENTS,
 )
-SCALED_AFTERWARDS = Mistake(
-    "norm multiplied afterwards",
-    "The scaling is in the model already: return the norm as it is measured.",
+RANK_TOO_MUCH = Mistake(
+    "a power of the rank too much",
+    "alpha is 16 at every rank, and the norm is returned as it is measured.",
+    GRADIENTS,
+)
+WITHOUT_SCALING = Mistake(
+    "scaling divided out", "Return the norm as it is measured, the scaling with it.", GRADIENTS
+)
+ONE_FACTOR = Mistake(
+    "one factor at every rank",
+    "Every norm is off by the same factor: look at alpha, at the loss, which is a mean, and at "
+    "what the norm is divided by.",
     GRADIENTS,
 )
 OTHER_RANKS = Mistake("other ranks than those given", "Go through the argument ranks.", GRADIENTS)
@@ -192,7 +207,8 @@ ONLY_A = Mistake(
 )
 SCALED_TWICE = Mistake(
     "scaling applied twice",
-    "add_adapters_to_model divides by the rank itself: pass it alpha=16.0, not the scaling.",
+    "add_adapters_to_model divides by the rank itself: pass it alpha=16.0, not the scaling, and "
+    "return the norm as it is measured.",
     GRADIENTS,
 )
 
@@ -242,13 +258,18 @@ def check_lora_scaling(
                 "the scaling is a finite number",
                 "expected the scaling as a finite float, found "
                 f"{describe(odd) if None in found else listed(found)}.",
-                wrong_kind(odd, SCALING) if None in found else None,
+                nothing_returned(odd, SCALING) or wrong_kind(odd, SCALING)
+                if None in found
+                else None,
             ):
                 continue
             expected = [_scaling(*case, stabilized) for case in cases]
             mistake = None
             if not near(found, expected):
                 mistake = only_explanation(found, _wrong_scalings(cases, stabilized))
+                factors = [value / right for value, right in zip(found, expected, strict=True)]
+                if mistake is None and near(factors, factors[:1] * len(factors)):
+                    mistake = A_FACTOR
             if mistake in (ALWAYS_ROOT, ALWAYS_RANK):
                 mistake = _which_rule(lora_scaling, cases, stabilized, mistake)
             for (a, r), right, value in zip(cases, expected, found, strict=True):
@@ -317,7 +338,7 @@ def _wrong_scalings(
         (WHOLE_ROOT, rule(lambda a, r: a / round(math.sqrt(r)))),
         (WHOLE_ROOT, rule(lambda a, r: a / math.ceil(math.sqrt(r)))),
         *((OTHER_POWER, rule(lambda a, r, p=p: a / r**p)) for p in (0.25, 1 / 3, 2 / 3, 1.5)),
-        (OTHER_POWER, rule(lambda a, r: a / r / 2)),
+        *((BRACKETS, rule(lambda a, r: a / r / 2)) for _ in range(stabilized)),
         (LOGARITHM, rule(lambda a, r: a / math.log(r))),
         (LOGARITHM, rule(lambda a, r: a / math.log2(r))),
         *roundings(rule(lambda a, r: a / divisor(r)), SCALING_ROUNDED),
@@ -358,13 +379,13 @@ def check_gradient_norms_by_rank(
     gradient_norms_by_rank: Callable,
     aspect: str | None = None,
     *,
-    ranks: Sequence[int] = (4, 16, 64),
+    ranks: Sequence[int] = (16, 4, 64),
 ) -> None:
     """Check a `gradient_norms_by_rank(ranks, rank_stabilized) -> dict`.
 
     Args:
         aspect: `"usual"` (alpha / rank) or `"stabilized"` (alpha / sqrt(rank)); both if None.
-        ranks: whole numbers from 4 to 128, rising, without 8, where alpha = 2 * rank is right.
+        ranks: whole numbers from 4 to 128 in any order, without 8, where alpha = 2 * rank is right.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
@@ -429,9 +450,11 @@ def _expect_norms(
         wrong = _wrong_norms(ranks, stabilized, expected)
         mistake = (
             only_explanation(found, wrong, lambda a, b: near(a, b, CLOSE))
+            or _by_both_rules(found, wrong, ranks, stabilized, ask)
             or _by_formula(found, ranks, stabilized)
             or _other_run(found, ranks, stabilized)
             or _off_by_luck(found, expected)
+            or _off_by_a_factor(found, expected)
         )
         if mistake is RULE_IGNORED[stabilized]:
             mistake = _which_rule_of_norms(ranks, stabilized, ask(not stabilized))
@@ -474,7 +497,7 @@ def _which_rule_of_norms(
         return RULES_SWAPPED
     power = -0.5 if stabilized else 0.5  # the one that makes a rule of the other
     again = [n * r**power for n, r in zip(measured(not stabilized), ranks, strict=True)]
-    return SCALED_AFTERWARDS if near(other, again, CLOSE) else None
+    return RANK_TOO_MUCH if near(other, again, CLOSE) else None
 
 
 def _wrong_norms(
@@ -529,7 +552,9 @@ def _wrong_norms(
             ROOT_MEAN_SQUARE,
             by_rule(lambda g: torch.stack([p.square().mean() for p in g]).sum().sqrt()),
         ),
-        (SCALED_AFTERWARDS, [n * r for n, r in zip(expected, ranks, strict=True)]),
+        (RANK_TOO_MUCH, [n * r for n, r in zip(expected, ranks, strict=True)]),
+        (WITHOUT_SCALING, together),
+        *((FORMULA, [expected[i]] * len(ranks)) for i in (0, -1)),
         *((OTHER_ALPHA, [n * a / ALPHA for n in expected]) for a in (1.0, 4.0, 8.0, 64.0)),
         *roundings(expected, NORMS_ROUNDED),
     ]
@@ -571,6 +596,30 @@ def _other_run(found: list[float], ranks: Sequence[int], stabilized: bool) -> Mi
     if like(lambda rank: _norm(_unit_gradients(rank, rank))):
         return OTHER_SEED
     return None
+
+
+def _by_both_rules(
+    found: list[float],
+    wrong: list[tuple[Mistake, list[float]]],
+    ranks: Sequence[int],
+    stabilized: bool,
+    ask: Callable[[bool], list[float] | None],
+) -> Mistake | None:
+    """Return which of several mistakes that give the same under one rule fits the other, too."""
+    fitting = {mistake for mistake, norms in wrong if near(found, norms, CLOSE)}
+    other = ask(not stabilized) if fitting else None
+    if other is None:
+        return None
+    expected = [_measured(rank, not stabilized) for rank in ranks]
+    again = _wrong_norms(ranks, not stabilized, expected)
+    left = [(mistake, norms) for mistake, norms in again if mistake in fitting]
+    return only_explanation(other, left, lambda a, b: near(a, b, CLOSE))
+
+
+def _off_by_a_factor(found: list[float], expected: list[float]) -> Mistake | None:
+    """Return whether every norm is off by one and the same factor."""
+    factors = [value / right for value, right in zip(found, expected, strict=True)]
+    return ONE_FACTOR if near(factors, factors[:1] * len(factors), CLOSE) else None
 
 
 def _off_by_luck(found: list[float], expected: list[float]) -> Mistake | None:

@@ -43,8 +43,8 @@ def ask_adapted(
     """
     base = small_model(state, n_blocks)
     adapted = add_adapters_to_model(base, adapter_type, rank=rank, alpha=alpha)
-    if not isinstance(adapted, nn.Module):
-        return {"module": False, "returned": adapted}
+    if not isinstance(adapted, nn.Module) or isinstance(adapted, nn.ModuleList | nn.ModuleDict):
+        return {"module": False, "returned": adapted}  # or what cannot be called
     named = dict(adapted.named_parameters(remove_duplicate=False))
     first = {id(parameter): name for name, parameter in reversed(named.items())}
     seen = {
@@ -72,7 +72,8 @@ def ask_adapted(
     if output.requires_grad:
         next_byte_loss(output, targets).backward()
         trained = [p for p in adapted.parameters() if p.requires_grad]
-        torch.optim.SGD(trained, lr=rate).step()
+        if trained:
+            torch.optim.SGD(trained, lr=rate).step()
     seen["after a step"] = copies(named)
     with torch.no_grad():
         for parameter in named.values():
@@ -152,7 +153,10 @@ def ask_steps(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: reached.append(p))
-    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    # a copy of the model has the same hook
+    model.register_forward_pre_hook(
+        lambda module, _: modes.append((module is model, module.training))
+    )
     moving.register_step_pre_hook(
         lambda *_: steps.append(
             any(p.grad is not None and p.grad.any() for p in model.parameters())
@@ -168,7 +172,8 @@ def ask_steps(
         rows.append(
             {
                 "returned": returned,
-                "training": all(modes) and model.training,
+                "this model": any(own for own, _ in modes),
+                "training": all(mode for _, mode in modes) and model.training,
                 "backward": bool(reached),
                 "settings changed": _settings(moving) != settings,
                 "steps": list(steps),  # whether there was a gradient, at each

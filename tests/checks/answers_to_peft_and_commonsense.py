@@ -165,7 +165,7 @@ class WrongConfig:
         return config(use_dora, rank, lora_dropout=0.1)
 
     def dropstr(use_dora, rank=16):
-        """another dropout"""
+        """a text, not a number"""
         return config(use_dora, rank, lora_dropout="0.05")
 
     def task(use_dora, rank=16):
@@ -610,13 +610,13 @@ class WrongAcc:
         return n / len(scores)
 
     def fixed4(scores, answers):
-        """unnamed: fixed4([[-0.11569736152887344, -1.1928517818450928], [-0.397"""
+        """unnamed: fixed4([["""
         return sum((max(range(4), key=lambda i: r[i]) == x for r, x in zip(scores, answers))) / len(
             scores
         )
 
     def fixed2(scores, answers):
-        """unnamed: accuracy of 15 questions: expected 0.8, found 0.4."""
+        """unnamed: accuracy of"""
         return sum((max(range(2), key=lambda i: r[i]) == x for r, x in zip(scores, answers))) / len(
             scores
         )
@@ -642,7 +642,7 @@ class WrongAcc:
         return sum((r.index(min(r)) == x for r, x in zip(scores, answers))) / len(scores)
 
     def nparr(scores, answers):
-        """unnamed: nparr([[-0.11569736152887344, -1.1928517818450928], [-0.3975"""
+        """unnamed: nparr([["""
         return float((np.array(scores).argmax(1) == np.array(answers)).mean())
 
     def prob(scores, answers):
@@ -658,7 +658,7 @@ class WrongAcc:
         ) / len(scores)
 
     def lennorm(scores, answers):
-        """unnamed: accuracy of 15 questions: expected 0.8, found 0.6."""
+        """unnamed: accuracy of"""
         return accuracy([[v / (i + 1) for i, v in enumerate(r)] for r in scores], answers)
 
     def trunc(scores, answers):
@@ -666,7 +666,7 @@ class WrongAcc:
         return accuracy(scores[:-1], answers[:-1])
 
     def const(scores, answers):
-        """unnamed: accuracy of 15 questions: expected 0.8, found 0.6667."""
+        """unnamed: accuracy of"""
         return 2 / 3
 
     def tup(scores, answers):

@@ -9,7 +9,7 @@ import pytest
 from answers import LATER, answers, cases, of_lessons
 
 from lab_utils import checks
-from lab_utils.checks import head_to_head, peft_and_commonsense, rslora
+from lab_utils.checks import head_to_head_pairs, head_to_head_step, peft_and_commonsense, rslora
 from lab_utils.checks.diagnosis import near, tell_apart
 
 EXERCISES = of_lessons("EXERCISES", LATER)
@@ -67,11 +67,11 @@ SEEDS = range(40)
 @pytest.mark.parametrize(("seeds", "confidence"), [(5, 0.9), (8, 0.9), (3, 0.99), (12, 0.5)])
 def test_no_two_mistakes_give_the_same_interval(seeds, confidence):
     for seed in SEEDS:
-        drawn = head_to_head._draw_pairs(seeds, confidence, seed)
-        expected = [head_to_head.interval(c.lora, c.dora, c.level) for c in drawn]
-        by_case = zip(*map(head_to_head.wrong_triples, drawn), strict=True)
+        drawn = head_to_head_pairs._draw_pairs(seeds, confidence, seed)
+        expected = [head_to_head_pairs.interval(c.lora, c.dora, c.level) for c in drawn]
+        by_case = zip(*map(head_to_head_pairs.wrong_triples, drawn), strict=True)
         predicted = [(of[0][0], [triple for _, triple in of]) for of in by_case]
-        assert tell_apart(expected, predicted, head_to_head._same_triples)
+        assert tell_apart(expected, predicted, head_to_head_pairs._same_triples)
 
 
 @pytest.mark.parametrize("questions", [15, 31])
@@ -101,14 +101,14 @@ def test_no_two_mistakes_give_the_same_gradient_norms(ranks, rule):
 
 @pytest.mark.parametrize(("max_norm", "steps"), [(0.5, 3), (0.1, 5), (100.0, 3)])
 def test_no_two_mistakes_take_the_same_steps(max_norm, steps):
-    trainings = head_to_head._draw_trainings(max_norm, steps, seed=0)
+    trainings = head_to_head_step._draw_trainings(max_norm, steps, seed=0)
 
     def traces(way):
-        return [head_to_head._simulate(training, way) for training in trainings]
+        return [head_to_head_step._simulate(training, way) for training in trainings]
 
     def same(one, other):
         parts = ("norm", "loss", "weights")
-        return all(head_to_head._agree(one, other, part) for part in parts)
+        return all(head_to_head_step._agree(one, other, part) for part in parts)
 
-    predicted = [(mistake, traces(way)) for mistake, way in head_to_head.WRONG_WAYS]
-    assert tell_apart(traces(head_to_head.RIGHT), predicted, same)
+    predicted = [(mistake, traces(way)) for mistake, way in head_to_head_step.WRONG_WAYS]
+    assert tell_apart(traces(head_to_head_step.RIGHT), predicted, same)

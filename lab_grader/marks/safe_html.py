@@ -1,7 +1,7 @@
 """What a page may hold of a student's work: nothing that runs, loads, or imitates the page.
 
-The course's configuration hands `FILTERS`, `SHOWN` and `PlainNames` to nbconvert's `HTMLExporter`,
-which makes the feedback pages and Formgrader's page of a submission. Texts and outputs are rendered
+`configure` hands `FILTERS`, `SHOWN` and `PlainNames` to nbconvert's `HTMLExporter`, which makes the
+feedback pages and Formgrader's page of a submission. Texts and outputs are rendered
 first and sanitised then (by nh3), so that it does not matter how a text led to what it became.
 """
 
@@ -16,6 +16,7 @@ from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer,
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 from pygments.token import STANDARD_TYPES
+from traitlets.config import Config
 
 # A picture within the page, or a file beside it; no address, and nothing that can name one.
 PICTURE = re.compile(
@@ -23,7 +24,7 @@ PICTURE = re.compile(
     r"|\w(\w|[ .-]|%20)*(/\w(\w|[ .-]|%20)*)*\.(png|jpe?g|gif|webp)",
     re.IGNORECASE,
 )
-LINK_IN_FORMULA = re.compile(r"\\href(?![a-zA-Z])")
+LINK_IN_FORMULA = re.compile(r"\\(href|mmlToken)(?![a-zA-Z])")
 PIXELS = re.compile(r"\d{1,4}")
 CODE = {"highlight", "hl-ipython3", "dataframe", *filter(None, STANDARD_TYPES.values())}
 # Longer texts are shown as they were written: rendering some takes the square of their length.
@@ -57,7 +58,7 @@ _CLEANER = nh3.Cleaner(
 def sanitise(text: object) -> str:
     """Return HTML without anything that runs, loads from elsewhere, or leads away."""
     cleaned = _CLEANER.clean(text.decode() if isinstance(text, bytes) else str(text))
-    return LINK_IN_FORMULA.sub(r"\\mathrm{href}", cleaned)
+    return LINK_IN_FORMULA.sub(r"\\mathrm{\1}", cleaned)
 
 
 class _Renderer(IPythonRenderer):
@@ -117,3 +118,12 @@ class PlainNames(Preprocessor):
             if isinstance(resources.get(name), str):
                 resources[name] = html.escape(resources[name])
         return notebook, resources
+
+
+def configure(config: Config) -> None:
+    """Set up nbconvert's exporter: for a course, and for an environment in which Formgrader may be
+    started anywhere."""
+    config.HTMLExporter.sanitize_html = True
+    config.HTMLExporter.filters = FILTERS
+    config.HTMLExporter.preprocessors = [PlainNames]
+    config.WidgetsDataTypeFilter.display_data_priority = SHOWN

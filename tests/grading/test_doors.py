@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
+import release
 from classroom import (
     LESSON,
     POINTS,
@@ -18,6 +20,7 @@ from classroom import (
     run,
     solutions,
 )
+from ipykernel.kernelspec import write_kernel_spec
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 
@@ -120,3 +123,31 @@ def test_nothing_of_nbgrader_executes_a_notebook(course, tmp_path):
     assert done.returncode == 1
     assert "run only in the sandbox" in done.stderr
     assert not mark.exists()
+
+
+SHOWN_ELSEWHERE = """
+import nbformat
+from nbconvert.exporters import HTMLExporter
+from nbgrader.apps.baseapp import NbGrader
+
+app = NbGrader()
+app.load_config_file()  # as Formgrader does
+texts = ["<script>JS</script>", "$\\\\href{x}{a}$", "$\\\\mmlToken{mi}[href='x']{b}$"]
+notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(t) for t in texts])
+for settings in ({}, {"config": app.config}):
+    page, _ = HTMLExporter(template_name="basic", **settings).from_notebook_node(notebook)
+    print([text in page for text in ("<script>JS", "href{", "mmlToken{")])
+"""
+
+
+def test_pages_run_nothing_wherever_jupyterlab_is_started(tmp_path):
+    """Formgrader's exporter is configured in the environment, not in the course's folder alone."""
+    write_kernel_spec(tmp_path / "share/jupyter/kernels/python3")
+    program = release.ROOT / "scripts" / "configure.py"
+    subprocess.run([sys.executable, program, tmp_path], check=True)
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": str(tmp_path / "etc/jupyter")}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWN_ELSEWHERE],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "[True, True, True]\n[False, False, False]\n"

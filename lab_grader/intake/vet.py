@@ -320,7 +320,7 @@ def _cells(content: bytes, complain: Callable[[str], None]) -> list[Any]:
 def _json(content: bytes, complain: Callable[[str], None]) -> dict[str, Any]:
     """Return the object that a notebook's file holds, in whatever encoding it was saved."""
     if not content.strip(b"\0 \t\r\n"):
-        raise Unreadable("an empty file" if not content else "a file that holds only blanks")
+        raise Unreadable("an empty file" if not content else "a file with nothing but blanks")
     encoding = json.detect_encoding(content)
     try:
         text = content.decode(encoding)
@@ -351,7 +351,7 @@ def _version(notebook: dict[str, Any]) -> int:
     try:
         return int(version)
     except (TypeError, ValueError, OverflowError) as error:
-        raise Unreadable("not a readable notebook (its nbformat is no number)") from error
+        raise Unreadable("not a readable notebook (its nbformat is not a number)") from error
 
 
 def _assign(course: Course, found: _Found, submission: Submission) -> None:

@@ -535,7 +535,7 @@ def test_right_answers_are_read_whatever_is_beside_them(folder, course, damage):
 # What is in a notebook's place, and the one sentence about it.
 NO_NOTEBOOK = {
     b"": "an empty file",
-    bytes(100): "a file that holds only blanks",
+    bytes(100): "a file with nothing but blanks",
     b"null": "not a readable notebook (JSON of something else)",
     b"<!DOCTYPE html>": (
         "not a readable notebook (not JSON: Expecting value: line 1 column 1 (char 0))"
@@ -544,7 +544,7 @@ NO_NOTEBOOK = {
     b'{"a":' * 10**5: "not a readable notebook (nested too deeply)",
     b'{"nbformat": 4, "cells": []}': "a notebook without cells",
     b'{"nbformat": 4, "cells": {}}': "its cells are not a list of cells",
-    b'{"nbformat": [], "cells": [1]}': "not a readable notebook (its nbformat is no number)",
+    b'{"nbformat": [], "cells": [1]}': "not a readable notebook (its nbformat is not a number)",
     b'{"nbformat": 5, "cells": [1]}': "a notebook of the format 5; save it as format 4",
 }
 
@@ -649,7 +649,7 @@ def damaged(notebook, seed):
     tree = copy.deepcopy(notebook)
     for _ in range(rng.randint(0, 8)):  # what a cell is read by
         key = rng.choice(["source", "cell_type", "attachments", "metadata", "id", "outputs"])
-        rng.choice(tree["cells"])[key] = rng.choice(odd)
+        rng.choice(tree["cells"])[key] = copy.deepcopy(rng.choice(odd))
     for _ in range(rng.randint(1, 4)):
         node = tree
         while True:
@@ -662,7 +662,7 @@ def damaged(notebook, seed):
                 continue
             change = rng.random()
             if change < 0.5:
-                node[key] = rng.choice(odd)
+                node[key] = copy.deepcopy(rng.choice(odd))  # or it could come to be within itself
             elif change < 0.75:
                 del node[key]
             elif isinstance(node, list):

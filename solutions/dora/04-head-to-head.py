@@ -82,13 +82,16 @@ print("an example:", repr(bytes(task.train.inputs[3].tolist()).decode()[:60]))
 #
 # ### Exercise 1: `add_adapters_to_model` (5 points)
 #
-# Return a **copy** of a language model in which `q_proj`, `k_proj`, `v_proj` and `o_proj` of every
-# block are replaced by `layers.LoRALayer` (`"lora"`) or `layers.DoRALayer` (`"dora"`), each a new
-# one with this rank and alpha and all else by default, and in which nothing but the adapters is
-# trainable. The model that you are given stays as it is, trainable too, and shares no tensor with
-# the copy, since the other method has to start from it. Any other `adapter_type` is an error, be it
-# `"LoRA"`, `"dora-input"`, `""`, `None` or a number: raise `ValueError`. Whether the copy is in
-# training or in evaluation mode does not matter.
+# Return a **copy** of a language model with adapters. What holds:
+# - `q_proj`, `k_proj`, `v_proj` and `o_proj` of every block are replaced by `layers.LoRALayer`
+#   (`"lora"`) or `layers.DoRALayer` (`"dora"`), each a new one with this rank and alpha and all else
+#   by default;
+# - nothing but the adapters is trainable;
+# - the model that you are given stays as it is, trainable too, and shares no tensor with the copy:
+#   the other method has to start from it;
+# - any other `adapter_type`, be it `"LoRA"`, `"dora-input"`, `""`, `None` or a number, is an error:
+#   raise `ValueError`;
+# - the copy may be in training or in evaluation mode.
 #
 # <details><summary>Hint 1: the order</summary>
 #
@@ -166,15 +169,18 @@ except comparison.PairingError as error:
 #
 # ### Exercise 2: `train_step` (4 points)
 #
-# One step on one batch: the loss is `data.next_byte_loss(model(inputs), targets)`; its gradients
-# are clipped so that all trained parameters together have a norm of at most `max_norm` (shorter
-# ones stay as they are); the optimiser takes its step. Return the loss (before the step) and the
-# norm (before clipping), both as floats, not rounded.
+# One step on one batch. What holds:
+# - the loss is `data.next_byte_loss(model(inputs), targets)`, of a batch of any size;
+# - its gradients are clipped so that all trained parameters together have a norm of at most
+#   `max_norm` (shorter ones stay as they are), and then the optimiser takes its step;
+# - what is returned are the loss (before the step) and the norm (before clipping), both as floats,
+#   not rounded;
+# - the optimiser may be any of PyTorch's, with one or several parameter groups, and it holds all
+#   parameters that are not frozen;
+# - there are no gradients before the first step, so `zero_grad` may come before `backward` or after
+#   `step`.
 #
-# Batches may be of any size. The optimiser may be any of PyTorch's, with one or several parameter
-# groups, and it holds all parameters that are not frozen. There are no gradients before the first
-# step, so `zero_grad` may come before `backward` or after `step`. The model comes in training mode;
-# leave it there.
+# The model comes in training mode; leave it there.
 #
 # <details><summary>Hint</summary>
 #

@@ -365,10 +365,11 @@ for name, tensor in written.items():
 # ### Exercise 2: `to_peft_state` (4 points)
 #
 # You get a layer of this lab, a `LoRALayer` with the parameters `lora_A` and `lora_B`, or a
-# `DoRALayer`, which has `magnitude` besides, of shape `(out_features, 1)`. Return a dict with
-# PEFT's names and the tensors to write: detached, in PEFT's shapes (with rank 1, too), and with the
-# layer's numbers in its own dtype or a wider one. They may share memory with the layer. Leave the
-# layer as it is: same parameters, same numbers, still trainable.
+# `DoRALayer`, which has `magnitude` besides, of shape `(out_features, 1)`. What holds:
+# - the result is a dict from PEFT's names to the tensors to write;
+# - they are detached, in PEFT's shapes (with rank 1, too), and hold the layer's numbers in its own
+#   dtype or a wider one; they may share memory with the layer;
+# - the layer stays as it is: same parameters, same numbers, still trainable.
 #
 # <details><summary>Hint: which kind is it?</summary>
 #

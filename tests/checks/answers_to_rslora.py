@@ -303,7 +303,7 @@ class WrongNorms:
         }
 
     def meanabs(ranks, rank_stabilized):
-        """unnamed: rank 4, alpha / rank: the gradient's norm: expected 1.717, f"""
+        """unnamed: rank 16, alpha / rank: the gradient's norm: expected"""
         return {
             r: torch.cat([g.flatten() for g in gradients(adapted(r, rank_stabilized))])
             .abs()
@@ -361,7 +361,7 @@ class WrongNorms:
         return {str(r): length(gradients(adapted(r, rank_stabilized))) for r in ranks}
 
     def floatkeys(ranks, rank_stabilized):
-        """unnamed: expected the ranks (4, 16, 64) as keys, whole numbers, found"""
+        """unnamed: expected the ranks (16, 4, 64) as keys, whole numbers, found"""
         return {float(r): length(gradients(adapted(r, rank_stabilized))) for r in ranks}
 
     def nested(ranks, rank_stabilized):
@@ -381,7 +381,7 @@ class WrongNorms:
         return {r: length(gradients(adapted(r, rank_stabilized), f=8)) for r in ranks}
 
     def ratio(ranks, rank_stabilized):
-        """unnamed: rank 4, alpha / rank: the gradient's norm: expected 1.717, f"""
+        """unnamed: rank 16, alpha / rank: the gradient's norm: expected"""
         d = {r: length(gradients(adapted(r, rank_stabilized))) for r in ranks}
         f = d[ranks[0]]
         return {r: v / f for r, v in d.items()}
@@ -418,7 +418,7 @@ class WrongNorms:
             return d
 
     def targets_inputs(ranks, rank_stabilized):
-        """unnamed: rank 4, alpha / rank: the gradient's norm: expected 1.717, f"""
+        """unnamed: rank 16, alpha / rank: the gradient's norm: expected"""
         return {r: length(gradients(adapted(r, rank_stabilized), inputs, inputs)) for r in ranks}
 
     def twoarg(ranks, rank_stabilized):

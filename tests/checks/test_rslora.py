@@ -244,11 +244,11 @@ class WrongNorms:
         return list(RightNorms.one_vector(ranks, rank_stabilized).values())
 
     def texts_as_keys(ranks, rank_stabilized):
-        """found ['4', '16', '64']"""
+        """found ['16', '4', '64']"""
         return {str(rank): 1.0 for rank in ranks}
 
     def one_rank_only(ranks, rank_stabilized):
-        """expected the ranks (4, 16, 64) as keys, whole numbers, found [4]"""
+        """expected the ranks (16, 4, 64) as keys, whole numbers, found [16]"""
         return RightNorms.one_vector(ranks[:1], rank_stabilized)
 
     def tensors(ranks, rank_stabilized):

@@ -2,6 +2,7 @@
 
 import shutil
 
+import in_browser
 import pytest
 import release
 
@@ -92,3 +93,24 @@ def test_a_training_shows_how_far_it_is(student):
     label = lesson.active.locator(".jupyter-widgets").first.inner_text()
     assert "full fine-tuning, seed 0" in label.replace("\N{FIGURE SPACE}", " ")
     assert not lesson.outputs.filter(has_text="Error displaying widget").count()
+
+
+def test_in_a_narrow_window_a_figure_scrolls_rather_than_shrinks(student):
+    lesson = student("01-mathematics")
+    lesson.page.set_viewport_size({"width": 768, "height": 900})
+    lesson.run(lesson.index("from lab_utils import"))
+    lesson.run(lesson.index("weight = torch.tensor("))
+    for text in ("plots.decomposition(weight)", "widgets.vector_explorer()"):
+        lesson.run(lesson.index(text))
+        picture = lesson.active.locator("img")
+        picture.wait_for()
+        shown, room = picture.evaluate(
+            """picture => {
+                let it = picture.parentElement;
+                while (it.scrollWidth <= it.clientWidth) it = it.parentElement;
+                return [picture.clientWidth, [it.clientWidth, getComputedStyle(it).overflowX]];
+            }"""
+        )
+        assert shown > 550, "its numbers stay as large as text"
+        assert room[0] < shown and room[1] in ("auto", "scroll"), "and one can get to all of it"
+    lesson.page.set_viewport_size(in_browser.VIEWPORT)

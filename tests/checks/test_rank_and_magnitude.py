@@ -199,8 +199,8 @@ class WrongTrack:
 
 
 EXERCISES = {
-    "ranks": (checks.check_compare_across_ranks, RightRanks, WrongRanks),
-    "track": (checks.check_track_magnitude_changes, RightTrack, WrongTrack),
+    "compare_across_ranks": (checks.check_compare_across_ranks, RightRanks, WrongRanks),
+    "track_magnitude_changes": (checks.check_track_magnitude_changes, RightTrack, WrongTrack),
 }
 HIDDEN = {
     checks.check_compare_across_ranks: [{"ranks": (32, 1, 4)}],

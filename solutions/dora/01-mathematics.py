@@ -139,7 +139,7 @@ plots.show(
 # What holds, for any weight, square or not:
 # - `magnitude` has the Euclidean length of each vector, in the shape of the table above;
 # - `direction` has the shape of the weight: each vector divided by its length;
-# - a vector of zeros, be it a row or a column, has magnitude 0 and direction 0;
+# - a vector of zeros, row or column, has magnitude 0 and direction 0;
 # - a vector shorter than `eps` is divided by `eps` instead, and a longer one, however short, has a
 #   direction of length 1. (To divide by the length plus `eps` is as good.) `magnitude` does not
 #   depend on `eps`;
@@ -204,7 +204,7 @@ checks.check_decompose(decompose, "zeros", out_features=6, in_features=3, seed=1
 # %% [markdown]
 # ### Exercise 2: `recompose` (2 points)
 #
-# Put the weight together again. What holds:
+# Put the weight back together. What holds:
 # - a magnitude of shape `(out_features, 1)` multiplies rows and one of shape `(1, in_features)`
 #   columns, on a square weight too;
 # - a direction need not have length 1, and a magnitude may be negative: multiply what you get;
@@ -353,10 +353,9 @@ plots.show(
 #
 # ## 6. Which mistake is this?
 #
-# Each line tells in words what another version of `decompose` does. **Predict** what its check finds,
-# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
-# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
-# passed, each finding comes with the code that it is about.
+# Each line describes another version of `decompose`. **Predict** what its check finds, then choose, and
+# the actual finding appears. A version may be right, or wrong in a way that *this* check cannot see.
+# There are no points here. Once your own answers have passed, each finding comes with the code.
 
 # %% tags=["nbval-check-output", "remove-input"]
 quiz.which_mistake("mathematics")

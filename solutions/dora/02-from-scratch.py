@@ -470,10 +470,9 @@ checks.check_dora_layer(DoRALayer, "merge", in_features=5, out_features=9, bias=
 # %% [markdown]
 # ## 8. Which mistake is this?
 #
-# Each line tells in words what another version of `DoRALayer` does. **Predict** what its check finds,
-# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
-# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
-# passed, each finding comes with the code that it is about.
+# Each line describes another version of `DoRALayer`. **Predict** what its check finds, then choose, and
+# the actual finding appears. A version may be right, or wrong in a way that *this* check cannot see.
+# There are no points here. Once your own answers have passed, each finding comes with the code.
 
 # %% tags=["nbval-check-output", "remove-input"]
 quiz.which_mistake("from_scratch")

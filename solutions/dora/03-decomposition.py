@@ -23,7 +23,7 @@
 # - measure how far training moved the lengths and the directions of a weight;
 # - compare what you found with a null model: what a random update of that size would do;
 # - read figure 2 of the DoRA paper, and say what its correlations are made of;
-# - say what came out when we repeated it on a small model of our own.
+# - say what we found when we repeated it on our own small model.
 
 # %% jupyter={"source_hidden": true} tags=["remove-cell"]
 # Set-up: run this cell first. Its code is folded; a click on the dots shows it.
@@ -108,7 +108,7 @@ for method, weight in after.items():
 #
 # $$\Delta M = \frac{1}{k} \sum_{i=1}^{k} \bigl|\, \lVert w_i' \rVert - \lVert w_i \rVert \,\bigr|$$
 #
-# For LoRA and DoRA, "after" is the *merged* weight: what the layer really multiplies with.
+# For LoRA and DoRA, "after" is the *merged* weight: what the layer actually multiplies by.
 #
 # ### Exercise 1: `magnitude_change` (3 points)
 #
@@ -164,7 +164,7 @@ checks.check_magnitude_change(magnitude_change, "columns", out_features=11, in_f
 #
 # ### Exercise 2: `direction_change` (4 points)
 #
-# What holds, besides what holds for `magnitude_change`:
+# What holds, in addition to what holds for `magnitude_change`:
 # - a vector of zeros, before, after or both, has no direction and no angle to anything: count it as
 #   a right angle, so 1.
 #
@@ -408,10 +408,9 @@ for kind in ("q_proj", "v_proj"):
 #
 # ## 6. Which mistake is this?
 #
-# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
-# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
-# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
-# passed, each finding comes with the code that it is about.
+# Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
+# the actual finding appears. A version may be right, or wrong in a way that *this* check cannot see.
+# There are no points here. Once your own answers have passed, each finding comes with the code.
 
 # %% tags=["nbval-check-output", "remove-input"]
 quiz.which_mistake("decomposition")

@@ -89,7 +89,7 @@ print("an example:", repr(bytes(task.train.inputs[3].tolist()).decode()[:60]))
 # - nothing but the adapters is trainable;
 # - the model that you are given stays as it is, trainable too, and shares no tensor with the copy:
 #   the other method has to start from it;
-# - any other `adapter_type`, be it `"LoRA"`, `"dora-input"`, `""`, `None` or a number, is an error:
+# - any other `adapter_type`, such as `"LoRA"`, `"dora-input"`, `""`, `None` or a number, is an error:
 #   raise `ValueError`;
 # - the copy may be in training or in evaluation mode.
 #
@@ -556,10 +556,9 @@ for method in ("lora", "dora"):
 #
 # ## 9. Which mistake is this?
 #
-# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
-# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
-# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
-# passed, each finding comes with the code that it is about.
+# Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
+# the actual finding appears. A version may be right, or wrong in a way that *this* check cannot see.
+# There are no points here. Once your own answers have passed, each finding comes with the code.
 
 # %% tags=["nbval-check-output", "remove-input"]
 quiz.which_mistake("head_to_head")

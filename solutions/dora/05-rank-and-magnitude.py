@@ -201,7 +201,7 @@ widgets.rank_explorer(found)
 #
 # <details><summary>Hint</summary>
 #
-# Two loops, or a dict comprehension in a dict comprehension. The checks ask for ranks of their own.
+# Two loops, or a dict comprehension in a dict comprehension. The checks ask for other ranks.
 # </details>
 #
 # Then plot the improvement over the ranks, in the cell below the checks.
@@ -469,10 +469,9 @@ checks.check_track_magnitude_changes(track_magnitude_changes, "statistics", n_ep
 # %% [markdown]
 # ## 5. Which mistake is this?
 #
-# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
-# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
-# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
-# passed, each finding comes with the code that it is about.
+# Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
+# the actual finding appears. A version may be right, or wrong in a way that *this* check cannot see.
+# There are no points here. Once your own answers have passed, each finding comes with the code.
 
 # %% tags=["nbval-check-output", "remove-input"]
 quiz.which_mistake("rank_and_magnitude")
@@ -492,7 +491,7 @@ quiz.which_mistake("rank_and_magnitude")
 # 2. No: 1.810 against 1.778, 1.769 against 1.752, 1.743 against 1.724, 1.721 against 1.716.
 # 3. No. A share is not an effect: with `m` fixed most of DoRA's gain is gone, and `m` alone gives all
 #    of it.
-# 4. Nothing yet. The difference between the two gaps needs an interval of its own.
+# 4. Nothing yet. The difference between the two gaps needs its own interval.
 # </details>
 #
 # ## Further reading

@@ -357,7 +357,7 @@ for name, tensor in written.items():
 
 # %% [markdown]
 # The rules: every name starts with where the layer is in PEFT's wrapper (`base_model.model.` and
-# the layer's own name), then a dot. `lora_A` and `lora_B` are layers of their own in PEFT, so their
+# the layer's own name), then a dot. `lora_A` and `lora_B` are separate layers in PEFT, so their
 # tensor is called `weight`. The name of the adapter (`default`) is in the model and not in the
 # file. The magnitude is flat, and the scaling is not in the tensors: PEFT computes it from
 # `lora_alpha` and `r`.
@@ -365,7 +365,7 @@ for name, tensor in written.items():
 # ### Exercise 2: `to_peft_state` (4 points)
 #
 # You get a layer of this lab, a `LoRALayer` with the parameters `lora_A` and `lora_B`, or a
-# `DoRALayer`, which has `magnitude` besides, of shape `(out_features, 1)`. What holds:
+# `DoRALayer`, which also has `magnitude`, of shape `(out_features, 1)`. What holds:
 # - the result is a dict from PEFT's names to the tensors to write;
 # - they are detached, in PEFT's shapes (with rank 1, too), and hold the layer's numbers in its own
 #   dtype or a wider one; they may share memory with the layer;
@@ -786,10 +786,9 @@ print(
 #
 # ## 8. Which mistake is this?
 #
-# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
-# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
-# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
-# passed, each finding comes with the code that it is about.
+# Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
+# the actual finding appears. A version may be right, or wrong in a way that *this* check cannot see.
+# There are no points here. Once your own answers have passed, each finding comes with the code.
 
 # %% tags=["nbval-check-output", "remove-input"]
 quiz.which_mistake("peft_and_commonsense")

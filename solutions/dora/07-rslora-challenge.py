@@ -478,10 +478,9 @@ for stabilized in (False, True):
 #
 # ## 6. Which mistake is this?
 #
-# Each line tells in words what another version of an exercise does. **Predict** what its check finds,
-# then choose: the check has been asked, and its finding appears. Mind that a version may be right, or
-# wrong in a way that *this* check cannot see. No points are given here. Once your own answers have
-# passed, each finding comes with the code that it is about.
+# Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
+# the actual finding appears. A version may be right, or wrong in a way that *this* check cannot see.
+# There are no points here. Once your own answers have passed, each finding comes with the code.
 
 # %% tags=["nbval-check-output", "remove-input"]
 quiz.which_mistake("rslora")

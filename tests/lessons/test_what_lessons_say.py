@@ -98,6 +98,31 @@ def test_a_lesson_without_a_time_or_exercises_has_no_row():
         contents.row("08-new", lesson)
 
 
+# What a reader sees of each link to arXiv: the authors, the title, or what the paper is about.
+PAPERS = {
+    "1602.07868": "Salimans|Weight Normalization",
+    "2106.09685": "LoRA",
+    "2304.01933": "LLM-Adapters|another paper",
+    "2310.05914": "Jain",
+    "2312.03732": "rsLoRA|Rank Stabilization",
+    "2402.09353": "DoRA|table 1 of the paper",
+    "2405.09673": "Biderman|Forgets Less",
+    "2410.21228": "Shuttleworth",
+    "2502.02737": "SmolLM2",
+    "2602.04998": "Lee|Learning Rate Matters|its own learning rate",
+    "2603.22276": "Zelenin|Scaling DoRA",
+}
+
+
+@pytest.mark.parametrize("path", [release.ROOT / "README.md", *TEXTS], ids=lambda path: path.stem)
+def test_every_link_to_arxiv_leads_to_the_paper_that_its_text_names(path):
+    flat = " ".join(path.read_text("utf-8").replace("\n# ", "\n").split())
+    links = re.findall(r"\[([^\[\]]+)\]\(https://arxiv\.org/abs/([\d.]+)\)", flat)
+    assert len(links) == flat.count("arxiv.org/")
+    for shown, number in links:
+        assert re.search(PAPERS[number], shown), f"{number}: {shown}"
+
+
 @every_lesson
 def test_every_section_that_a_mistake_names_is_a_heading(text):
     lesson = release.read_lesson(text)

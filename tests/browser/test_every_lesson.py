@@ -5,6 +5,7 @@ import shutil
 import in_browser
 import pytest
 import release
+from axe_playwright_python.sync_playwright import Axe
 
 LESSONS = sorted(path.stem for path in release.NOTEBOOKS.glob("*.ipynb"))
 # How many sliders the explorers have, one where nothing is said, and which cells they need besides
@@ -63,6 +64,9 @@ def test_the_sliders_move_the_picture_and_every_output_is_readable(student, solv
         label, said = (slider.locator(f".widget-{it}").inner_text() for it in ("label", "readout"))
         handle = slider.get_by_role("slider", name=label, exact=True)
         assert label and handle.get_attribute("aria-valuetext") == said
+    context, rules = ".jp-mod-active .jp-OutputArea", {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]}
+    found = Axe().run(lesson.page, context, rules).response["violations"]
+    assert not found, [(it["id"], it["nodes"][0]["html"][:200]) for it in found]
     assert len(lesson.active.locator(".jupyter-widgets img").get_attribute("alt")) > 40
     lesson.assert_fits()
     lesson.assert_readable()

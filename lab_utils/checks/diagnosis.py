@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab_utils.checks.report import Mistake
+from lab_utils.checks.report import Mistake, Report
 
 LONGEST = 120  # characters of a student's value in a message
 
@@ -79,6 +79,11 @@ def nothing_returned(value: Any, section: str) -> Mistake | None:
     return Mistake("nothing returned", "The function needs a return.", section)
 
 
+def no_number(value: Any, section: str) -> Mistake | None:
+    """Return a common reason why what a function returned is not a plain number, or None."""
+    return nothing_returned(value, section) or wrong_kind(value, section)
+
+
 def wrong_kind(value: Any, section: str) -> Mistake | None:
     """Return a common reason why a value is not a plain number, or None."""
     if isinstance(value, Tensor) and value.numel() == 1:
@@ -98,6 +103,30 @@ def wrong_kind(value: Any, section: str) -> Mistake | None:
     if isinstance(value, list | tuple | dict | set | Tensor | np.ndarray):
         return Mistake("several values, not a number", "Return one number.", section)
     return None
+
+
+def expect_numbers(
+    report: Report,
+    answers: Sequence[Any],
+    what: str,
+    why: Callable[[Any], Mistake | None],
+) -> list[float] | None:
+    """Print whether all answers are plain, finite numbers; return them, or None if one is not.
+
+    Args:
+        what: the answers are, such as "the scaling".
+        why: says which mistake a value is that is not a number.
+    """
+    found = [number(answer) for answer in answers]
+    odd = [a for a, value in zip(answers, found, strict=True) if value is None]
+    finite = not odd and all(map(math.isfinite, found))
+    report.expect(
+        finite,
+        f"{what} is a finite number",
+        f"expected {what} as a finite float, found {describe(odd[0]) if odd else listed(found)}.",
+        why(odd[0]) if odd else None,
+    )
+    return found if finite else None
 
 
 KINDS: dict[str, tuple[type, ...]] = {  # what people return in place of what is asked

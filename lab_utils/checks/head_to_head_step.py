@@ -12,7 +12,7 @@ from lab_utils.checks.diagnosis import (
     apart,
     describe,
     near,
-    nothing_returned,
+    no_number,
     number,
     only_explanation,
     roundings,
@@ -555,7 +555,7 @@ def _check_numbers(
         if _value(returned) is not None
         else NO_PAIR
         if isinstance(returned, dict | list | tuple | Tensor)
-        else nothing_returned(returned, STEP) or wrong_kind(returned, STEP),
+        else no_number(returned, STEP),
     ):
         return
     odd = next((part for part in returned if number(part) is None), None)

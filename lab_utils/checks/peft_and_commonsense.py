@@ -1,5 +1,6 @@
 """Checks of lesson 06: `make_config`, `to_peft_state` and `choice_accuracy`."""
 
+import functools
 import math
 import statistics
 from collections.abc import Callable
@@ -14,14 +15,15 @@ from lab_utils.checks.diagnosis import (
     apart,
     describe,
     differ,
+    expect_numbers,
     listed,
     near,
+    no_number,
     nothing_returned,
     number,
     only_explanation,
     roundings,
     tell_apart,
-    wrong_kind,
 )
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import call_function, check, probe
@@ -729,15 +731,9 @@ def check_choice_accuracy(
                 call_function(choice_accuracy, scores, answers, reference=REFERENCE)
                 for scores, answers in draws
             ]
-            found = [number(value) for value in answered]
-            odd = next((v for v, n in zip(answered, found, strict=True) if n is None), None)
-            if not report.expect(
-                None not in found and all(map(math.isfinite, found)),
-                "the accuracy is a finite number",
-                f"expected the accuracy as a finite float, found "
-                f"{describe(odd) if None in found else found}.",
-                _wrong_accuracy(odd, draws) if None in found else None,
-            ):
+            why = functools.partial(_wrong_accuracy, draws=draws)
+            found = expect_numbers(report, answered, "the accuracy", why)
+            if found is None:
                 continue
             mistake = only_explanation(
                 found, [*predicted, *roundings(expected, ROUNDED, range(1, 5))]
@@ -786,7 +782,7 @@ def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | Non
         each = False
     if each:
         return EACH_QUESTION
-    return nothing_returned(value, SCORING) or wrong_kind(value, SCORING)
+    return no_number(value, SCORING)
 
 
 def _hits(scores: list[list[float]], answers: list[int]) -> list[bool]:

@@ -16,8 +16,10 @@ from lab_utils.adapters import adapter_layers, add_adapters_to_model
 from lab_utils.checks.diagnosis import (
     apart,
     describe,
+    expect_numbers,
     listed,
     near,
+    no_number,
     nothing_returned,
     number,
     only_explanation,
@@ -251,17 +253,9 @@ def check_lora_scaling(
                 call_function(lora_scaling, *case, stabilized, reference=REFERENCE)
                 for case in cases
             ]
-            found = [number(value) for value in answers]
-            odd = next((v for v, n in zip(answers, found, strict=True) if n is None), None)
-            if not report.expect(
-                None not in found and all(map(math.isfinite, found)),
-                "the scaling is a finite number",
-                "expected the scaling as a finite float, found "
-                f"{describe(odd) if None in found else listed(found)}.",
-                nothing_returned(odd, SCALING) or wrong_kind(odd, SCALING)
-                if None in found
-                else None,
-            ):
+            why = functools.partial(no_number, section=SCALING)
+            found = expect_numbers(report, answers, "the scaling", why)
+            if found is None:
                 continue
             expected = [_scaling(*case, stabilized) for case in cases]
             mistake = None

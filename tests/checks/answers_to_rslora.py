@@ -381,7 +381,7 @@ class WrongNorms:
         return {r: length(gradients(adapted(r, rank_stabilized), f=8)) for r in ranks}
 
     def ratio(ranks, rank_stabilized):
-        """unnamed: rank 16, alpha / rank: the gradient's norm: expected"""
+        """one factor at every rank"""
         d = {r: length(gradients(adapted(r, rank_stabilized))) for r in ranks}
         f = d[ranks[0]]
         return {r: v / f for r, v in d.items()}

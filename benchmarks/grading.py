@@ -346,9 +346,11 @@ def shares(jobs: list[Job]) -> dict:
             self.start()
             return timed("cells", super().run, source, room)
 
-        def ask(self, question: bytes, printed: Callable) -> bytes:
+        def exchange(self, question: bytes, printed: Callable) -> bytes:
             self.start()
-            return timed(f"questions about {unpack(question)[0]}", super().ask, question, printed)
+            return timed(
+                f"questions about {unpack(question)[0]}", super().exchange, question, printed
+            )
 
     execute.Kernel = Measured
     place = execute._place(True, jobs[0].limits)

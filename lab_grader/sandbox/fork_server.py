@@ -114,8 +114,12 @@ def serve() -> None:
 def _import_what_kernels_need() -> None:
     """Import what takes time, and nothing that may be hidden from a kernel: no lab, no PEFT."""
     import accelerate  # noqa: F401
+    import huggingface_hub.hf_file_system  # noqa: F401
     import ipykernel.ipkernel
     import ipykernel.kernelapp  # noqa: F401
+    import IPython.core.completerlib
+    import IPython.extensions.storemagic  # noqa: F401
+    import joblib  # noqa: F401
     import scipy.stats  # noqa: F401
     import torch
     from transformers import (  # noqa: F401 with what PEFT imports of it

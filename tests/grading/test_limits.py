@@ -210,6 +210,29 @@ def test_what_a_check_lets_print_has_a_limit():
     assert "CheckFailed" not in json.dumps(tested)
 
 
+COUNTS = """
+calls = 0
+
+def recompose(m, d):
+    global calls
+    calls += 1
+    print(f"call {calls}")
+    return m * d
+"""
+
+
+def test_what_a_check_asked_is_asked_again_only_after_another_cell():
+    test = Cell("checks.check_recompose(recompose)", "test")
+    lead, _, _ = recompose("pass")
+    exercise = Cell(COUNTS, "exercise", "def recompose(m, d): pass")
+    result = run([lead, exercise, test, test, Cell("calls = 1000", "student"), test])
+    *_, first, second, _, third = result.outputs["01-mathematics"]
+    assert "call 1\n" in said(first), "what is printed is shown"
+    assert said(first) == said(second)
+    assert "call 1001\n" in said(third)
+    assert "CheckFailed" not in json.dumps(result.outputs)
+
+
 IDLE = """
 import os, time
 held = bytes(50 << 20).replace(bytes(1), b'1')

@@ -1,0 +1,54 @@
+"""What lessons 04 and 05 report, held against runs of seeds that had no part in it."""
+
+import sys
+
+import numpy as np
+import pytest
+import release
+from scipy import stats
+
+from lab_utils.comparison import RESULTS, paired_difference, read_results, reported
+
+sys.path.append(str(release.ROOT / "benchmarks"))
+import again
+import search
+
+BEFORE = read_results(RESULTS / "head-to-head.jsonl") + read_results(RESULTS / "ablations.jsonl")
+AGAIN = read_results(RESULTS / "again.jsonl")
+
+
+def test_the_seeds_are_new_and_the_rates_are_those_that_were_reported():
+    used = {record["seed"] for record in BEFORE}
+    for arm in again.ARMS:
+        records = search.of_arm(AGAIN, arm)
+        assert [record["seed"] for record in records] == list(again.SEEDS)
+        assert not used.intersection(again.SEEDS)
+        rates = {record["learning_rate"] for record in records}
+        assert rates == {reported(search.of_arm(BEFORE, arm))[0]["learning_rate"]}
+
+
+@pytest.mark.parametrize(
+    "pair", again.PAIRS, ids=lambda pair: f"{pair[1].adapter_type}-{pair[1].rank}"
+)
+def test_a_difference_is_found_again(pair):
+    """The mean of the new seeds is within the interval that is for another four seeds."""
+    before = [reported(search.of_arm(BEFORE, arm)) for arm in pair]
+    gaps = np.subtract(*([run["test_loss"] for run in runs] for runs in before[::-1]))
+    new = paired_difference(*(search.of_arm(AGAIN, arm) for arm in pair))
+    spread = gaps.std(ddof=1) * np.sqrt(1 / len(gaps) + 1 / new.seeds)
+    allowed = stats.t.ppf(0.995, len(gaps) - 1) * spread
+    assert abs(new.mean - gaps.mean()) < allowed
+    assert np.sign(new.mean) == np.sign(gaps.mean())
+
+
+def gap(other, rank=8):
+    (pair,) = (p for p in again.PAIRS if (p[1].adapter_type, p[1].rank) == (other, rank))
+    return paired_difference(*(search.of_arm(AGAIN, arm) for arm in pair))
+
+
+def test_what_ends_lower_ends_lower_again_and_what_was_not_decided_is_not():
+    assert all(gap("dora", rank).high < 0 for rank in (4, 8, 16, 64))
+    assert gap("dora", 32).low < 0 < gap("dora", 32).high
+    assert gap("dora-input").high < 0 and gap("lora-scaled").high < 0
+    assert gap("dora-fixed").low < 0 < gap("dora-fixed").high
+    assert gap("full", None).high < -0.14

@@ -213,13 +213,8 @@ def generate_assignment(folder: Path, *options: str) -> list[Path]:
     return sorted((folder / ASSIGNMENT).glob("*.ipynb"))
 
 
-def release(execute_all: bool = False) -> None:
-    """Make the notebooks of the course: those whose text has changed, or every one."""
-    texts = sorted(SOLUTIONS.glob("*.py"))
-    for text in texts:
-        refuse_lost_edits(text, text.with_suffix(".ipynb"))
-        refuse_other_tests(text)
-    refuse_students_work(*sorted(NOTEBOOKS.glob("*.ipynb")))
+def renew_texts(texts: list[Path]) -> None:
+    """Renew what lessons and README have from each other: buttons, links, the table."""
     addresses.renew()
     for before, text, after in zip([None, *texts], texts, [*texts[1:], None], strict=False):
         old = text.read_text("utf-8")
@@ -229,6 +224,16 @@ def release(execute_all: bool = False) -> None:
     renewed = contents.in_readme(readme, [(text, read_lesson(text)) for text in texts])
     if renewed != readme:
         (ROOT / "README.md").write_text(renewed, "utf-8")
+
+
+def release(execute_all: bool = False) -> None:
+    """Make the notebooks of the course: those whose text has changed, or every one."""
+    texts = sorted(SOLUTIONS.glob("*.py"))
+    for text in texts:
+        refuse_lost_edits(text, text.with_suffix(".ipynb"))
+        refuse_other_tests(text)
+    refuse_students_work(*sorted(NOTEBOOKS.glob("*.ipynb")))
+    renew_texts(texts)
     for text in texts:
         if is_made(text) and not execute_all:
             continue

@@ -2,14 +2,17 @@
 
 import re
 import statistics
-import sys
 from itertools import pairwise
 
+import ablations
+import head_to_head
 import nbformat
 import numpy as np
 import pytest
 import release
+import search
 import torch
+import weight_changes
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -27,12 +30,6 @@ from lab_utils.decomposition import coupling, intruders
 from lab_utils.models import load_pretrained
 from lab_utils.training import train_and_evaluate
 from lab_utils.widgets import RECORDED_LAYER
-
-sys.path.append(str(release.ROOT / "benchmarks"))
-import ablations
-import head_to_head
-import search
-import weight_changes
 
 HEAD_TO_HEAD = comparison.read_results(RESULTS / "head-to-head.jsonl")
 ABLATIONS = comparison.read_results(RESULTS / "ablations.jsonl")

@@ -2,20 +2,17 @@
 
 import itertools
 import statistics
-import sys
 
 import pytest
 import release
+import rslora
+import search
 import torch
 
 from lab_utils import comparison
 from lab_utils.adapters import NAMES, adapter_layers
 from lab_utils.data import language_task
 from lab_utils.training import Settings, make_optimizer, model_to_train, train_step
-
-sys.path.append(str(release.ROOT / "benchmarks"))
-import rslora
-import search
 
 RECORDS = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
 LESSON = (release.SOLUTIONS / "07-rslora-challenge.py").read_text("utf-8")

@@ -1,18 +1,14 @@
 """The search of benchmarks: what an arm needs next, and what the ablations compute."""
 
-import sys
 from dataclasses import asdict, replace
 
 import pytest
-import release
+import search
 import torch
 from torch import nn
 
 from lab_utils import adapters, comparison, decomposition
 from lab_utils.training import Settings, model_to_train
-
-sys.path.append(str(release.ROOT / "benchmarks"))
-import search
 
 ARM = Settings(adapter_type="dora")
 

@@ -106,10 +106,21 @@ COUNT_M = Mistake(
 SPREAD_M = Mistake(
     "standard deviation", "Equation 3 averages absolute values; it asks for no spread.", DELTA_M
 )
+LOGARITHM_M = Mistake("logarithm of the ratio", "Equation 3 subtracts the lengths.", DELTA_M)
+GROWTH_M = Mistake(
+    "growth alone", "A vector that became shorter has changed, too: take abs().", DELTA_M
+)
+ONE_LENGTH_M = Mistake("one length alone", "Subtract the length before from that after.", DELTA_M)
+HALF_M = Mistake("half of it", "Equation 3 has no factor of one half.", DELTA_M)
 PERCENT_M = Mistake("percent", "Equation 3 has no factor of 100.", DELTA_M)
 ROUNDED_M = Mistake("rounded", "Return all digits, and round only what you print.", DELTA_M)
 ROUNDED_D = Mistake("rounded", "Return all digits, and round only what you print.", DELTA_D)
 ROUNDED_C = Mistake("rounded", "Return all digits, and round only what you print.", COUPLING)
+SQUARED_TURN = Mistake("squared turn", "Equation 4 averages the turns as they are.", DELTA_D)
+MEDIAN_D = Mistake("median instead of mean", "Average over the vectors.", DELTA_D)
+NOT_A_LENGTH_D = Mistake(
+    "not the Euclidean length", "Divide by the root of the sum of squares of each vector.", DELTA_D
+)
 PLUS = Mistake("plus in place of minus", "One minus the cosine: 0 where nothing turned.", DELTA_D)
 SQUARED_COSINE = Mistake("squared cosine", "Equation 4 has the cosine itself.", DELTA_D)
 ONE_NORMALISED = Mistake(
@@ -143,6 +154,13 @@ SAME_ZEROS = Mistake(
     "zeros before and after counted as no turn",
     "A vector of zeros counts as a right angle, so as 1, whether one is or both.",
     DELTA_D,
+)
+DIFFERENCES = Mistake(
+    "differences correlated", "Correlate the values, not how they change along a list.", COUPLING
+)
+REVERSED = Mistake("one list reversed", "The two values of a layer belong together.", COUPLING)
+NUMBER_FOR_NONE = Mistake(
+    "a number in place of NaN", "Where there is no correlation, none is right: math.nan.", COUPLING
 )
 ONE_CENTRED = Mistake(
     "one mean not subtracted", "Both lists lose their mean before they are squared.", COUPLING
@@ -329,6 +347,8 @@ def _why_not_nan(
     if all(isinstance(value, float) and abs(value) < 1e-3 for value in values):
         exact = any(constant == 0.5 for constant, _ in wrong)
         return ZERO_FOR_NONE if exact else ROUNDING
+    if len(set(values)) == 1 and isinstance(values[0], float):
+        return NUMBER_FOR_NONE
     return None
 
 
@@ -472,6 +492,11 @@ def wrong_magnitude_changes(
         ((b - a).abs().sum() / before.numel(), COUNT_M),
         *(((b - a).std(correction=n), SPREAD_M) for n in (0, 1)),
         *(((b - a).abs().std(correction=n), SPREAD_M) for n in (0, 1)),
+        ((b - a).abs().sum() / (len(a) - 1), COUNT_M),
+        ((b / a).log().abs().mean(), LOGARITHM_M),
+        ((b - a).clamp_min(0).mean(), GROWTH_M),
+        *((lengths.mean(), ONE_LENGTH_M) for lengths in (a, b)),
+        ((b - a).abs().mean() / 2, HALF_M),
         (100 * (b - a).abs().mean(), PERCENT_M),
         *((value, m) for m, value in roundings((b - a).abs().mean(), ROUNDED_M, range(4))),
         ((across[1] - across[0]).abs().mean(), AXIS_M),
@@ -503,6 +528,11 @@ def wrong_direction_changes(
     pairs = u @ v.T if norm_dim == 1 else u.T @ v
     return [
         ((1 + cosine).mean(), PLUS),
+        (turned.square().mean(), SQUARED_TURN),
+        (turned.square().mean().sqrt(), SQUARED_TURN),
+        (turned.median(), MEDIAN_D),
+        (cosine.arccos().mean() / math.pi, ANGLE),
+        *((_turn(before, after, norm_dim, size), NOT_A_LENGTH_D) for size in OTHER_LENGTHS),
         ((1 - cosine.square()).mean(), SQUARED_COSINE),
         *(
             ((1 - (one * other).sum(norm_dim)).mean(), ONE_NORMALISED)
@@ -513,7 +543,7 @@ def wrong_direction_changes(
         ((1 - u * v).mean(), ENTRIES_D),
         ((1 - (across[0] * across[1]).sum(norm_dim)).mean(), OTHER_UNITS),
         ((1 - _cosine(*centred, norm_dim)).mean(), CENTRED),
-        *((_turn_with_eps(before, after, norm_dim, eps), ANOTHER_EPS) for eps in EPSILONS),
+        *((_turn(before, after, norm_dim, size), ANOTHER_EPS) for size in WITH_EPS),
         *((value, m) for m, value in roundings(turned.mean(), ROUNDED_D, range(4))),
         (turned[~zero].sum() / len(turned) + 2 * zero.double().mean(), ZERO_REVERSED),
         (torch.where(zero.any(), 1.0, turned.mean()), ZERO_FOR_ALL),
@@ -543,17 +573,35 @@ def wrong_direction_changes(
     ]
 
 
-EPSILONS = (1e-3, 1e-2, 0.1, 1.0)  # that show in the result
+# With an epsilon that shows in the result.
+WITH_EPS: tuple[Callable[[Tensor, int], Tensor], ...] = (
+    lambda w, dim: w.norm(dim=dim, keepdim=True).clamp_min(1),
+    lambda w, dim: w.norm(dim=dim, keepdim=True) + 1,
+    lambda w, dim: w.norm(dim=dim, keepdim=True) + 0.1,
+    lambda w, dim: w.norm(dim=dim, keepdim=True) + 1e-2,
+    lambda w, dim: w.norm(dim=dim, keepdim=True) + 1e-3,
+)
+OTHER_LENGTHS: tuple[Callable[[Tensor, int], Tensor], ...] = (
+    lambda w, dim: w.abs().sum(dim, keepdim=True).clamp_min(1e-12),
+    lambda w, dim: w.square().sum(dim, keepdim=True).clamp_min(1e-12),
+    lambda w, dim: w.abs().amax(dim, keepdim=True).clamp_min(1e-12),
+)
 
 
-def _turn_with_eps(before: Tensor, after: Tensor, dim: int, eps: float) -> Tensor:
-    """Return the turn with an eps added to each norm."""
-    u, v = (w.double() / (w.double().norm(dim=dim, keepdim=True) + eps) for w in (before, after))
+def _turn(
+    before: Tensor, after: Tensor, dim: int, length: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """Return the turn with vectors divided by another length."""
+    u, v = (w.double() / length(w.double(), dim) for w in (before, after))
     return (1 - (u * v).sum(dim)).mean()
 
 
 def _cosine(before: Tensor, after: Tensor, dim: int) -> Tensor:
     return torch.cosine_similarity(before.double(), after.double(), dim=dim)
+
+
+def _pearson(one: Tensor, other: Tensor) -> Tensor:
+    return torch.corrcoef(torch.stack([one, other]))[0, 1]
 
 
 def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, Mistake]]:
@@ -573,6 +621,9 @@ def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, M
         ((delta_m * delta_d).mean(), NOT_CENTRED),
         ((m * delta_d).sum() / (m.norm() * delta_d.norm()), ONE_CENTRED),
         ((delta_m * d).sum() / (delta_m.norm() * d.norm()), ONE_CENTRED),
+        ((m * d).sum() / (delta_m.norm() * delta_d.norm()), NOT_CENTRED),
+        (_pearson(delta_m.diff(), delta_d.diff()), DIFFERENCES),
+        (_pearson(delta_m, delta_d.flip(0)), REVERSED),
         ((m * d).sum() / (m.square().sum() * d.square().sum()), NO_ROOT),
         ((m * d).mean() / (m.square().mean() * d.square().mean()), NO_ROOT),
         ((m.sort()[0] * d.sort()[0]).sum() / (m.norm() * d.norm()), SORTED),

@@ -84,6 +84,15 @@ SIGN_LOST = _split("sign lost", "The direction keeps the signs of the weight.")
 DIVIDED_BY_SQUARE = _split(
     "divided by the squared norm", "Divide by the norm, once: then each vector has length 1."
 )
+SIGN_SWAPPED = _split("sign swapped", "The direction keeps the signs of the weight.")
+ZERO_WITH_DIRECTION = _split(
+    "a direction for zeros", "A vector of zeros has no direction: it stays zero."
+)
+UPSIDE_DOWN = _split("magnitude upside down", "The magnitude is the norm, not 1 over it.")
+WHOLE_NUMBERS = _split("whole numbers", "A length is seldom a whole number: keep the dtype.")
+MORE_THAN_TWO = _split(
+    "more than two returned", "Return both, and no more: (magnitude, direction)."
+)
 CENTRED = _split("mean subtracted", "The direction is the weight itself, divided by its norm.")
 HALF_PRECISION = _split(
     "precision lost", "The result has fewer digits than the weight: keep the weight's dtype."
@@ -114,6 +123,8 @@ ALWAYS_ROWS = _split(
 POSITIVE_MAGNITUDE = _split(
     "magnitude made positive", "A magnitude may be negative: multiply by what you get."
 )
+RESULT_POSITIVE = _split("sign lost", "Multiply what you get, signs and all.")
+DIRECTION_LEFT_OUT = _split("direction left out", "Multiply each vector by its own magnitude.")
 MAGNITUDE_SQUARED = _split("magnitude multiplied twice", "Multiply by the magnitude once.")
 SUMMED_UP = _split("summed up", "The weight has as many entries as the direction.")
 TRANSPOSED = _split("transposed", "The weight has the shape of the direction, (out, in).")
@@ -133,8 +144,9 @@ FULL_MATRIX = _count(
 )
 BRACKETS = _count("brackets left out", "Both sizes are multiplied by the rank: rank * (in + out).")
 CORE_COUNTED = _count(
-    "a rank by rank matrix counted", "There is nothing between lora_A and lora_B."
+    "rank times rank", "lora_A has rank * in numbers, lora_B out * rank: none between, none shared."
 )
+RANK_SQUARED = _count("rank squared", "Each factor has the rank once: rank * in and out * rank.")
 BYTES = _count("bytes counted", "Count numbers, whatever the size of each in memory.")
 OUTPUTS_COUNTED = _count(
     "one number per output counted besides",
@@ -341,7 +353,11 @@ def _is_pair(report: Report, result: object, what: str) -> bool:
         pair,
         "it returns two things",
         f"expected {what} to return a tuple (magnitude, direction), found {kind_of(result)}.",
-        ONE_OF_TWO if isinstance(result, Tensor) else other_kind(result, "a tuple", DECOMPOSE),
+        ONE_OF_TWO
+        if isinstance(result, Tensor)
+        else MORE_THAN_TWO
+        if isinstance(result, tuple) and len(result) > 2
+        else other_kind(result, "a tuple", DECOMPOSE),
     ):
         return False
     names = ("magnitude", "direction")
@@ -380,6 +396,10 @@ def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
         (whole.expand_as(length), WHOLE_NORM),
         *((norm, DIM_AS_P) for norm in (order, order.view(1), order.view(1, 1))),
         (unit, SWAPPED),
+        *((weight.norm(p=p, dim=norm_dim, keepdim=True), NOT_A_LENGTH) for p in (3, 4)),
+        (1 / length.clamp_min(1e-8), UPSIDE_DOWN),
+        (length.trunc(), WHOLE_NUMBERS),
+        *((value, mistake) for mistake, value in roundings(length, ROUNDED, range(1, 4))),
         ((length**2 + 1e-8).sqrt(), EPS_IN_ROOT),
         *((length.clamp_min(eps), EPS_IN_MAGNITUDE) for eps in EPSILONS),
         *((length + eps, EPS_IN_MAGNITUDE) for eps in EPSILONS),
@@ -396,6 +416,11 @@ def _wrong_directions(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
     centred = weight - weight.mean(norm_dim, keepdim=True)
     return [
         (unit.abs(), SIGN_LOST),
+        (-unit, SIGN_SWAPPED),
+        (unit.T, TRANSPOSED),
+        (torch.where(length == 0, 1.0, unit), ZERO_WITH_DIRECTION),
+        (weight / length.max(), WHOLE_NORM),
+        *((value, mistake) for mistake, value in roundings(unit, ROUNDED, range(1, 4))),
         (weight / (length**2).clamp_min(1e-8), DIVIDED_BY_SQUARE),
         (weight / length.clamp_min(1e-8) ** 2, DIVIDED_BY_SQUARE),
         (centred / length.clamp_min(1e-8), CENTRED),
@@ -546,6 +571,9 @@ def _wrong_products(
         (right.T, TRANSPOSED),
         (magnitude.abs() * direction, POSITIVE_MAGNITUDE),
         (magnitude.clamp_min(0) * direction, POSITIVE_MAGNITUDE),
+        (right.abs(), RESULT_POSITIVE),
+        (right / direction.norm(), NORMALISED_AGAIN),
+        (magnitude, DIRECTION_LEFT_OUT),
         (magnitude * magnitude * direction, MAGNITUDE_SQUARED),
         *((sums, SUMMED_UP) for sums in (right.sum(), right.sum(0), right.sum(1))),
         *((value, mistake) for mistake, value in roundings(right, ROUNDED, range(4))),
@@ -649,6 +677,8 @@ def wrong_counts(
         (size_a + out_features + magnitude, BRACKETS),
         (in_features + size_b + magnitude, BRACKETS),
         (right + rank * rank, CORE_COUNTED),
+        (right - rank * rank, CORE_COUNTED),
+        (rank * lora + magnitude, RANK_SQUARED),
         *((size * right, BYTES) for size in (2, 4, 8)),
         *((count + magnitude, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),
         *((count, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),

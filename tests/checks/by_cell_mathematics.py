@@ -580,7 +580,7 @@ class WrongCount:
             return RightCount.plain(in_features, out_features, rank, method, norm_dim)
 
     def plus_rank(in_features, out_features, rank, method, norm_dim=1):
-        """lora, dora, dora-input: a rank by rank matrix counted"""
+        """lora, dora, dora-input: rank times rank"""
         return rank * rank + RightCount.plain(in_features, out_features, rank, method, norm_dim)
 
     def both_axes_default(in_features, out_features, rank, method, norm_dim=1):

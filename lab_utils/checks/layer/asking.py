@@ -15,10 +15,12 @@ from lab_utils.checks.layer.mistakes import (
     IN_PLACE,
     INNER_MODULE,
     LORA,
+    MAGNITUDE_TURNED,
     NO_PARAMETER,
     NO_SUPER,
     OTHER_NAME,
     RANK_IGNORED,
+    REPEATED,
     WHOLE_NORM,
     WRONG_AXIS,
 )
@@ -156,7 +158,7 @@ def ask_trained(
             f"{answers.name}.magnitude with norm_dim={case.norm_dim} must have the shape "
             f"{tuple(case.magnitude.shape)}; found {tuple(found['magnitude'].shape)}."
         )
-        raise named(failure, WRONG_AXIS if across else one_number(found["magnitude"], case))
+        raise named(failure, WRONG_AXIS if across else other_shape(found["magnitude"], case))
     answers["change"]
     return answers
 
@@ -203,8 +205,12 @@ def expect_shape(layer: str, name: str, found: Tensor, expected: Tensor) -> None
         raise named(failure, FACTOR_TRANSPOSED if transposed else ignored)
 
 
-def one_number(found: Tensor, case: Case) -> Mistake | None:
-    """Return the mistake that makes one number of a weight's norm."""
+def other_shape(found: Tensor, case: Case) -> Mistake | None:
+    """Return the mistake that gives a magnitude its shape, or makes it one number."""
+    if found.shape == case.weight.shape:
+        return REPEATED
+    if found.shape == case.start_magnitude().T.shape:
+        return MAGNITUDE_TURNED
     for p, mistake in ((2, WHOLE_NORM), (case.norm_dim, DIM_AS_P)):
         if found.numel() == 1 and close(found.flatten(), case.weight.norm(p=p).flatten()):
             return mistake

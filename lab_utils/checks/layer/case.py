@@ -21,10 +21,12 @@ from lab_utils.checks.layer.mistakes import (
     FROZEN_TWICE,
     LOGARITHM,
     MAGNITUDE_ADDED,
+    MAGNITUDE_RELATIVE,
     MAGNITUDE_UNUSED,
     NO_NORMALISATION,
     NORM_OF_BASE,
     NORM_OF_UPDATE,
+    NORM_SCALED_TWICE,
     NORM_UNSCALED,
     NORMALISED_UPDATE,
     NOT_A_LENGTH,
@@ -40,6 +42,7 @@ from lab_utils.checks.layer.mistakes import (
     UPDATE_ON_DIRECTION,
     UPDATE_OUTSIDE,
     UPDATE_SUBTRACTED,
+    UPDATE_TWICE,
     WHOLE_NORM,
     WRONG_AXIS,
 )
@@ -203,6 +206,7 @@ class Case:
         yield float(self.alpha // self.rank), SCALING_WHOLE
         yield 2.0, SCALING_FIXED
         yield -self.scaling, UPDATE_SUBTRACTED
+        yield 2 * self.scaling, UPDATE_TWICE
 
     def scaled(self, scaling: float) -> "Case":
         """Return this case with another scaling, as a wrong layer has it."""
@@ -245,6 +249,9 @@ class Case:
             yield m.clamp_min(0) * updated / length, POSITIVE_MAGNITUDE
             yield from ((w, MAGNITUDE_UNUSED) for w in (start * updated / length, updated))
             yield updated / length, MAGNITUDE_UNUSED
+            twice = self.length(self.weight + self.scaling * update).clamp_min(1e-8)
+            yield m * updated / twice, NORM_SCALED_TWICE
+            yield m * start * updated / length, MAGNITUDE_RELATIVE
             yield (start + m) * updated / length, MAGNITUDE_ADDED
             yield (1 + m) * updated / length, MAGNITUDE_ADDED
             yield m * self.weight / start, UPDATE_LEFT_OUT

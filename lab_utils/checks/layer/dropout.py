@@ -12,6 +12,7 @@ from lab_utils.checks.layer.mistakes import (
     DROPOUT_ON_FROZEN,
     DROPOUT_UNUSED,
     DROPPED_ELSEWHERE,
+    DROPPED_TWICE,
     MASK_FIXED,
     MASK_SHARED,
     NOT_RESCALED,
@@ -254,6 +255,8 @@ def _wrong_dropout(all_or_nothing: bool, share: float, scale: float) -> Mistake 
         return NOT_RESCALED
     if abs(scale * (1 - share) - 1) < 0.2 and abs(share - (1 - P)) < 0.1:
         return P_MIRRORED
+    if abs(share - (1 - (1 - P) ** 2)) < 0.05 and abs(scale * (1 - P) ** 2 - 1) < 1e-3:
+        return DROPPED_TWICE
     if abs(scale * (1 - share) - 1) < 0.2:
         return P_FIXED
     return None

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from lab_utils.checks.layer.asking import (
     Answers,
     ask_trained,
@@ -10,7 +12,7 @@ from lab_utils.checks.layer.asking import (
     is_as_before,
 )
 from lab_utils.checks.layer.case import Case, apply
-from lab_utils.checks.layer.mistakes import SOME_SHAPES, X_CHANGED
+from lab_utils.checks.layer.mistakes import SOME_SHAPES, SQUEEZED, X_CHANGED
 from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report
 
 
@@ -28,6 +30,11 @@ def forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
                 refused.setdefault(name, answers)
         if not taken:
             answers.output(next(iter(inputs)))
+        lost = [name for name, x in taken.items() if _is_squeezed(answers.output(name), x, each)]
+        if lost:
+            found = tuple(answers.output(lost[0]).shape)
+            problem = f"the output for an x {lost[0]} has the shape {found}."
+            report.expect(False, "the output has the leading dimensions of x", problem, SQUEEZED)
         comparisons = [
             Comparison(
                 f"output for an x {name}, {each}",
@@ -62,3 +69,10 @@ def _said(failure: CheckFailed) -> tuple[str, Mistake]:
     """Return what a failure says, and what is wrong where other shapes of x do not fail."""
     mistake = failure.mistake or SOME_SHAPES
     return str(failure).removesuffix(f"\n{failure.mistake}"), mistake
+
+
+def _is_squeezed(output: Tensor, x: Tensor, case: Case) -> bool:
+    """Return whether an output is right but for dimensions of size 1."""
+    shape = (*x.shape[:-1], len(case.weight))
+    without = [size for size in shape if size != 1]
+    return output.shape != shape and [size for size in output.shape if size != 1] == without

@@ -30,10 +30,12 @@ from lab_utils.checks.layer.mistakes import (
     IN_PLACE,
     MAGNITUDE_UNUSED,
     MERGE,
+    MERGED_BY_MODE,
     MERGED_COARSE,
     MERGED_RANDOM,
     MODE_CHANGED,
     NO_NORMALISATION,
+    NO_PLAIN_LINEAR,
     NORM_MISSING_IN_MERGE,
     UPDATE_LEFT_OUT,
     ZERO_DIVISION,
@@ -62,6 +64,9 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
             },
             dropout=P,
         )
+        expect_base_unchanged(report, answers["kept before"], each, "building the layer")
+        if report.first_problem is not None:  # merge() can only be told from the base as it was
+            return [], []
         for mode in MODES:
             _expect_merged(report, answers, answers[mode], mode, method, each)
         expect_base_unchanged(report, answers["kept"], each, "merge()")
@@ -71,6 +76,10 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
         if _is_random(weights, each.merged(method)):
             problem = "expected the weight of W' in the merged layer, found random numbers."
             report.expect(False, "weight of merge()", problem, MERGED_RANDOM)
+        right = [close(weights[mode], each.merged(method)) for mode in MODES]
+        if right == [True, False]:
+            problem = "the merged weight is right in evaluation mode, and another in training mode."
+            report.expect(False, "weight of merge()", problem, MERGED_BY_MODE)
         for weight in weights.values():
             coarse = weight.dtype in (torch.float16, torch.bfloat16) and weight.dtype != each.dtype
             report.expect(
@@ -121,7 +130,9 @@ def _expect_merged(
         failure = CheckFailed(f"{answers.name}.merge() must return an nn.Linear; found a {kind}.")
         example = {"NoneType": None, "Tensor": torch.zeros(1), "Parameter": torch.zeros(1)}
         example |= {"tuple": (), "list": [], "dict": {}, "OrderedDict": {}}
-        known = other_kind(example[kind], "an nn.Linear", MERGE) if kind in example else None
+        known = NO_PLAIN_LINEAR
+        if kind in example:
+            known = other_kind(example[kind], "an nn.Linear", MERGE)
         raise named(failure, known)
     _expect_merged_bias(report, merged["bias"], method, case)
     report.expect(

@@ -44,6 +44,11 @@ NO_SUPER = Mistake(
 BIAS_ASSUMED = Mistake(
     "a bias taken for granted", "original_layer.bias may be None: ask before you use it.", LORA
 )
+SQUEEZED = Mistake(
+    "a dimension of x lost",
+    "The output has all leading dimensions of x, also those of size 1.",
+    LORA,
+)
 SOME_SHAPES = Mistake(
     "only some shapes of x",
     "F.linear(x, weight), like x @ weight.T, takes any leading dimensions.",
@@ -138,6 +143,7 @@ OUTPUT_DOUBLED = Mistake(
     "twice the frozen output", "Before training the output is W0 x + b, once.", LORA
 )
 UPDATE_LEFT_OUT = Mistake("update left out", "Add scaling * B A to the frozen weight.", LORA)
+UPDATE_TWICE = Mistake("update added twice", "Add scaling * B A once.", LORA)
 UPDATE_SUBTRACTED = Mistake("update subtracted", "Add scaling * B A, do not subtract it.", LORA)
 FROZEN_LEFT_OUT = Mistake("frozen weight left out", "The update is added to W0 x.", LORA)
 FROZEN_TWICE = Mistake(
@@ -175,6 +181,17 @@ POSITIVE_MAGNITUDE = Mistake(
     "Multiply by m as it is: training may take it to zero or below.",
     HOLDS,
 )
+MAGNITUDE_TURNED = Mistake(
+    "magnitude transposed",
+    "Its shape is (out_features, 1), or (1, in_features) with norm_dim=0.",
+    HOLDS,
+)
+REPEATED = Mistake(
+    "one magnitude per entry", "Each vector has one: (out_features, 1) or (1, in_features).", HOLDS
+)
+MAGNITUDE_RELATIVE = Mistake(
+    "magnitude as a factor of ||W0||", "m is the length itself, and starts as ||W0||.", HOLDS
+)
 LOST_DIMENSION = Mistake(
     "summed dimension dropped",
     "Pass keepdim=True, so that the magnitude keeps two dimensions.",
@@ -187,6 +204,9 @@ NORM_OF_BASE = Mistake(
     "norm of W0 instead of V",
     "Divide by the norm of the updated weight, which changes as B A is trained.",
     NORM,
+)
+NORM_SCALED_TWICE = Mistake(
+    "scaling applied twice in the norm", "The norm is that of V = W0 + scaling * B A.", NORM
 )
 NORM_UNSCALED = Mistake(
     "scaling left out of the norm", "The norm is that of V = W0 + scaling * B A.", NORM
@@ -280,11 +300,18 @@ OTHER_IN_TRAINING = Mistake(
     "Only dropout tells training from evaluation, and with dropout=0.0 nothing does.",
     DROPOUT,
 )
+DROPPED_TWICE = Mistake("dropped twice", "Pass the input through dropout once.", DROPOUT)
 P_FIXED = Mistake(
     "another dropout probability", "Pass the argument on: nn.Dropout(dropout).", DROPOUT
 )
 NORM_MISSING_IN_MERGE = Mistake(
     "norm missing from the merged weight", "The merged weight is m * V / ||V||.", MERGE
+)
+MERGED_BY_MODE = Mistake(
+    "merge() depends on the mode", "The merged weight is W', in either mode: drop nothing.", MERGE
+)
+NO_PLAIN_LINEAR = Mistake(
+    "no plain nn.Linear", "What is deployed is a new nn.Linear, not the adapter.", MERGE
 )
 MERGED_RANDOM = Mistake(
     "random weight in merge()", "A new nn.Linear has random weights: copy W' into it.", MERGE

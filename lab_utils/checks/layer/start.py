@@ -13,7 +13,7 @@ from lab_utils.checks.layer.asking import (
     expect_base_unchanged,
     expect_parameters,
     expect_shape,
-    one_number,
+    other_shape,
     trained_names,
 )
 from lab_utils.checks.layer.case import Case, apply
@@ -154,7 +154,7 @@ def _expect_start_magnitude(report: Report, layer_type: Any, case: Case, found: 
         prop,
         f"expected a magnitude of shape {tuple(expected.shape)} with norm_dim={case.norm_dim}, "
         f"found {tuple(found.shape)}.",
-        WRONG_AXIS if across else LOST_DIMENSION if flat else one_number(found, case),
+        WRONG_AXIS if across else LOST_DIMENSION if flat else other_shape(found, case),
     ):
         return
     weight, dim = case.weight, case.norm_dim

@@ -462,7 +462,7 @@ class WrongLoRA:
             return self.original_layer(x) + self.scaling * low_rank @ self.lora_B.T
 
     class squeezes(LoRA):
-        """forward: expected shape (1, 4), found (4,)"""
+        """forward: a dimension of x lost"""
 
         def forward(self, x):
             return super().forward(x).squeeze(0)
@@ -640,7 +640,7 @@ class WrongLoRA:
             return merged
 
     class merge_with_dropout(LoRA):
-        """merge: weight of merge() in training mode"""
+        """merge: merge() depends on the mode"""
 
         def merge(self):
             merged = super().merge()

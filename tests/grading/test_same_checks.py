@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import release
 
-
 ANSWERS = ("test_answers_by_cell.py", "-m", "not slow")  # lessons 01 and 03; layers take minutes
 
 

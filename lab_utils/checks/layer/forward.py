@@ -72,7 +72,7 @@ def _said(failure: CheckFailed) -> tuple[str, Mistake]:
 
 
 def _is_squeezed(output: Tensor, x: Tensor, case: Case) -> bool:
-    """Return whether an output is right but for dimensions of size 1."""
+    """Return whether an output lacks dimensions of size 1."""
     shape = (*x.shape[:-1], len(case.weight))
     without = [size for size in shape if size != 1]
-    return output.shape != shape and [size for size in output.shape if size != 1] == without
+    return output.ndim < len(shape) and [size for size in output.shape if size != 1] == without

@@ -46,6 +46,15 @@ def gap(other, rank=8):
     return paired_difference(*(search.of_arm(AGAIN, arm) for arm in pair))
 
 
+def test_lesson_05_says_what_the_new_seeds_say():
+    text = " ".join((release.ROOT / "solutions/dora/05-rank-and-magnitude.py").read_text().split())
+    assert "Four seeds that" in text and len(again.SEEDS) == 4
+    assert "DoRA is below LoRA at every rank again" in text
+    assert all(gap("dora", rank).mean < 0 for rank in again.RANKS)
+    assert "rank 32 is again the one whose interval contains zero" in text
+    assert [rank for rank in again.RANKS if gap("dora", rank).high > 0] == [32]
+
+
 def test_what_ends_lower_ends_lower_again_and_what_was_not_decided_is_not():
     assert all(gap("dora", rank).high < 0 for rank in (4, 8, 16, 64))
     assert gap("dora", 32).low < 0 < gap("dora", 32).high

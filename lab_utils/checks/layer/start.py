@@ -36,8 +36,10 @@ from lab_utils.checks.layer.mistakes import (
     MAGNITUDE_ADDED,
     MAGNITUDE_FROZEN,
     MAGNITUDE_OF_ONES,
+    MAGNITUDE_RELATIVE,
     MAGNITUDE_SCALED,
     NEVER_FILLED,
+    NO_NORMALISATION,
     NOT_A_LENGTH,
     OUTPUT_DOUBLED,
     RANDOM_MAGNITUDE,
@@ -211,6 +213,8 @@ def _wrong_starts(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
     start = case.at_start()
     right = start.merged(method)
     for weight, bias, mistake in start.wrong_layers(method):
+        if mistake is MAGNITUDE_RELATIVE:  # here m is ||W0||, so that is no normalisation
+            mistake = NO_NORMALISATION
         # Without an update many mistakes change nothing, or double the output, but for the bias.
         if mistake in (FROZEN_TWICE, MAGNITUDE_ADDED):
             mistake = OUTPUT_DOUBLED

@@ -21,6 +21,7 @@ MOST_CHARACTERS = 8 << 20  # of all cells of a notebook
 NEW_CELL = {"code": {"outputs": [], "execution_count": None}, "markdown": {}, "raw": {}}
 PICTURE = re.compile(r"image/(png|jpeg|gif|webp)")
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
+UNFINISHED = re.compile(r"^\s*raise NotImplementedError\b", re.MULTILINE)  # what a stub ends with
 HALVES = re.compile("[\ud800-\udfff]")  # of characters that JSON writes as two
 
 
@@ -97,9 +98,17 @@ def _pictures(attachments: Any) -> tuple[dict[str, dict[str, str]], bool]:
     return found, len(found) == len(attachments)
 
 
-def has_work(cells: list[HandedIn], lesson: Lesson) -> bool:
-    """Whether there is anything that was not released."""
-    return any(c.source.strip() not in lesson.texts for c in cells if c.source.strip())
+def work_in(cells: list[HandedIn], lesson: Lesson) -> int:
+    """Return 2 if an exercise is finished, 1 if any text was not released, else 0.
+
+    A text alone says little: after a lesson was released again, so has a blank copy of the old one.
+    """
+    for grade_id, (index, _) in known_cells(cells, lesson).items():
+        source, role = cells[index].source.strip(), role_of(lesson.graded[grade_id])
+        changed = source and source != lesson.released[grade_id].strip()
+        if role == "exercise" and changed and not UNFINISHED.search(source):
+            return 2
+    return int(any(c.source.strip() not in lesson.texts for c in cells if c.source.strip()))
 
 
 def likeness(cells: list[HandedIn], lesson: Lesson) -> float:

@@ -27,7 +27,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from lab_grader.intake.cells import HandedIn, has_work, likeness, mend, read_cells
+from lab_grader.intake.cells import HandedIn, likeness, mend, read_cells, work_in
 from lab_grader.intake.course import Course, Lesson
 from lab_grader.intake.litter import is_litter
 from lab_grader.intake.moment import NoMoment, read_moment
@@ -365,7 +365,7 @@ def _assign(course: Course, found: _Found, submission: Submission) -> None:
     lacking = {
         lesson.name
         for lesson in course.lessons.values()
-        if not (cells := work.get(f"{lesson.name}.ipynb")) or not has_work(cells, lesson)
+        if not (cells := work.get(f"{lesson.name}.ipynb")) or work_in(cells, lesson) < 2
     }
     others = sorted(
         (name for name in found.notebooks if name not in named),
@@ -401,12 +401,16 @@ def _assign(course: Course, found: _Found, submission: Submission) -> None:
 def _elsewhere(
     lesson: Lesson, named: str | None, others: list[str], found: _Found, submission: Submission
 ) -> str | None:
-    """Return the only other file that holds a student's work on a lesson, and say so."""
-    alike = [n for n in others if (cells := found.read(n)) and likeness(cells, lesson) > 0.5]
-    worked = [n for n in alike if has_work(found.read(n), lesson)]
-    pool = worked or ([] if named else alike)
-    if not pool:
+    """Return the only other file that holds more of a student's work on a lesson, and say so."""
+    alike = {
+        name: work_in(cells, lesson)
+        for name in others
+        if (cells := found.read(name)) and likeness(cells, lesson) > 0.5
+    }
+    most = max(alike.values(), default=-1)
+    if most <= (work_in(found.read(named), lesson) if named else -1):
         return None
+    pool = [name for name, work in alike.items() if work == most]
     first = found.read(pool[0])
     places = {CHECKPOINTS in name.split("/") for name in pool}
     rest = [n for n in pool if (CHECKPOINTS in n.split("/")) == min(places)]
@@ -415,6 +419,6 @@ def _elsewhere(
             f"{lesson.name}.ipynb may be any of {', '.join(rest)}: hand in one, or rename it"
         )
         return None
-    why = f": {named} has no work by the student" if named else ""
+    why = f": {named} has no finished exercise" if named else ""
     submission.mended.append(f"{pool[0]} is graded as {lesson.name}.ipynb{why}")
     return pool[0]

@@ -382,6 +382,16 @@ def blank():
     return notebook_with({})
 
 
+def older(notebook):
+    """The same from a release with other texts, in each cell that is not an answer."""
+    for cell in notebook.cells:
+        if "raise NotImplementedError" in cell.source:
+            cell.source = f"# In a few lines.\n{cell.source}"
+        elif cell.cell_type == "markdown" or "checks." in cell.source:
+            cell.source += "\n# As it was."
+    return notebook
+
+
 def zipped(course, student, name, notebook):
     with zipfile.ZipFile(folder_of(course, student) / name, "w") as file:
         file.writestr(f"homework/{LESSON}.ipynb", nbformat.writes(notebook))
@@ -400,7 +410,15 @@ PLACES = {
     ),
     "copy-beside-the-untouched": (
         lambda c, s: (put(c, s, f"{LESSON}.ipynb", blank()), put(c, s, "Copy1.ipynb", work())),
-        f"Copy1.ipynb is graded as {LESSON}.ipynb: {LESSON}.ipynb has no work",
+        f"Copy1.ipynb is graded as {LESSON}.ipynb: {LESSON}.ipynb has no finished exercise",
+    ),
+    "copy-beside-the-untouched-of-an-older-release": (
+        lambda c, s: (put(c, s, f"{LESSON}.ipynb", older(blank())), put(c, s, "c.ipynb", work())),
+        f"c.ipynb is graded as {LESSON}.ipynb: {LESSON}.ipynb has no finished exercise",
+    ),
+    "copies-of-two-releases-one-with-work": (
+        lambda c, s: (put(c, s, "a.ipynb", older(blank())), put(c, s, "b.ipynb", older(work()))),
+        f"b.ipynb is graded as {LESSON}.ipynb",
     ),
     "same-copy-twice": (
         lambda c, s: (put(c, s, "a.ipynb", work()), put(c, s, "b.ipynb", work())),

@@ -534,7 +534,7 @@ def _wrong_means(history: Tensor) -> Iterator[tuple[Mistake, Tensor]]:
     yield DEVIATION, change.std(dim=1)
     yield DEVIATION, change.std(dim=1, correction=0)
     yield FROM_PREVIOUS, torch.cat([torch.zeros(1), steps]).cumsum(0)
-    for last in range(1, len(size)):
+    for last in range(1, len(size) - 1):  # one less than all: START_MISSING
         yield ROWS_LEFT_OUT, size[-last:].mean(dim=1)
     yield OVER_STEPS, size.mean(dim=0)
     yield OVER_STEPS, size.mean()

@@ -1005,7 +1005,7 @@ BROKEN_BY = {
         "nothing but the adapters is trainable": ("frozen", "freezes_only_blocks mag_frozen"),
         "stays as it is, trainable too": ("frozen", "wraps_original shallow"),
         "shares no tensor with the copy": ("frozen", "unfreezes_base_after"),
-        'be it `"LoRA"`, `"dora-input"`, `""`, `None` or a number': (
+        'such as `"LoRA"`, `"dora-input"`, `""`, `None` or a number': (
             "types",
             "substring lower lower_plain startswith dora_input_ok typeerror",
         ),

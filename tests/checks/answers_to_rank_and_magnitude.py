@@ -143,7 +143,7 @@ class WrongRanks:
         return {m: {r: run(m, r, "step_losses")[-1] for r in ranks} for m in METHODS}
 
     def losslist(ranks=(4, 8, 16, 32)):
-        """unnamed: lora: expected finite floats, found a list of 1, [2.00940847"""
+        """several values, not a number"""
         return {m: {r: run(m, r, "train_losses") for r in ranks} for m in METHODS}
 
     def same_dict(ranks=(4, 8, 16, 32)):
@@ -162,7 +162,7 @@ class WrongRanks:
         return {m: {r: x[m] for r in ranks} for m in METHODS}
 
     def diff(ranks=(4, 8, 16, 32)):
-        """ranks outside, methods inside"""
+        """methods left out"""
         return {r: run("dora", r) - run("lora", r) for r in ranks}
 
     def dora_input(ranks=(4, 8, 16, 32)):
@@ -186,7 +186,7 @@ class WrongRanks:
             print(run("lora", r))
 
     def nonevals(ranks=(4, 8, 16, 32)):
-        """nothing returned"""
+        """unnamed: lora: expected finite floats, found None (is there a return?)."""
         return {m: {r: None for r in ranks} for m in METHODS}
 
     def weird(ranks=(4, 8, 16, 32)):
@@ -213,7 +213,7 @@ class WrongRanks:
         return W()
 
     def missing_rank(ranks=(4, 8, 16, 32)):
-        """other ranks than those given"""
+        """ranks left out"""
         return {m: {r: run(m, r) for r in ranks[:-1]} for m in METHODS}
 
     def list_tuple(ranks=(4, 8, 16, 32)):
@@ -227,7 +227,7 @@ class WrongRanks:
         return pd.DataFrame({m: {r: run(m, r) for r in ranks} for m in METHODS})
 
     def bools(ranks=(4, 8, 16, 32)):
-        """unnamed: lora: expected finite floats, found the truth value True."""
+        """a truth value, not a number"""
         return {m: {r: True for r in ranks} for m in METHODS}
 
 

@@ -73,9 +73,7 @@ STUDENTS = {
     "blank": (dict, POINTS),
     "half-right": (
         half_right,
-        # zeros are asked for on both axes, and this answer has one
-        {"decompose-columns", "decompose-zeros", "count-dora"}
-        | {"dora-axis", "dora-gradients", "dora-dropout"},
+        {"decompose-columns", "count-dora"} | {"dora-axis", "dora-gradients", "dora-dropout"},
     ),
     "crashing": (
         crashing,

@@ -137,9 +137,9 @@ def rows(path):
 AUTO = marks_without() | {"plan": None, "experiment": None}
 EARNED = {
     "17": AUTO,
-    "19": AUTO | dict.fromkeys(("decompose-rows", "decompose-columns", "decompose-zeros"), 0),
+    "19": AUTO | dict.fromkeys(("decompose-rows", "decompose-columns"), 0),
     "20": AUTO | {"recompose-test": 0},
-    "32": AUTO | dict.fromkeys(("decompose-rows", "decompose-columns", "decompose-zeros"), 0),
+    "32": AUTO | dict.fromkeys(("decompose-rows", "decompose-columns"), 0),
     "33": AUTO | {"recompose-test": 0},
 }
 

@@ -74,7 +74,8 @@ def _answer_next(to_grader: line.Line) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with contextlib.redirect_stdout(printed):
-            reply = line.ANSWER, answer(get_ipython().user_global_ns, message[1])
+            # bytes, even where the student's code has replaced what answers
+            reply = line.ANSWER, bytes(memoryview(answer(get_ipython().user_global_ns, message[1])))
     except BaseException as error:
         described = "".join(traceback.format_exception_only(error)).strip()
         reply = line.ERROR, described.encode(errors="replace")

@@ -71,7 +71,7 @@ FOR_ALL = {
         "    return None\n",
     ),
     "replies_with_nothing": (
-        "import lab_grader.wire.inside as inside\ninside.answer = lambda *a: ''\n",
+        "import lab_grader.wire.inside as inside\ninside.answer = lambda *a: b''\n",
         "    return None\n",
     ),
     "is_equal_to_all": (

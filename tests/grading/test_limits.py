@@ -171,6 +171,14 @@ def test_an_error_outside_of_the_students_code_is_told(kernel):
     assert ask(kernel, "pass") == b"done"
 
 
+def test_an_answer_that_is_not_bytes_is_an_error_at_once(kernel):
+    start = time.monotonic()
+    with pytest.raises(RemoteError, match="str"):
+        ask(kernel, "return 'text'")
+    assert time.monotonic() - start < LIMITS.cell_seconds
+    assert ask(kernel, "pass") == b"done"
+
+
 def recompose(body):
     lead = Cell("import os, time\nfrom lab_utils import checks", "student")
     text = f"def recompose(m, d):\n    {body}\n    return m * d"

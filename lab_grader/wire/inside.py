@@ -74,8 +74,9 @@ def _answer_next(to_grader: line.Line) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with contextlib.redirect_stdout(printed):
-            # bytes, even where the student's code has replaced what answers
-            reply = line.ANSWER, bytes(memoryview(answer(get_ipython().user_global_ns, message[1])))
+            answered = answer(get_ipython().user_global_ns, message[1])
+            # The student's code may have replaced what answers; then nothing can be read.
+            reply = line.ANSWER, answered if isinstance(answered, bytes) else b""
     except BaseException as error:
         described = "".join(traceback.format_exception_only(error)).strip()
         reply = line.ERROR, described.encode(errors="replace")

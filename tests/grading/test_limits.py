@@ -171,10 +171,9 @@ def test_an_error_outside_of_the_students_code_is_told(kernel):
     assert ask(kernel, "pass") == b"done"
 
 
-def test_an_answer_that_is_not_bytes_is_an_error_at_once(kernel):
+def test_an_answer_that_is_not_bytes_comes_at_once_as_nothing(kernel):
     start = time.monotonic()
-    with pytest.raises(RemoteError, match="str"):
-        ask(kernel, "return 'text'")
+    assert ask(kernel, "return 'text'") == b""
     assert time.monotonic() - start < LIMITS.cell_seconds
     assert ask(kernel, "pass") == b"done"
 

@@ -51,7 +51,7 @@ def test_lesson_05_says_what_the_new_seeds_say():
     assert "Four seeds that" in text and len(again.SEEDS) == 4
     assert "DoRA is below LoRA at every rank again" in text
     assert all(gap("dora", rank).mean < 0 for rank in again.RANKS)
-    assert "rank 32 is again the one whose interval contains zero" in text
+    assert "Of these 95 % intervals, only that of rank 32 contains zero" in text
     assert [rank for rank in again.RANKS if gap("dora", rank).high > 0] == [32]
 
 

@@ -619,7 +619,7 @@ def _off_by_a_factor(found: list[float], expected: list[float]) -> Mistake | Non
 def _off_by_luck(found: list[float], expected: list[float]) -> Mistake | None:
     """Return whether the norms are a little off, and not all by the same factor."""
     factors = [value / right for value, right in zip(found, expected, strict=True)]
-    scattered = not near(factors, factors[:1] * len(factors), 1e-3)
+    scattered = not near(factors, factors[:1] * len(factors), CLOSE)
     return NEARLY if near(found, expected, LUCK) and scattered else None
 
 

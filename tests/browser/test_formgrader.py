@@ -68,7 +68,8 @@ class Formgrader:
         self.follow("Manual Grading", "dora", LESSON)
         row = self.row("Submission #1")
         self.follow("Submission #1")
-        self.frame.locator(".save-icon").first.wait_for(state="attached")
+        for loaded in (".extra-credit[placeholder]", ".comment[placeholder]"):  # one answer each
+            self.frame.locator(loaded).first.wait_for(state="attached")
         return row
 
     def row(self, text):
@@ -78,7 +79,6 @@ class Formgrader:
 
     def points(self, grade_id):
         """Return the points that the checks gave, and those given by hand."""
-        self.frame.locator(f"#{grade_id}_extra_credit[placeholder]").wait_for()  # marks have come
         field = self.frame.locator(f"#{grade_id}")
         return field.get_attribute("placeholder"), field.input_value()
 

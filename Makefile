@@ -68,7 +68,7 @@ pictures: for-test
 	PYTHONPATH=tests $(BIN)/python scripts/pictures.py
 
 bench: for-test
-	$(BIN)/python benchmarks/lessons.py
+	$(BIN)/python -m benchmarks.lessons
 
 # For every platform and each supported Python. What is there stays, unless ARGS=--upgrade.
 lock: for-test
@@ -82,7 +82,7 @@ report: for-grading
 	$(BIN)/python -m lab_grader report dora $(ARGS)
 
 bench-grading: for-test
-	$(BIN)/python benchmarks/grading.py $(ARGS)
+	$(BIN)/python -m benchmarks.grading $(ARGS)
 
 # Each ends at once where nothing has changed: see scripts/set_up.sh.
 .PHONY: for-lab for-test for-grading for-book

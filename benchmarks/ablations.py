@@ -1,14 +1,13 @@
 """Train the runs behind lesson 05's question why DoRA ends lower: one part changed at a time.
 
-    python benchmarks/ablations.py            # about 200 runs, hours on 2 cores; can be continued
-    python benchmarks/ablations.py --jobs 16
+    python -m benchmarks.ablations            # about 200 runs, hours on 2 cores; can be continued
+    python -m benchmarks.ablations --jobs 16
 
 Each arm has rank 8 and its own learning rate. LoRA and DoRA as they are come from
 benchmarks/head_to_head.py. Results: lab_utils/results/ablations.jsonl.
 """
 
-from search import arguments, search
-
+from benchmarks.search import arguments, search
 from lab_utils.comparison import RESULTS
 from lab_utils.training import Settings
 

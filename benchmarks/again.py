@@ -1,7 +1,7 @@
 """Train what lessons 04 and 05 report anew, with seeds that neither chose a rate nor were reported.
 
-    python benchmarks/again.py                # 56 runs, two hours on 2 cores; can be continued
-    python benchmarks/again.py --jobs 16
+    python -m benchmarks.again                # 56 runs, two hours on 2 cores; can be continued
+    python -m benchmarks.again --jobs 16
 
 Prints each difference as reported and as found again. Results: lab_utils/results/again.jsonl.
 """
@@ -9,8 +9,7 @@ Prints each difference as reported and as found again. Results: lab_utils/result
 from collections.abc import Sequence
 from dataclasses import replace
 
-from search import arguments, of_arm
-
+from benchmarks.search import arguments, of_arm
 from lab_utils.comparison import RESULTS, paired_difference, read_results, reported, sweep
 from lab_utils.training import Settings
 

@@ -1,8 +1,8 @@
 """Train the runs behind lessons 04 and 05: every method and rank, each at its own learning rate.
 
-    python benchmarks/head_to_head.py         # about 750 runs, hours on 2 cores; can be continued
-    python benchmarks/head_to_head.py --jobs 16
-    python benchmarks/head_to_head.py --dask tcp://scheduler:8786
+    python -m benchmarks.head_to_head         # about 750 runs, hours on 2 cores; can be continued
+    python -m benchmarks.head_to_head --jobs 16
+    python -m benchmarks.head_to_head --dask tcp://scheduler:8786
 
 Results: lab_utils/results/head-to-head.jsonl.
 """
@@ -13,8 +13,8 @@ from itertools import product
 from pathlib import Path
 
 from joblib import parallel_config
-from search import search
 
+from benchmarks.search import search
 from lab_utils.comparison import RESULTS
 from lab_utils.training import Settings
 

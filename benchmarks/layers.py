@@ -1,6 +1,6 @@
 """Time and memory of a training step of one layer: ours, the textbook's and PEFT's.
 
-    python benchmarks/layers.py --device cuda --results lab_utils/results/layers.jsonl
+    python -m benchmarks.layers --device cuda --results lab_utils/results/layers.jsonl
 
 A step is the forward and the backward pass, with gradients of the input and of what is trained.
 Every form is timed as it is and compiled (`torch.compile(fullgraph=True)`; where that is refused,

@@ -1,7 +1,7 @@
 """Train the runs behind lesson 07: both scalings at a fixed alpha, over ranks and learning rates.
 
-    python benchmarks/rslora.py               # about 240 runs, hours on 2 cores; can be continued
-    python benchmarks/rslora.py --jobs 16
+    python -m benchmarks.rslora               # about 240 runs, hours on 2 cores; can be continued
+    python -m benchmarks.rslora --jobs 16
 
 Results: lab_utils/results/rslora.jsonl.
 """
@@ -9,8 +9,7 @@ Results: lab_utils/results/rslora.jsonl.
 from dataclasses import replace
 from itertools import product
 
-from search import arguments, search
-
+from benchmarks.search import arguments, search
 from lab_utils.comparison import RESULTS, sweep
 from lab_utils.training import Settings
 

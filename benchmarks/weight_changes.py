@@ -1,6 +1,6 @@
 """Train the runs behind lesson 03, and keep how far each moved magnitudes and directions.
 
-    python benchmarks/weight_changes.py            # 23 runs, some minutes on 2 cores
+    python -m benchmarks.weight_changes            # 23 runs, some minutes on 2 cores
 
 Every method trains at the learning rate that benchmarks/head_to_head.py chose for it. Results:
 

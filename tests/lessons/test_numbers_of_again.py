@@ -1,17 +1,12 @@
 """What lessons 04 and 05 report, held against runs of seeds that had no part in it."""
 
-import sys
-
 import numpy as np
 import pytest
 import release
 from scipy import stats
 
+from benchmarks import again, search
 from lab_utils.comparison import RESULTS, paired_difference, read_results, reported
-
-sys.path.append(str(release.ROOT / "benchmarks"))
-import again
-import search
 
 BEFORE = read_results(RESULTS / "head-to-head.jsonl") + read_results(RESULTS / "ablations.jsonl")
 AGAIN = read_results(RESULTS / "again.jsonl")

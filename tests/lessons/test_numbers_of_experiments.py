@@ -4,18 +4,15 @@ import re
 import statistics
 from itertools import pairwise
 
-import ablations
-import head_to_head
 import nbformat
 import numpy as np
 import pytest
 import release
-import search
 import torch
-import weight_changes
 from safetensors.torch import load_file
 from scipy import stats
 
+from benchmarks import ablations, head_to_head, search, weight_changes
 from lab_utils import comparison
 from lab_utils.adapters import NAMES
 from lab_utils.comparison import (

@@ -5,10 +5,9 @@ import statistics
 
 import pytest
 import release
-import rslora
-import search
 import torch
 
+from benchmarks import rslora, search
 from lab_utils import comparison
 from lab_utils.adapters import NAMES, adapter_layers
 from lab_utils.data import language_task

@@ -3,10 +3,10 @@
 from dataclasses import asdict, replace
 
 import pytest
-import search
 import torch
 from torch import nn
 
+from benchmarks import search
 from lab_utils import adapters, comparison, decomposition
 from lab_utils.training import Settings, model_to_train
 

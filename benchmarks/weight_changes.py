@@ -1,6 +1,7 @@
 """Train the runs behind lesson 03, and keep how far each moved magnitudes and directions.
 
-    python -m benchmarks.weight_changes            # 23 runs, some minutes on 2 cores
+    python -m benchmarks.weight_changes            # 23 runs, 15 minutes on 2 cores
+    python -m benchmarks.weight_changes --again    # 9 runs of seeds that took part in nothing
 
 Every method trains at the learning rate that benchmarks/head_to_head.py chose for it. Results:
 
@@ -9,12 +10,13 @@ Every method trains at the learning rate that benchmarks/head_to_head.py chose f
                                                   magnitude, and how many rows became longer; the
                                                   same for random updates of that size; five seeds
                                                   of each method at rank 8
+    lab_utils/results/weight-changes-again.jsonl  the same for three other seeds, with `--again`
     lab_utils/results/one-layer.safetensors       one layer's adapters at ranks 4 to 32 and nine
                                                   steps of the training, for the explorer
 """
 
 import argparse
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,6 +32,7 @@ from lab_utils.comparison import (
     of_the_search,
     read_results,
     select,
+    sweep,
 )
 from lab_utils.data import language_task
 from lab_utils.models import attention_layers
@@ -37,6 +40,9 @@ from lab_utils.training import Settings, WeightRecorder, batch_order, train_and_
 
 RANK_OF = {"full": None, "lora": 8, "dora": 8}
 SEEDS = range(5)
+AGAIN = range(
+    30, 33
+)  # those that neither chose a rate nor were looked at when the lesson was written
 RANKS = (4, 8, 16, 32)
 LAYER = "blocks.1.q_proj"
 
@@ -56,17 +62,13 @@ def checkpoints(run: Settings, count: int) -> list[int]:
     return [round(n_epochs * batches * i / count) for i in range(1, count + 1)]
 
 
-def changes(method: str, seed: int) -> dict:
+def changes(run: Settings) -> dict:
     """Return the record of a run, with what it did to every attention layer's weight."""
-    rank = RANK_OF[method]
-    run = Settings(
-        adapter_type=method, rank=rank, seed=seed, learning_rate=chosen_rate(method, rank)
-    )
     names = attention_layers(language_task().base)
     recorder = WeightRecorder(names, [0, *checkpoints(run, 4)])
     record = as_record(train(run, recorder))
     before = recorder.weights.pop(0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(run.seed)
     record["changes"] = [
         {
             "layer": name,
@@ -111,23 +113,30 @@ def one_layer(method: str, rank: int) -> dict[str, torch.Tensor]:
 
 
 def train(run: Settings, on_step) -> dict:
-    return train_and_evaluate(verbose=False, on_step=on_step, **vars(run))
+    return train_and_evaluate(verbose=False, on_step=on_step, **asdict(run))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=-1, help="runs at a time; -1: one a core")
     parser.add_argument("--folder", type=Path, default=RESULTS)
+    parser.add_argument("--again", action="store_true", help="train other seeds, without explorer")
     options = parser.parse_args()
+    name, seeds = ("weight-changes-again", AGAIN) if options.again else ("weight-changes", SEEDS)
+    rates = {method: chosen_rate(method, rank) for method, rank in RANK_OF.items()}
+    runs = [
+        Settings(adapter_type=method, rank=rank, seed=seed, learning_rate=rates[method])
+        for seed in seeds
+        for method, rank in RANK_OF.items()
+    ]
+    sweep(runs, options.folder / f"{name}.jsonl", n_jobs=options.jobs, measure=changes)
+    if options.again:
+        return
     parallel = Parallel(n_jobs=options.jobs, return_as="generator")
-    jobs = [delayed(changes)(method, seed) for seed in SEEDS for method in RANK_OF]
-    records = list(tqdm(parallel(jobs), total=len(jobs), unit="run"))
     jobs = [delayed(one_layer)(method, rank) for rank in RANKS for method in ("lora", "dora")]
     tensors = {}
     for kept in tqdm(parallel(jobs), total=len(jobs), unit="run"):
         tensors |= kept
-    lines = [json.dumps(record) + "\n" for record in records]
-    (options.folder / "weight-changes.jsonl").write_text("".join(lines), encoding="utf-8")
     save_file(tensors, options.folder / "one-layer.safetensors", metadata={"layer": LAYER})
 
 

@@ -19,8 +19,8 @@
 # **About 35 minutes.** You need lessons 01 and 02 or their ideas; lesson 04 helps.
 #
 # After this lesson you can
-# - say why a high rank learns slowly under `alpha / rank`, and what rsLoRA changes;
-# - measure a gradient norm, and tell it from what a step of AdamW does to the weight;
+# - say what the rank does to the scaling and to the first gradient, and what rsLoRA changes;
+# - measure a gradient norm, and tell it from what a step of AdamW does to the weight and the loss;
 # - tell an effect of the scaling from one of the learning rate, for LoRA and for DoRA at rank 64;
 # - plan a comparison of your own. That last part is open, and a person marks it.
 
@@ -58,17 +58,17 @@ from lab_utils import adapters, checks, comparison, data, plots, progress, quiz,
 #
 # $$\nabla_B L = s \, (\nabla_{W'} L) \, A^\top$$
 #
-# $A^\top$ has $r$ columns of about the same size, so the norm of this gradient grows with
-# $\sqrt{r}$, and with $s$:
+# (shapes: `(out, r)` from `(out, in)` times `(in, r)`). $A^\top$ has $r$ columns of about the same
+# size, so the norm of this gradient grows with $\sqrt{r}$, and with $s$:
 #
 # | rule | scaling $s$ | norm of the first gradient |
 # | --- | --- | --- |
 # | usual | $\alpha / r$ | about $\alpha \cdot g / \sqrt{r}$: it falls as the rank rises |
 # | rank-stabilised ([rsLoRA](https://arxiv.org/abs/2312.03732)) | $\alpha / \sqrt{r}$ | about $\alpha \cdot g$ at every rank |
 #
-# where $g$ depends on the model and the data. The rsLoRA paper proves more: of all powers of the
-# rank only $1 / \sqrt{r}$ keeps both the output of the adapter and its gradients from vanishing or
-# exploding as the rank grows, throughout training. It costs nothing: only a number changes. In PEFT
+# where $g$ depends on the model and the data. The rsLoRA paper proves more: when the rank grows, only
+# a scaling like $1 / \sqrt{r}$ keeps both the output of the adapter and its gradients from vanishing or
+# exploding, throughout training by gradient descent. It costs nothing: only a number changes. In PEFT
 # it is `use_rslora=True`, in this lab `rank_stabilized=True`, for LoRA and DoRA alike.
 #
 # Drag, and predict first: at rank 64, by how much do the two rules differ? What does the box do?
@@ -222,8 +222,9 @@ checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=
 #
 # Does a small gradient make training slow? With plain gradient descent it would. But these runs use
 # AdamW, which divides each gradient by its own recent size: **its steps do not depend on the norm of
-# the gradient**. So look at what a step *does*. Predict: after one step at a learning
-# rate of 0.005, how far has an entry of `lora_B` moved at rank 4, how far at rank 64? And $W'$?
+# the gradient**. So look at what a step *does*. Predict: after one step at a learning rate of 0.005, how
+# far has an entry of `lora_B` moved at rank 4, and how far at rank 64? How far has $W'$ moved? And by
+# how much has the loss of the batch fallen?
 
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
@@ -232,7 +233,7 @@ default_rate = training.Settings(adapter_type="lora").learning_rate
 
 
 def first_step(method, rank, stabilized, alpha=16.0):
-    """Gradient norm, largest step of an entry of lora_B, and how far all W' moved, as a share."""
+    """Gradient norm, largest step of an entry of lora_B, change of all W' as a share, and of the loss."""
     model = adapters.add_adapters_to_model(
         task.base,
         method,
@@ -244,11 +245,13 @@ def first_step(method, rank, stabilized, alpha=16.0):
     adapted = list(adapters.adapter_layers(model).values())
     before = [layer.merged_weight().detach().clone() for layer in adapted]
     optimizer = training.make_optimizer(model, default_rate, weight_decay=0.01)
-    _, norm = training.train_step(model, (inputs, targets), task.loss, optimizer)
+    loss, norm = training.train_step(model, (inputs, targets), task.loss, optimizer)
+    with torch.no_grad():
+        fallen = task.loss(model(inputs), targets).item() - loss
     largest = max(layer.lora_B.abs().max().item() for layer in adapted)  # it started at zero
     moved = [layer.merged_weight() - w for layer, w in zip(adapted, before, strict=True)]
     size, distance = (torch.nn.utils.get_total_norm(found).item() for found in (before, moved))
-    return norm, largest, distance / size
+    return norm, largest, distance / size, fallen
 
 
 ways = {
@@ -262,32 +265,45 @@ first = {
     for name, (stabilized, alpha_of) in ways.items()
     for rank in (4, 16, 64)
 }
-print(f"{'':36}{'gradient norm':>21}  {'step of lora_B':>18}  {'change of W':>17}'")
+print(f"{'':36}{'gradient norm':>21}  {'change of W':>17}'  {'change of loss':>18}")
 print(f"{'rank':36}" + "  ".join(f"{4:{w}}{16:{w}}{64:{w}}" for w in (7, 6, 6)))
 for method in ("lora", "dora"):
     for name in ways:
-        norm, largest, change = zip(
+        norm, _, change, fallen = zip(
             *(first[method, name, rank] for rank in (4, 16, 64)), strict=True
         )
         print(
             f"{plots.NAMES[method]}, {name:30}"
             + "".join(f"{value:7.2f}" for value in norm)
             + "  "
-            + "".join(f"{value:6.3f}" for value in largest)
-            + "  "
             + "".join(f"{value:6.1%}" for value in change)
+            + "  "
+            + "".join(f"{value:6.2f}" for value in fallen)
         )
+largest = [step for _, step, _, _ in first.values()]
+print(f"largest step of an entry of lora_B: {min(largest):.4f} to {max(largest):.4f}")
 
 # %% [markdown]
-# At the first step every entry of `lora_B` moves by the learning rate, at every rank and by every rule,
-# regardless of the gradient's norm. What differs is what that does to $W'$: the step of `lora_B` is
-# multiplied by `lora_A` and by $s$, so $W'$ moves by about $s\sqrt{r}$, the same factor as in section
-# 1's table. Under $\alpha / r$ a step moves it 3.5 times less at rank 64 than at rank 4, which is how
-# a high rank comes to learn slowly; under $\alpha / \sqrt{r}$ it moves about as far at every rank. And
-# with $\alpha = 2r$ it moves *further* at a higher rank: ranks compared at one learning rate are
-# compared at different speeds. So the gradient norm is a sign of the scaling, not the mechanism. DoRA's
-# steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the gradient of
-# its magnitude does not shrink with the scaling.
+# At the first step every entry of `lora_B` moves by the learning rate $\eta$, at every rank and by every
+# rule. What that does to $W'$ differs: the step is multiplied by `lora_A` and by $s$, so $W'$ moves by
+# about $s\sqrt{r}$, the factor of section 1's table. Under $\alpha / r$ a step moves it 3.5 times less at
+# rank 64 than at rank 4.
+#
+# Does a high rank therefore learn more slowly? **No: the loss falls by 0.36 at each of the three ranks.**
+# The step is shorter but better aimed. Let $g$ be the gradient of one row of $W'$. AdamW moves each entry
+# of `lora_B` against the sign of its gradient, which is $s\,g \cdot a_j$, so the row moves by
+#
+# $$-\eta\, s \sum_{j=1}^{r} \operatorname{sign}(g \cdot a_j)\, a_j$$
+#
+# Along $g$ every term points the same way, downhill, and together they reach as far as $s\,r$. Across $g$
+# the terms are not in step, like the voices of the choir, and reach as far as $s\sqrt{r}$. Only the first
+# part lowers the loss. It is the same at every rank under $\alpha / r$; under $\alpha / \sqrt{r}$ and with
+# $\alpha = 2r$ it *grows* with the rank, and so does the fall of the loss. Ranks that are compared at one
+# learning rate under these rules are compared at different speeds. So for AdamW the gradient norm is a
+# sign of the scaling, and not a measure of speed.
+#
+# DoRA's steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the gradient
+# of its magnitude does not shrink with the scaling.
 #
 # ## 4. Over a whole training
 #
@@ -387,8 +403,9 @@ plots.show(
 # Under $\alpha / \sqrt{r}$ the norm at rank 64 is close to that at rank 4; under $\alpha / r$ it is a
 # quarter of it. DoRA's norm under $\alpha / r$ is above LoRA's, as at the first step.
 #
-# *Losses.* At rank 64 $\alpha / r$ is behind in every stretch of the training, and furthest towards
-# its end.
+# *Losses.* At rank 64 $\alpha / r$ is behind $\alpha / \sqrt{r}$ in every stretch of the training, and
+# furthest towards its end. But it is never behind rank 4 under the same rule. So $\alpha / r$ does not make
+# rank 64 slower than a low rank: it makes it slower than rank 64 with eight times the scaling.
 #
 # *Stability.* At this learning rate training is stable: norms are at or below about 1, the value at
 # which they are clipped, from the first steps on.
@@ -506,11 +523,11 @@ quiz.which_mistake("rslora")
 # <!-- BEGIN MARK SCHEME -->
 # **For the marker** (students do not see this). One point for each:
 #
-# 1. *What happened.* With alpha fixed, alpha / rank fell eightfold from rank 8 to 64, so each step
-#    moves the weight less; the expected sign is a first gradient norm that fell by about sqrt(8) =
-#    2.8 (a sign: AdamW's steps of lora_B stay as they are, and what they do to W' falls by as much),
-#    and a loss that falls slowly. "A higher rank overfits" without a look at training loss or
-#    gradients: no point.
+# 1. *What happened.* With alpha fixed, alpha / rank fell eightfold from rank 8 to 64; the expected
+#    sign is a first gradient norm that fell by about sqrt(8) = 2.8. What this means depends on the
+#    optimiser: gradient descent slows down, AdamW does not at the first step (section 3), so the
+#    training loss has to be looked at. The scaling and its sign without that: half a point. "A higher
+#    rank overfits" without a look at training loss or gradients: no point.
 # 2. *Runs that separate the causes.* The scaling and the rank are varied one at a time (rank 64
 #    with both rules, or with alpha = 128), LoRA and DoRA each with both rules. Changing two things
 #    at once: no point.
@@ -524,17 +541,19 @@ quiz.which_mistake("rslora")
 # %% [markdown] nbgrader={"grade": true, "grade_id": "plan", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
 # <!-- BEGIN SOLUTION -->
 # *One good answer.* From rank 8 to 64 at a fixed alpha the scaling alpha / rank fell from 2 to
-# 0.25. The first gradient should be about sqrt(8) = 2.8 times smaller. AdamW's steps of lora_B do
-# not shrink with it, but each moves W' about 2.8 times less, so the loss should fall more slowly
-# from the first steps on; the training loss tells this from overfitting, in which it
-# would be lower. I would first log gradient norms of both runs, which costs nothing. Then: LoRA at
+# 0.25. The first gradient should be about sqrt(8) = 2.8 times smaller. With gradient descent that
+# means slow learning. AdamW's steps do not depend on the norm, and in section 3 its first step
+# lowered the loss as much at rank 64 as at rank 4, so the norm alone proves nothing. The training
+# loss says more: if it is higher at rank 64, the training fell behind, by the scaling or the rate; if
+# it is lower, the model overfits; and a single run of each may be luck. I would first log both for
+# the two runs, which costs nothing. Then: LoRA at
 # rank 8 and at rank 64, each with alpha / rank and alpha / sqrt(rank) and alpha fixed, so that rank
 # and rule vary one at a time; then DoRA at rank 64 under both rules, because DoRA and the rule are
 # two changes. Each setting gets its own search over learning rates, since a larger scaling acts
 # like a larger learning rate, chosen on validation data. At the chosen rates I would train at least
 # five seeds, the same for all settings, and compare seed by seed with an interval. If rank 64 under
 # alpha / sqrt(rank), or at a larger rate, is no better than rank 8, then more rank does not help on
-# these data; if it is better, the scaling was in the way. If the interval of DoRA minus LoRA contains
+# these data; if it is better, the scaling or the rate was in the way. If the interval of DoRA minus LoRA contains
 # zero, these runs do not decide between the two, and LoRA is cheaper in time and memory. All of this
 # applies to this model, these data and this length of training.
 # <!-- END SOLUTION -->

@@ -113,13 +113,22 @@ def test_gradient_norms():
 
 
 def test_losses_at_rank_64():
-    def by_part(stabilized):
-        found = [run["step_losses"] for run in runs("lora", 64, stabilized)]
-        return [statistics.fmean(part) for part in zip(*found, strict=True)]
+    def behind(runs_of, others):
+        """By how much the mean loss of each stretch of the training is above the others'."""
+        parts = [
+            [
+                statistics.fmean(part)
+                for part in zip(*(r["step_losses"] for r in found), strict=True)
+            ]
+            for found in (runs_of, others)
+        ]
+        return [a - b for a, b in zip(*parts, strict=True)]
 
-    behind = [a - b for a, b in zip(by_part(False), by_part(True), strict=True)]
-    assert min(behind) > 0
-    assert behind.index(max(behind)) > 0.75 * len(behind)
+    usual, stabilized = (runs("lora", 64, rule) for rule in (False, True))
+    lag = behind(usual, stabilized)
+    assert min(lag) > 0
+    assert lag.index(max(lag)) > 0.75 * len(lag)
+    assert max(behind(usual, runs("lora", 4, False))) < 0, "never behind rank 4"
 
 
 def test_most_of_the_lead_at_one_rate_is_the_learning_rate():
@@ -182,21 +191,30 @@ def test_at_their_best_rates_dora_ends_a_little_lower():
 
 
 def test_what_the_first_step_does():
-    """AdamW moves lora_B by the learning rate whatever the gradient; W' moves by s * sqrt(rank)."""
+    """AdamW moves lora_B by the learning rate, whatever the gradient.
+
+    W' then moves by s * sqrt(rank) in all, and by s * rank downhill: under alpha / rank the loss
+    falls as far at every rank.
+    """
     task = language_task()
     inputs, targets = task.train.inputs[:8], task.train.targets[:8]
-    change = {}
-    for rank, stabilized in itertools.product((4, 64), (False, True)):
+    change, fall = {}, {}
+    for rank, stabilized in itertools.product((4, 16, 64), (False, True)):
         run = Settings(adapter_type="lora", rank=rank, alpha=16.0, rank_stabilized=stabilized)
         model = model_to_train(task, run)
         layers = list(adapter_layers(model).values())
         before = [layer.merged_weight().detach().clone() for layer in layers]
         optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
-        train_step(model, (inputs, targets), task.loss, optimizer)
+        loss, _ = train_step(model, (inputs, targets), task.loss, optimizer)
         largest = max(layer.lora_B.abs().max().item() for layer in layers)
         assert largest == pytest.approx(0.005, rel=0.01)
         moved = [layer.merged_weight() - w for layer, w in zip(layers, before, strict=True)]
         change[rank, stabilized] = torch.nn.utils.get_total_norm(moved).item()
+        with torch.no_grad():
+            fall[rank, stabilized] = loss - task.loss(model(inputs), targets).item()
     assert change[4, False] / change[64, False] == pytest.approx(3.5, abs=0.1)
     assert change[4, True] / change[64, True] == pytest.approx(1, abs=0.2)
     said("moves it 3.5 times less at rank 64 than at rank 4")
+    assert {f"{fall[rank, False]:.2f}" for rank in (4, 16, 64)} == {"0.36"}
+    said("the loss falls by 0.36 at each of the three ranks")
+    assert fall[64, True] > 1.2 * fall[16, True] > 1.44 * fall[4, True]

@@ -26,26 +26,30 @@ class Method:
         name: what sentences and figures call it.
         colour: that of the method in every figure. The colours are those of Okabe and Ito, which
             stay apart in the common forms of colour blindness.
+        marker: the shape of its points, for those who see no colours. The triangle that points
+            up is none of them: it says that something lies above a figure.
         maker: what makes the layer that takes the place of an `nn.Linear`; None without adapters.
     """
 
     name: str
     colour: str
+    marker: str
     maker: Callable[..., nn.Module] | None = None
 
 
 METHODS = {
-    "lora": Method("LoRA", "#0072B2", LoRALayer),
-    "dora": Method("DoRA", "#D55E00", partial(DoRALayer, norm_dim=1)),
-    "dora-input": Method("DoRA, norm_dim=0", "#CC79A7", partial(DoRALayer, norm_dim=0)),
-    "dora-fixed": Method("DoRA, m fixed", "#E69F00", ablations.fixed_magnitude),
-    "lora-scaled": Method("LoRA and m, no norm", "#56B4E9", ablations.ScaledLoRALayer),
-    "dora-full": Method("DoRA, full gradient", "#8C510A", ablations.full_gradient),
-    "full": Method("full fine-tuning", "#009E73"),
-    "frozen": Method("frozen base", "#666666"),
+    "lora": Method("LoRA", "#0072B2", "o", LoRALayer),
+    "dora": Method("DoRA", "#D55E00", "s", partial(DoRALayer, norm_dim=1)),
+    "dora-input": Method("DoRA, norm_dim=0", "#CC79A7", "P", partial(DoRALayer, norm_dim=0)),
+    "dora-fixed": Method("DoRA, m fixed", "#E69F00", "X", ablations.fixed_magnitude),
+    "lora-scaled": Method("LoRA and m, no norm", "#56B4E9", ">", ablations.ScaledLoRALayer),
+    "dora-full": Method("DoRA, full gradient", "#8C510A", "v", ablations.full_gradient),
+    "full": Method("full fine-tuning", "#009E73", "D"),
+    "frozen": Method("frozen base", "#666666", "*"),
 }
 NAMES = {key: method.name for key, method in METHODS.items()}
 COLOURS = {key: method.colour for key, method in METHODS.items()}
+MARKERS = {key: method.marker for key, method in METHODS.items()}
 ADAPTERS = {key: method.maker for key, method in METHODS.items() if method.maker}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 # What a run may adapt or, in full fine-tuning, train; a name, unlike a tuple, is one setting.

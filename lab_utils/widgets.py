@@ -263,7 +263,7 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
     Args:
         records: runs of both methods at all ranks and rates, as `benchmarks/head_to_head.py`
             makes them.
-        ranks: which of them to draw.
+        ranks: which of them to draw; by default those that were run with all rates.
     """
     tried = {
         (method, rank): of_the_search(select(records, adapter_type=method, rank=rank, targets=None))
@@ -272,7 +272,8 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
     }
     at_every_rank = [{run["learning_rate"] for run in tried["lora", rank]} for rank in ranks]
     rates = sorted(set.intersection(*at_every_rank))
-    slider = _choice("LoRA's learning rate", ["chosen for each rank", *rates], rates[2])
+    options = [("chosen for each rank", "chosen"), *((plots.rate_text(r), r) for r in rates)]
+    slider = _choice("LoRA's learning rate", options, rates[2])
 
     # The same for every rate, while one drags; what diverged lies far above.
     limits = 1.65, 2.2
@@ -288,8 +289,11 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
             "dora": {rank: losses("dora", rank, "chosen") for rank in ranks},
         }
         gaps = [fmean(by_method["lora"][r]) - fmean(by_method["dora"][r]) for r in ranks]
-        title = "LoRA's loss above DoRA's: " + ", ".join(f"{gap:+.3f}" for gap in gaps)
-        alt = f"Test loss over the rank for LoRA at learning rate {rate} and DoRA. {title}."
+        lead = ", ".join(f"{gap:+.3f} (rank {r})" for r, gap in zip(ranks, gaps, strict=True))
+        own = "the rate chosen for each rank"
+        at = own if isinstance(rate, str) else plots.rate_text(rate)
+        title = f"LoRA at {at}, DoRA at {own}\nLoRA minus DoRA: {lead}"
+        alt = f"Test loss over the rank. {title}.".replace("\n", ". ")
         return plots.loss_by_rank(by_method, title, limits), alt
 
     return Explorer({"rate": slider}, draw)

@@ -1,25 +1,19 @@
 """The figures of the lessons: every function returns a matplotlib `Figure`, which `show` shows."""
 
 from lab_utils.adapters import COLOURS, NAMES
-from lab_utils.plots.commonsense import (
+from lab_utils.plots.commonsense import published_and_rerun, published_gains
+from lab_utils.plots.rates import (
     accuracy_by_rate,
-    published_and_rerun,
-    published_gains,
+    loss_by_rate,
+    loss_by_rate_and_rule,
     validation_by_rate,
 )
-from lab_utils.plots.rslora import (
-    RULES,
-    loss_by_learning_rate,
-    loss_by_rule,
-    scaling_rules,
-    training_by_rule,
-)
+from lab_utils.plots.rslora import RULES, loss_by_rule, scaling_rules, training_by_rule
 from lab_utils.plots.runs import (
     differences,
     differences_by_rank,
     final_losses,
     improvement_by_rank,
-    learning_rates,
     live_losses,
     loss_by_rank,
     loss_curves,
@@ -53,11 +47,11 @@ __all__ = [
     "differences_by_rank",
     "final_losses",
     "improvement_by_rank",
-    "learning_rates",
     "lengths_and_turns",
     "live_losses",
-    "loss_by_learning_rate",
     "loss_by_rank",
+    "loss_by_rate",
+    "loss_by_rate_and_rule",
     "loss_by_rule",
     "loss_curves",
     "magnitude_maps",

@@ -1,14 +1,15 @@
-"""Figures of lesson 07: both scalings over ranks, learning rates and the training."""
+"""Figures of lesson 07: both scalings over ranks and the training."""
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, NAMES
-from lab_utils.plots.style import STYLE, decimal_axis, rank_axis, rate_axis
+from lab_utils.plots.style import STYLE, decimal_axis, layered_width, rank_axis
 
 RULES = {False: "alpha / rank", True: "alpha / sqrt(rank)"}
 RULE_LINES = {False: "--", True: "-"}  # a rule keeps its line, as a method keeps its colour
+SHADES = (COLOURS["lora"], "#00263c", "#5b9fc9")  # of LoRA's colour, for its rules
 
 
 def scaling_rules(rank: int, alpha: float, grows: bool) -> Figure:
@@ -56,14 +57,17 @@ def loss_by_rule(losses: dict[str, dict[int, list[float]]]) -> Figure:
     """
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(7.5, 3.8))
-        lines = dict(zip(losses, ("--", "-", ":"), strict=False))
-        for name, by_rank in losses.items():
+        looks = zip(("--", "-", ":"), "osv", SHADES, strict=True)
+        for aside, (name, by_rank), look in zip((-1, 0, 1), losses.items(), looks, strict=False):
+            line, marker, colour = look
             ranks = sorted(by_rank)
+            beside = [rank * 1.05**aside for rank in ranks]  # what coincides lies side by side
             means = [sum(by_rank[rank]) / len(by_rank[rank]) for rank in ranks]
-            ax.plot(ranks, means, lines[name], color=COLOURS["lora"], label=name)
-            for rank in ranks:
-                points = {"color": COLOURS["lora"], "s": 14, "alpha": 0.6}
-                ax.scatter([rank] * len(by_rank[rank]), by_rank[rank], **points)
+            style = {"linestyle": line, "marker": marker, "color": colour, "linewidth": 2}
+            ax.plot(beside, means, label=name, **style)
+            for x, rank in zip(beside, ranks, strict=True):
+                points = {"color": colour, "marker": marker, "s": 14, "alpha": 0.5}
+                ax.scatter([x] * len(by_rank[rank]), by_rank[rank], **points)
         rank_axis(ax, ranks)
         ax.set_ylabel("test loss (nats per byte)")
         ax.legend()
@@ -81,8 +85,9 @@ def training_by_rule(runs: dict[int, dict[tuple[str, bool], list[dict]]], steps:
         size = {"figsize": (5 * len(runs), 6), "sharex": True, "sharey": "row", "squeeze": False}
         figure, axes = plt.subplots(2, len(runs), **size)
         for (above, below), (rank, by_rule) in zip(axes.T, runs.items(), strict=True):
-            for (method, stabilized), records in by_rule.items():
+            for place, ((method, stabilized), records) in enumerate(by_rule.items()):
                 style = {
+                    "linewidth": layered_width(place),
                     "linestyle": RULE_LINES[stabilized],
                     "color": COLOURS[method],
                     "label": f"{NAMES[method]}, {RULES[stabilized]}",
@@ -98,32 +103,4 @@ def training_by_rule(runs: dict[int, dict[tuple[str, bool], list[dict]]], steps:
             below.minorticks_off()
         axes[0, 0].set_ylabel("training loss (nats per byte)")
         axes[1, 0].set_ylabel("gradient norm before clipping")
-    return figure
-
-
-def loss_by_learning_rate(
-    losses: dict[tuple[str, bool], dict[float, list[float]]], highest: float
-) -> Figure:
-    """Draw the validation loss over the learning rate: mean, and range of the seeds.
-
-    Args:
-        losses: by method and `rank_stabilized`, then by rate, those of every seed.
-        highest: what is above it is drawn at the edge, with an arrow.
-    """
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(7.5, 3.8))
-        for (method, stabilized), by_rate in losses.items():
-            rates = sorted(by_rate)
-            means = [sum(by_rate[rate]) / len(by_rate[rate]) for rate in rates]
-            style = {"color": COLOURS[method], "linestyle": RULE_LINES[stabilized]}
-            ax.plot(rates, means, label=f"{NAMES[method]}, {RULES[stabilized]}", **style)
-            for rate, mean in zip(rates, means, strict=True):
-                low, high = min(by_rate[rate]), max(by_rate[rate])
-                ax.vlines(rate, low, high, color=COLOURS[method], alpha=0.6)
-                if mean > highest:
-                    ax.plot(rate, highest, "^", color=COLOURS[method], clip_on=False)
-        ax.set(xlabel="learning rate at the first step", ylim=(None, highest))
-        rate_axis(ax, sorted(set().union(*losses.values())))
-        ax.set_ylabel("validation loss (nats per byte)")
-        ax.legend()
     return figure

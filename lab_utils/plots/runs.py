@@ -1,44 +1,46 @@
-"""Figures of runs: losses over training, learning rates, seeds and ranks."""
+"""Figures of runs: losses over training, seeds and ranks."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import scipy  # and scipy.stats, which takes long, with its first use
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from lab_utils.adapters import COLOURS, NAMES
+from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import STYLE, label_bars, rank_axis, rate_axis
+from lab_utils.plots.style import STYLE, label_bars, layered_width, rank_axis
 
 
 def loss_curves(records: dict[str, list[dict]]) -> Figure:
-    """Draw the training loss of each method: the mean over seeds, in a band from lowest to highest.
+    """Draw the losses of each method over the training: means over seeds.
+
+    A band goes from the lowest validation loss to the highest. Training losses have none: much of
+    their spread is that of the batches, which all methods share.
 
     Args:
         records: by method, a run for each seed (see `lab_utils.comparison.as_record`).
     """
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-        for method, runs in records.items():
-            losses = torch.tensor([run["step_losses"] for run in runs])
-            share = (torch.arange(losses.shape[1]) + 0.5) / losses.shape[1]
-            _band(left, runs[0]["n_epochs"] * share, losses, method)
+        for at, (method, runs) in enumerate(records.items()):
+            style = {"color": COLOURS[method], "label": NAMES[method], "lw": layered_width(at)}
+            losses = torch.tensor([run["step_losses"] for run in runs]).mean(dim=0)
+            share = (torch.arange(len(losses)) + 0.5) / len(losses)
+            left.plot(runs[0]["n_epochs"] * share, losses, **style)
             validation = torch.tensor([run["validation_losses"] for run in runs])
-            _band(right, torch.arange(validation.shape[1]), validation, method)
-        left.set(title="training", ylim=(None, 2.6), ylabel="loss (nats per byte)")
+            epochs = torch.arange(validation.shape[1])
+            right.plot(epochs, validation.mean(dim=0), marker=MARKERS[method], **style)
+            ends = validation.amin(dim=0), validation.amax(dim=0)
+            right.fill_between(epochs, *ends, color=COLOURS[method], alpha=0.25, linewidth=0)
+            right.set_xticks(epochs)
+        left.set(title="training", ylabel="loss (nats per byte)")
         right.set(title="validation")
         for ax in (left, right):
             ax.set_xlabel("epoch")
         right.legend()
     return figure
-
-
-def _band(ax: Axes, x: torch.Tensor, losses: torch.Tensor, method: str) -> None:
-    style = {"color": COLOURS[method]}
-    ax.plot(x, losses.mean(dim=0), label=NAMES[method], **style)
-    ax.fill_between(x, losses.amin(dim=0), losses.amax(dim=0), alpha=0.25, linewidth=0, **style)
 
 
 def live_losses(losses: dict[str, list[float]], steps: int) -> Figure:
@@ -50,41 +52,17 @@ def live_losses(losses: dict[str, list[float]], steps: int) -> Figure:
     """
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(8, 3.4))
-        for method, found in losses.items():
+        for place, (method, found) in enumerate(losses.items()):
             at = torch.arange(1, len(found) + 1)
-            ax.plot(at, found, ".", color=COLOURS[method], alpha=0.25)
+            points = {"marker": MARKERS[method], "markersize": 4, "alpha": 0.25}
+            ax.plot(at, found, color=COLOURS[method], linestyle="", **points)
             smooth = torch.tensor(found).unfold(0, 10, 1).mean(dim=1) if len(found) >= 10 else []
-            ax.plot(at[9:], smooth, color=COLOURS[method], label=NAMES[method])
+            style = {"color": COLOURS[method], "label": NAMES[method]}
+            ax.plot(at[9:], smooth, linewidth=layered_width(place), **style)
         ax.set(xlabel="step", ylabel="training loss (nats per byte)")
         ax.set(xlim=(0, 1.01 * steps), ylim=(1.5, 3.1))
         if losses:
             ax.legend(loc="upper right")
-    return figure
-
-
-def learning_rates(curves: dict[str, dict[float, list[float]]], highest: float) -> Figure:
-    """Draw the loss of each method over the learning rate, and mark the lowest mean.
-
-    Args:
-        curves: by method, then by learning rate, the loss of each seed.
-        highest: where the axis ends. A mean above it is drawn there, as a triangle.
-    """
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(8, 4.2))
-        for method, curve in curves.items():
-            means = {rate: sum(losses) / len(losses) for rate, losses in curve.items()}
-            colour, best = COLOURS[method], min(means, key=means.get)
-            shown = {rate: min(mean, highest) for rate, mean in means.items()}
-            ax.plot(shown.keys(), shown.values(), color=colour, label=NAMES[method])
-            for rate, losses in curve.items():
-                ax.vlines(rate, min(losses), min(max(losses), highest), color=colour, alpha=0.5)
-                if means[rate] > highest:
-                    ax.plot(rate, highest, "^", color=colour, clip_on=False, markersize=8)
-            ax.plot(best, means[best], "o", color=colour, markersize=9)
-        ax.set(ylim=(None, highest), xlabel="learning rate at the first step")
-        rate_axis(ax, sorted(set().union(*curves.values())))
-        ax.set_ylabel("validation loss (nats per byte)")
-        ax.legend()
     return figure
 
 
@@ -102,7 +80,8 @@ def final_losses(losses: dict[str, list[float]], differences: list[PairedDiffere
         for one_seed in by_seed:
             left.plot(one_seed, range(len(names)), color="0.8", linewidth=1, zorder=0)
         for at, (method, values) in enumerate(losses.items()):
-            left.scatter(values, [at] * len(values), 40, COLOURS[method], alpha=0.8)
+            style = {"marker": MARKERS[method], "alpha": 0.8}
+            left.scatter(values, [at] * len(values), 40, COLOURS[method], **style)
         left.set_yticks(range(len(names)), names)
         left.invert_yaxis()
         left.locator_params(axis="x", nbins=5)
@@ -110,8 +89,8 @@ def final_losses(losses: dict[str, list[float]], differences: list[PairedDiffere
         labels = []
         for at, d in enumerate(differences):
             ends = [[d.mean - d.low], [d.high - d.mean]]
-            style = {"color": COLOURS[d.other], "capsize": 5, "fmt": "o", "markersize": 7}
-            right.errorbar(d.mean, at, xerr=ends, **style)
+            style = {"color": COLOURS[d.other], "fmt": MARKERS[d.other], "markersize": 7}
+            right.errorbar(d.mean, at, xerr=ends, capsize=5, **style)
             labels.append(f"{NAMES[d.other]}\n− {NAMES[d.baseline]}")
         right.axvline(0, color="0.4", linewidth=1)
         right.set_yticks(range(len(labels)), labels)
@@ -136,16 +115,20 @@ def narrowing_interval(baseline: Sequence[float], other: Sequence[float], seeds:
     unpaired = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(8, 2.4))
-        for at, (low, high) in enumerate((paired, unpaired)):
-            ax.plot(
-                [low, high], [at, at], color=COLOURS["dora"], linewidth=3, solid_capstyle="butt"
-            )
+        furthest = 0.045
+        names = []
+        for at, (name, (low, high)) in enumerate((("paired", paired), ("unpaired", unpaired))):
+            style = {"color": COLOURS["dora"], "linewidth": 3, "solid_capstyle": "butt"}
+            ax.plot([low, high], [at, at], **style)
+            names.append(f"{name}\n{low:+.4f} to {high:+.4f}".replace("-", "−"))
+            for end, marker, edge in ((-low, "<", -furthest), (high, ">", furthest)):
+                if end > furthest:
+                    ax.plot(edge, at, marker, color=COLOURS["dora"], clip_on=False, markersize=9)
         ax.plot((b - a).numpy(), [0] * seeds, "o", color="0.3", markersize=5, zorder=3)
         ax.axvline(0, color="0.4", linewidth=1)
-        ax.set_yticks([0, 1], ["paired", "unpaired"])
-        ax.set(
-            ylim=(1.5, -0.5), xlim=(-0.045, 0.045), xlabel="DoRA − LoRA, test loss (nats per byte)"
-        )
+        ax.set_yticks([0, 1], names)
+        ax.set(ylim=(1.5, -0.5), xlim=(-furthest, furthest))
+        ax.set_xlabel("DoRA − LoRA, test loss (nats per byte)")
         ax.set_title(f"{seeds} seeds: 95% interval, and each seed's difference")
     return figure
 
@@ -171,13 +154,12 @@ def loss_by_rank(
                 scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
                 for values in by_rank.values()
             ]
-            style = {"color": COLOURS[method], "capsize": 4, "marker": "o", "label": NAMES[method]}
-            ax.errorbar(list(by_rank), means, half, **style)
-            above = [
-                rank for rank, m in zip(by_rank, means, strict=True) if limits and m > limits[1]
-            ]
+            style = {"color": COLOURS[method], "marker": MARKERS[method], "label": NAMES[method]}
+            ax.errorbar(list(by_rank), means, half, capsize=4, **style)
             beyond = {"color": COLOURS[method], "markersize": 8, "clip_on": False}
-            ax.plot(above, [limits[1]] * len(above) if limits else [], "^", **beyond)
+            for rank, mean in zip(by_rank, means, strict=True):
+                if limits and mean > limits[1]:
+                    ax.plot(rank, limits[1], "^", **beyond)
         rank_axis(ax, list(by_rank))
         ax.set(ylabel="test loss (nats per byte)", title=title, ylim=limits)
         ax.legend()
@@ -200,8 +182,8 @@ def differences_by_rank(
             ends = [[d.mean - d.low for d in by_rank.values()]]
             ends.append([d.high - d.mean for d in by_rank.values()])
             at = [rank * 1.04 ** (2 * i - len(differences) + 1) for rank in by_rank]
-            style = {"color": COLOURS[method], "capsize": 4, "fmt": "o", "label": NAMES[method]}
-            ax.errorbar(at, [d.mean for d in by_rank.values()], ends, **style)
+            style = {"color": COLOURS[method], "fmt": MARKERS[method], "label": NAMES[method]}
+            ax.errorbar(at, [d.mean for d in by_rank.values()], ends, capsize=4, **style)
         first = next(iter(next(iter(differences.values())).values()))
         rank_axis(ax, sorted(set().union(*differences.values())))
         ax.set(ylabel=f"test loss minus that of {NAMES[first.baseline]}", title=title)
@@ -212,23 +194,30 @@ def differences_by_rank(
 def differences(panels: dict[str, dict[str, PairedDifference]]) -> Figure:
     """Draw differences with their intervals, a panel for each loss and a line for each pair.
 
+    Colours and markers are those of the methods; a legend names them.
+
     Args:
         panels: by the name of a loss, then by that of a pair; the same pairs in each.
     """
     with plt.rc_context(STYLE):
         names = list(next(iter(panels.values())))
-        size = {"figsize": (10, 1.2 + 0.42 * len(names)), "sharey": True}
+        size = {"figsize": (10, 1.6 + 0.42 * len(names)), "sharey": True}
         figure, axes = plt.subplots(1, len(panels), **size)
         for ax, (title, found) in zip(axes, panels.items(), strict=True):
             ax.axvline(0, color="0.4", linewidth=1)
             for at, d in enumerate(found.values()):
                 ends = [[d.mean - d.low], [d.high - d.mean]]
-                style = {"color": COLOURS[d.other], "capsize": 4, "fmt": "o", "markersize": 6}
-                ax.errorbar(d.mean, at, xerr=ends, **style)
+                style = {"color": COLOURS[d.other], "fmt": MARKERS[d.other], "markersize": 7}
+                ax.errorbar(d.mean, at, xerr=ends, capsize=4, **style)
             ax.set(title=title, xlabel="difference (nats per byte)")
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
+        methods = dict.fromkeys(d.other for d in found.values())
+        marks = [
+            Line2D([], [], color=COLOURS[m], marker=MARKERS[m], label=NAMES[m]) for m in methods
+        ]
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
     return figure
 
 
@@ -282,7 +271,7 @@ def published_by_rank(accuracies: dict[str, dict[int, float]]) -> Figure:
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(7.5, 3.5))
         for method, by_rank in accuracies.items():
-            style = {"color": COLOURS[method], "marker": "o", "label": NAMES[method]}
+            style = {"color": COLOURS[method], "marker": MARKERS[method], "label": NAMES[method]}
             ax.plot(by_rank.keys(), by_rank.values(), **style)
         rank_axis(ax, list(by_rank))
         ax.set(ylabel="average accuracy (%)", title="the paper's table 15 (LLaMA-7B, 8 tasks)")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from lab_utils.adapters import COLOURS, NAMES
+from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
 from lab_utils.plots.style import DIVERGING, STYLE, decimal_axis, label_bars
 
@@ -192,16 +192,20 @@ def step_times(records: Sequence[dict], ways: dict[str, str], markers: str = "os
     """
     forms = list(dict.fromkeys(record["form"] for record in records))
     with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(8, 1.4 + 0.5 * len(forms)))
-        for (way, label), marker in zip(ways.items(), markers, strict=False):
+        figure, ax = plt.subplots(figsize=(8, 1.4 + 0.75 * len(forms)))
+        looks = zip(ways.items(), markers, strict=False)
+        for place, ((way, label), marker) in enumerate(looks):
+            aside = 0.18 * (place - (len(ways) - 1) / 2)  # equal times lie below each other
             for record in (record for record in records if record["way"] == way):
                 colour = COLOURS[record["form"].replace(",", "").split()[0].lower()]
-                height = forms.index(record["form"])
+                height = forms.index(record["form"]) + aside
                 ax.plot(record["milliseconds"], height, marker, color=colour, markersize=8)
             ax.plot([], [], marker, color="0.4", markersize=8, label=label)
         ax.set_yticks(range(len(forms)), forms)
-        ax.invert_yaxis()
-        ax.grid(axis="y", color="0.9")
+        ax.set_ylim(len(forms) - 0.5, -0.5)
+        ax.grid(axis="x", color="0.9")
+        for between in range(1, len(forms)):
+            ax.axhline(between - 0.5, color="0.8", linewidth=0.8)
         ax.set_axisbelow(True)
         ax.set(xlabel="time of a training step of the layer (ms)", xlim=(0, None))
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
@@ -275,7 +279,8 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             angle = torch.linspace(0, 61, 100)
             chance = 100 * (1 / angle.deg2rad().cos() - 1)
             ax.plot(angle, chance, "--", color="0.3", label="an update across the row")
-            ax.scatter(turn, growth, s=14, color=COLOURS[method], alpha=0.7)
+            points = {"marker": MARKERS[method], "alpha": 0.7}
+            ax.scatter(turn, growth, s=14, color=COLOURS[method], **points)
             ax.set_title(
                 f"{NAMES[method]}: ΔM = {magnitude_change(before, weight):.3f}, "
                 f"ΔD = {direction_change(before, weight):.3f}"
@@ -295,7 +300,7 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
         published: by method, the paper's correlation.
     """
     with plt.rc_context(STYLE):
-        size = {"figsize": (3.3 * len(points), 4.0), "sharex": True, "sharey": True}
+        size = {"figsize": (3.0 * len(points), 4.0), "sharex": True, "sharey": True}
         figure, axes = plt.subplots(1, len(points), **size)
         for ax, (method, found) in zip(axes, points.items(), strict=True):
             for marker, layer in zip("os^D", sorted({p["layer"] for p in found}), strict=False):
@@ -321,11 +326,14 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
             decimal_axis(ax.yaxis)
         axes[0].set_ylabel("ΔM (unit of the weights)")
         style = {"linestyle": "", "color": "0.3"}
-        marks = [Line2D([], [], marker=marker, **style) for marker in "os^D"]
-        marks.append(Line2D([], [], marker="o", markerfacecolor="none", **style))
         names = sorted({point["layer"] for found in points.values() for point in found})
-        place = {"loc": "outside lower center", "ncols": len(marks)}
-        figure.legend(marks, [*names, "random"], **place)
+        shapes = zip("os^D", names, strict=False)
+        marks = [Line2D([], [], marker=marker, label=name, **style) for marker, name in shapes]
+        ring = Line2D([], [], marker="o", markerfacecolor="none", label="random", **style)
+        marks.append(ring)
+        place = {"loc": "outside lower center", "ncols": len(marks), "fontsize": 11}
+        place |= {"columnspacing": 1.0, "handletextpad": 0.2, "frameon": False}
+        figure.legend(handles=marks, **place)
     return figure
 
 

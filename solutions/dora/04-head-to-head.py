@@ -280,8 +280,8 @@ for method, result in live.items():
 # on nor reported: first six rates for every method, then the neighbours of its best one, a factor of
 # about 1.6 away, until the best has both. (In a coarser grid, with steps of 2.4, LoRA at rank 16 got
 # 0.005 and DoRA 0.012, and more than half of the gap was the grid.) These runs were made once
-# (`benchmarks/head_to_head.py`); here is rank 8. A dot marks the rate that a method gets; a triangle
-# means "above the picture".
+# (`benchmarks/head_to_head.py`); here is rank 8. An outline marks the rate that a method gets; a
+# triangle means "above the picture".
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: validation loss over the learning rate.
@@ -296,7 +296,7 @@ curves = {
     for method, runs in tried.items()
 }
 plots.show(
-    plots.learning_rates(curves, highest=2.2),
+    plots.loss_by_rate(curves, highest=2.2),
     "Validation loss over learning rates. Full fine-tuning is lowest at 0.0013 and diverges "
     "first. LoRA and both forms of DoRA are lowest at 0.012, close together; at 0.03 LoRA diverges "
     "and DoRA does not.",

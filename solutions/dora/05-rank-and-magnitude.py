@@ -179,7 +179,7 @@ plots.show(
 # scores as low as these come from answers that it could not read, and from runs that failed.
 #
 # You can do the same to our data. The slider gives LoRA one learning rate at all ranks; DoRA keeps
-# the one chosen for each.
+# the one chosen for each. (Rank 64 is left out: it was run with three rates only.)
 
 # %%
 widgets.rank_explorer(found)

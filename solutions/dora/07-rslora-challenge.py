@@ -442,7 +442,7 @@ for (method, stabilized), found in chosen.items():
         f"at {default_rate:g} {mean(runs(method, 64, stabilized)):.3f}"
     )
 plots.show(
-    plots.loss_by_learning_rate(curves, highest=2.2),
+    plots.loss_by_rate_and_rule(curves, highest=2.2),
     "Validation loss at rank 64 over the learning rate, for LoRA and DoRA under both rules.",
 )
 

@@ -3,10 +3,13 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.text import Text
 
-from lab_utils import plots
+from lab_utils import adapters, plots
 from lab_utils.comparison import PairedDifference
+from lab_utils.plots.style import DIVERGING
+from lab_utils.published import TASKS
 
 
 @pytest.fixture(autouse=True)
@@ -90,9 +93,9 @@ def test_a_step_has_a_marker_for_each_form_and_way_in_its_methods_colour():
     ]
     ax = plots.step_times(records, {"plain": "as it is", "compiled": "compiled"}).axes[0]
     drawn = {
-        (line.get_xdata()[0], line.get_ydata()[0], line.get_color(), line.get_marker())
+        (line.get_xdata()[0], round(line.get_ydata()[0]), line.get_color(), line.get_marker())
         for line in ax.lines
-        if len(line.get_xdata())
+        if line.get_marker() != "None" and len(line.get_xdata())
     }
     frozen, dora = plots.COLOURS["frozen"], plots.COLOURS["dora"]
     assert drawn == {
@@ -137,7 +140,7 @@ def drawn():
     yield plots.magnitude_shares(dict.fromkeys(three, kinds), dict.fromkeys(three, kinds))
     yield plots.loss_curves({"lora": runs, "dora": runs})
     yield plots.live_losses({"lora": [2.0] * 12}, 93)
-    yield plots.learning_rates({"lora": by_rate}, highest=2.2)
+    yield plots.loss_by_rate({"lora": by_rate}, highest=2.2)
     yield plots.final_losses({"lora": [1.0, 2.0], "dora": [1.0, 2.0]}, [difference(-0.1)])
     yield plots.narrowing_interval([1.0, 1.1, 1.3], [1.0, 1.0, 1.2], 3)
     yield plots.loss_by_rank({"lora": by_rank}, limits=(1.5, 1.95))
@@ -149,12 +152,14 @@ def drawn():
     yield plots.scaling_rules(64, 16.0, False)
     yield plots.loss_by_rule({"alpha / rank": by_rank})
     yield plots.training_by_rule({r: {("lora", s): runs for s in (0, 1)} for r in (4, 64)}, 2)
-    yield plots.loss_by_learning_rate({("lora", True): by_rate}, 2.2)
+    yield plots.loss_by_rate_and_rule({("lora", True): by_rate}, 2.2)
     yield plots.published_gains(row, row)
     rerun = [{"rank": 8, "published": 70.0, "rerun": 60.0}]
     yield plots.published_and_rerun({"LLaMA-7B, DoRA rank 16, LoRA own run": 1.0}, rerun, 75.0)
     both = {rank: {"lora": by_rate, "dora": by_rate} for rank in (8, 32)}
     yield plots.validation_by_rate(both)
+    by_seed = {rate: dict(enumerate(values)) for rate, values in by_rate.items()}
+    both = {rank: {"lora": by_seed, "dora": by_seed} for rank in (8, 32)}
     yield plots.accuracy_by_rate(both, {r: dict.fromkeys(by_rate, difference(0)) for r in (8, 32)})
 
 
@@ -194,3 +199,67 @@ def test_no_line_strikes_a_label_through():
     assert [text.xy[1] for text in ax.texts] == pytest.approx([12.5, 12, 12])
     (ax,) = plots.improvement_by_rank({"lora": {4: 2.0, 8: 1.0}, "dora": {4: 1.9, 8: 1.02}}).axes
     assert [text.get_va() for text in ax.texts] == ["bottom", "top"]
+
+
+def test_methods_differ_in_more_than_colour_and_maps_use_no_methods_colour():
+    markers = list(adapters.MARKERS.values())
+    assert len(set(markers)) == len(markers) and "^" not in markers
+    hues = {name: rgb_to_hsv(to_rgb(colour))[0] for name, colour in plots.COLOURS.items()}
+    del hues["frozen"]  # it is grey
+    for end in (0.0, 0.15, 0.85, 1.0):
+        hue = rgb_to_hsv(DIVERGING(end)[:3])[0]
+        apart = {name: min(abs(hue - h), 1 - abs(hue - h)) for name, h in hues.items()}
+        assert apart["lora"] > 0.1 and apart["dora"] > 0.08 and apart["full"] > 0.1, apart
+
+
+def test_every_rate_has_its_point_and_what_lies_above_its_own_triangle():
+    by_rate = {0.002: [1.8, 1.9], 0.012: [1.7, 1.7], 0.03: [3.0, float("nan")]}
+    figure = plots.loss_by_rate({"lora": by_rate, "dora": by_rate}, highest=2.2)
+    (ax,) = figure.axes
+    outlines = [line for line in ax.lines if line.get_markersize() == 12]
+    assert [line.get_xydata().tolist() for line in outlines] == [[[0.012, 1.7]]] * 2
+    assert [line.get_marker() for line in outlines] == ["o", "s"]
+    above = [line for line in ax.lines if line.get_marker() == "^"]
+    figure.draw_without_rendering()
+    places = [line.get_transform().transform(line.get_xydata())[0] for line in above]
+    assert [line.get_color() for line in above] == [plots.COLOURS[m] for m in ("lora", "dora")]
+    assert places[1][0] - places[0][0] > above[0].get_markersize() and places[0][1] == places[1][1]
+
+
+def test_both_panels_compare_the_seeds_of_both_methods():
+    accuracies = {"lora": {0.006: {0: 0.4, 1: 0.5, 2: 0.9}}, "dora": {0.006: {0: 0.5, 1: 0.6}}}
+    gap = difference(0.1, half=0.2)
+    top, bottom = plots.accuracy_by_rate({8: accuracies}, {8: {0.006: gap}}).axes
+    lora, dora = (line.get_ydata()[0] for line in top.lines)
+    assert dora - lora == pytest.approx(100 * gap.mean)
+    hollow = [c.get_offsets()[0, 1] for c in top.collections if not c.get_facecolors().size]
+    assert hollow == pytest.approx([90])
+    assert [text.get_text() for text in bottom.texts] == ["−10.0 to +30.0"]
+    assert {line.get_marker() for line in bottom.lines} >= {"^", "v"}
+
+
+def test_an_interval_beyond_the_axis_ends_in_arrows_and_figures():
+    (ax,) = plots.narrowing_interval([1.0, 1.1, 1.3], [1.0, 1.0, 1.2], 2).axes
+    assert [line.get_marker() for line in ax.lines].count("<") == 2
+    assert "−0.6853 to +0.5853" in ax.get_yticklabels()[0].get_text()
+
+
+def test_the_average_of_published_gains_is_named():
+    row = dict.fromkeys(TASKS, 1.0) | {"model": "LLaMA-7B", "rank": 8, "method": "LoRA"}
+    (ax,) = plots.published_gains(dict.fromkeys(TASKS, 3.0) | row | {"PIQA": 9.0}, row).axes
+    assert "average\n+1.0" in [text.get_text() for text in ax.texts]
+
+
+def test_a_legend_names_the_methods_of_differences():
+    found = {"a": difference(0.1), "b": difference(0.1, other="dora-full")}
+    figure = plots.differences({"test": found, "training": found})
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["DoRA", "DoRA, full gradient"]
+
+
+def test_times_that_are_equal_do_not_cover_each_other():
+    ways = dict.fromkeys(("plain", "compiled"), "")
+    records = [{"form": "LoRA", "way": way, "milliseconds": 1.0} for way in ways]
+    (ax,) = plots.step_times(records, ways).axes
+    heights = [line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
+    assert len(set(heights)) == 2

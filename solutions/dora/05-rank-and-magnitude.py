@@ -119,8 +119,8 @@ print(f"DoRA is lower in {(by_seed < 0).sum()} of {by_seed.size} pairs")
 # **DoRA ends lower, by half a per cent over the ranks** (0.0085 nats per byte, 0.0061 to 0.0108). The gap
 # is largest at rank 4, where it also varies most: two of LoRA's ten runs ended high there. These runs do
 # not decide whether it shrinks from rank 8 on: at 64 it is twice that at 32. One magnitude per *input*
-# (`norm_dim=0`, run at ranks 4 to 32) ends 0.0013 higher than one per output (0.0002 to 0.0024), so it
-# has most of the gain.
+# (`norm_dim=0`, run at ranks 4 to 32) ends 0.0013 higher than one per output (0.0002 to 0.0024), so most
+# of the gain does not depend on the axis.
 #
 # **Would other seeds say the same?** An interval promises it; training again shows it. Four seeds that
 # had no part in anything above, at the same learning rates:
@@ -137,7 +137,8 @@ for rank, gaps in zip(RANKS, by_seed, strict=True):
     )
 
 # %% [markdown]
-# DoRA is below LoRA at every rank again. Of these 95 % intervals, only that of rank 32 contains zero.
+# DoRA is below LoRA at every rank again. Of these 95 % intervals, only that of rank 32 contains zero. The
+# slopes are found again, too: decided from rank 4, not decided from rank 8.
 #
 # The rank itself has the larger effect:
 
@@ -175,8 +176,9 @@ plots.show(
 # 3e-4 at **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (the authors'
 # repository says so). And what does 40 % mean? Guessing gets 35.4 % on average over these tasks. LoRA at
 # rank 4 or 8 fell far below it on BoolQ (2.3 on yes or no), HellaSwag (11.8, 19.7) and SIQA (18.3), and
-# DoRA at rank 4 on PIQA (42.2, one of two). The evaluation looks for a word in what the model wrote, so
-# scores as low as these come from answers that it could not read, and from runs that failed.
+# DoRA at rank 4 on PIQA (42.2, one of two). The evaluation looks for a word in what the model wrote and
+# counts everything else as wrong. So scores far below guessing say that the model wrote answers that it
+# could not read, which happens when a run has failed; they are no measure of what the model knows.
 #
 # You can do the same to our data. The slider gives LoRA one learning rate at all ranks; DoRA keeps
 # the one chosen for each. (Rank 64 is left out: it was run with three rates only.)
@@ -327,9 +329,9 @@ plots.show(
 # Training mostly turns rows, but so does chance. LoRA's 10 to 14 % are a little less than chance's, and
 # the 1 to 3 % of full fine-tuning are small because its updates are: chance gets 2 % there. What departs
 # is **DoRA**: 3 to 6 % in queries, keys and values, where chance gets 9 to 12 %. Its `m` takes back most
-# of the lengthening that comes with a turn, but not in the output projections (11 %). (Its shares are
-# closer to those of full fine-tuning, but that does not make it more *like* full fine-tuning: the two are
-# small for different reasons.)
+# of the lengthening that comes with a turn, but not in the output projections (11 %). Three other seeds
+# give the same shares to within a point. (DoRA's shares are closer to those of full fine-tuning than
+# LoRA's, but that does not make it more *like* full fine-tuning: the two are small for different reasons.)
 #
 # **Does `m` change significantly?** *Does it move?* In the pass that you watched:
 

@@ -48,6 +48,15 @@ def test_lesson_05_says_what_the_new_seeds_say():
     assert all(gap("dora", rank).mean < 0 for rank in again.RANKS)
     assert "Of these 95 % intervals, only that of rank 32 contains zero" in text
     assert [rank for rank in again.RANKS if gap("dora", rank).high > 0] == [32]
+    losses = {
+        method: [[run["test_loss"] for run in search.of_arm(AGAIN, arm)] for arm in arms]
+        for method, arms in (("lora", again.LORA), ("dora", again.DORA))
+    }
+    gaps = np.array(losses["dora"]) - np.array(losses["lora"])
+    assert "decided from rank 4, not decided from rank 8" in text.replace(" # ", " ")
+    for first, decided in ((0, True), (1, False)):
+        slopes = np.polyfit(np.log2(again.RANKS[first:]), gaps[first:], 1)[0]
+        assert (stats.ttest_1samp(slopes, 0).pvalue < 0.05) == decided and slopes.mean() > 0
 
 
 def test_what_ends_lower_ends_lower_again_and_what_was_not_decided_is_not():

@@ -20,7 +20,7 @@ from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet
 from lab_grader.marks.standing import extend, read_standings
 from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError
-from lab_grader.sandbox.provisioner import NoSandbox, check_available
+from lab_grader.sandbox.bubblewrap import NoSandbox, check_available
 
 Command = Callable[[Course, Namespace], int]  # returns the exit code
 

@@ -37,7 +37,7 @@ def _grade_instead_of(autograde: Autograde) -> None:
     """
     from lab_grader.grade import describe, grade
     from lab_grader.intake.course import Course, CourseError
-    from lab_grader.sandbox.provisioner import NoSandbox, check_available
+    from lab_grader.sandbox.bubblewrap import NoSandbox, check_available
 
     directory = autograde.coursedir
     autograde.assignments = {}  # nothing is left to do for nbgrader

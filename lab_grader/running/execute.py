@@ -23,7 +23,7 @@ from lab_grader.running.job import Job, Mistake, Result
 from lab_grader.running.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.provisioner import Sandbox, Unconfined
+from lab_grader.sandbox.place import Sandbox, Unconfined
 from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
 from lab_grader.wire.remote import ReferenceInReach, RemoteObject
 from lab_utils.checks.report import CheckFailed

@@ -20,7 +20,7 @@ from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.provisioner import START_SECONDS, Sandbox, Unconfined
+from lab_grader.sandbox.place import START_SECONDS, Sandbox, Unconfined
 from lab_grader.wire import line
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive

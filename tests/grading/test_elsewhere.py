@@ -176,7 +176,7 @@ GRADE_ONE = """
 import os
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
-from lab_grader.sandbox.provisioner import check_available
+from lab_grader.sandbox.bubblewrap import check_available
 assert os.geteuid() != 0
 check_available()
 spy = '''

@@ -17,9 +17,9 @@ import zmq
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
 from lab_grader.running.kernel import PATIENCE_SECONDS, Died, Kernel, RemoteError, TimedOut
-from lab_grader.sandbox import cgroup, provisioner
+from lab_grader.sandbox import cgroup, place, usage
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.provisioner import Sandbox
+from lab_grader.sandbox.place import Sandbox
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 
@@ -313,7 +313,7 @@ except BlockingIOError: print(sent)
 """
     *refused, sent = said(kernel.run(cell, ROOM)).split()
     assert refused == ["refused"] * 6
-    assert 0 < int(sent) <= provisioner._socket_bytes()
+    assert 0 < int(sent) <= usage.socket_bytes()
 
 
 def test_linux_ends_a_kernel_before_anything_else(kernel):
@@ -356,9 +356,7 @@ def test_a_sandbox_starts_in_its_cgroup(tmp_path, monkeypatch):
     )
     program.chmod(0o755)
     most = LIMITS.memory_bytes + LIMITS.scratch_bytes + cgroup.SERVER_BYTES
-    monkeypatch.setattr(
-        provisioner, "confining", lambda size: (str(program), f"MemoryMax={size}", "--")
-    )
+    monkeypatch.setattr(place, "confining", lambda size: (str(program), f"MemoryMax={size}", "--"))
     with (
         closing(Sandbox(LIMITS)) as sandbox,
         sandbox.holding({}),

@@ -20,7 +20,7 @@ import json, sys
 from contextlib import closing
 from lab_grader.running.kernel import Kernel
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.provisioner import Sandbox
+from lab_grader.sandbox.place import Sandbox
 
 limits = Limits(cell_seconds=20)
 with closing(Sandbox(limits)) as sandbox:

@@ -17,7 +17,7 @@ from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
 from lab_grader.running.kernel import CannotStart, Died, Kernel
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.provisioner import Sandbox
+from lab_grader.sandbox.place import Sandbox
 from lab_utils import layers
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")

@@ -1,0 +1,347 @@
+"""Where a student's kernels run, one after the other: a `Sandbox`, or `Unconfined` without one.
+
+A kernel in a sandbox sees the system and the lab read-only, and has empty folders in memory; it has
+no network, no environment, and a limit on everything that it could exhaust. It talks to the grader
+through sockets in one folder. It shares its user with nobody: if root grades, each submission has a
+user id that is used for nothing else, otherwise the sandbox has a user namespace.
+
+Each process of the grader has one sandbox, for the kernels of one submission and then those of the
+next. Each is forked by the `fork_server`, which says why nothing passes from one to another.
+"""
+
+import contextlib
+import json
+import os
+import random
+import select
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import KernelManager
+from traitlets import Instance
+
+from lab_grader.sandbox import bubblewrap, fork_server
+from lab_grader.sandbox.cgroup import SERVER_BYTES, confining
+from lab_grader.sandbox.folders import Folder, readable_by_all, remove
+from lab_grader.sandbox.limits import Limits
+from lab_grader.sandbox.masks import write_masks
+from lab_grader.sandbox.system_calls import filter_program
+from lab_grader.sandbox.usage import memory_of, processes_below
+
+LONGEST_LAST_WORDS = 500  # bytes
+START_SECONDS = 120  # a busy machine takes its time to import PyTorch
+
+
+class Sandbox:
+    """Where kernels run, one at a time, until it is closed.
+
+    Args:
+        limits: what a kernel may use.
+
+    Attributes:
+        folder: everything that the grader and the sandbox exchange; the others are in it.
+        given: what the student handed in; each kernel starts with a copy of it.
+        masks: what stands in for the files that a kernel must not see.
+        said: the kernel's stderr.
+        sockets: the kernel's sockets, to which the grader connects.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._uid: int | None = None  # of the present submission's kernels
+        self._runs = False  # whether a kernel does, as far as is known
+        self._filter = filter_program().hex()
+        self._temporary = Folder()
+        self.folder = self._temporary.path
+        self.folder.chmod(0o711)
+        self.given, self.masks = self._new("given", 0o755), self._new("masks", 0o755)
+        self.said, self.sockets = self._new("said", 0o700), self._new("sockets", 0o700)
+        self._server: subprocess.Popen | None = None
+        self._start_server()  # it imports while the grader goes on
+
+    def _new(self, name: str, mode: int) -> Path:
+        folder = self.folder / name
+        folder.mkdir()
+        folder.chmod(mode)  # regardless of the umask
+        return folder
+
+    def close(self) -> None:
+        """End everything that runs, and leave no file."""
+        self._end_server()
+        self._temporary.close()
+
+    @contextlib.contextmanager
+    def holding(self, files: dict[str, bytes]) -> Iterator[None]:
+        """Run the kernels of a submission, which find nothing of the one before.
+
+        Args:
+            files: what the student handed in apart from notebooks, by its path.
+        """
+        self._uid = _new_user()
+        if self._uid is not None:
+            os.chown(self.sockets, self._uid, self._uid)
+        with readable_by_all():
+            _write_files(files, self.given)
+        try:
+            yield
+        finally:
+            self.stop_kernel()
+            _empty(self.given)
+
+    def manager(self, hidden: frozenset[str], **settings: Any) -> KernelManager:
+        """Return the manager of a kernel that is not started yet.
+
+        Args:
+            hidden: files and folders of the lab that the kernel must not see.
+        """
+        config = {"sandbox": self, "hidden": hidden}
+        # The entry point of `SandboxProvisioner`, which calls `start_kernel` and `stop_kernel`.
+        provisioner = {"provisioner_name": "lab-sandbox", "config": config}
+        metadata = {"kernel_provisioner": provisioner}
+        spec = KernelSpec(argv=[], language="python", interrupt_mode="message", metadata=metadata)
+        return _manager(spec, settings)
+
+    def start_kernel(self, connection: dict[str, Any], hidden: frozenset[str]) -> None:
+        """Start a kernel, and let it make no socket but those that Jupyter needs.
+
+        Args:
+            connection: what its connection file says, with this machine's path of the sockets.
+            hidden: files and folders of the lab that it must not see.
+
+        Raises:
+            RuntimeError: it could not be started.
+        """
+        self.stop_kernel()  # one that ended by itself may have left something
+        if self._server is None:
+            self._start_server()
+        with readable_by_all():
+            masks = {
+                original: f"{fork_server.MASKS}/{Path(mask).name}"
+                for original, mask in write_masks(hidden, self.masks).items()
+            }
+        prefix = Path(connection["ip"]).name
+        sockets = {f"{prefix}-{connection[port]}" for port in connection if port.endswith("_port")}
+        start = {
+            "connection": connection | {"ip": f"{fork_server.SOCKETS}/{prefix}"},
+            "masks": masks,
+            "uid": self._uid,
+            "limits": self.limits.describe(),
+            "filter": self._filter,
+        }
+        self._order({"start": start}, "ready")
+        self._runs = True
+        self._wait_for(sockets)
+        # None of the student's code has run yet. From now on the kernel cannot put a link, a pipe
+        # or a file where the grader connects.
+        self._order({"seal": True}, "sealed")
+        for path in self.sockets.iterdir():
+            if path.name not in sockets or not stat.S_ISSOCK(path.lstat().st_mode):
+                raise RuntimeError(f"{path.name} is not one of the kernel's sockets")
+
+    def _wait_for(self, sockets: set[str]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not sockets <= set(os.listdir(self.sockets)):
+            if not self.kernel_runs():
+                raise RuntimeError(f"it ended when it started: {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"it made no sockets within {START_SECONDS} s")
+            time.sleep(0.01)
+
+    def line(self) -> tuple[Path, str]:
+        """Return the path of the socket for questions, as the grader and as the kernel see it."""
+        return self.sockets / "questions", f"{fork_server.SOCKETS}/questions"
+
+    def kernel_runs(self) -> bool:
+        """Return whether the kernel has not ended."""
+        if self._runs and (self._server.poll() is not None or self._next_word(0)):
+            self._runs = False  # while a kernel runs, the server has nothing to say but "ended"
+        return self._runs
+
+    def stop_kernel(self) -> None:
+        """End the kernel and everything that it started, and remove its sockets and its log."""
+        self._runs = False
+        if self._server is not None:
+            try:
+                self._order({"stop": True}, "stopped")
+            except RuntimeError:
+                self._end_server()
+        _empty(self.sockets)
+        _empty(self.said)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many processes the kernel is, and their memory in bytes.
+
+        Memory that several of them share counts once, and each socket counts for what can wait at
+        it. Files, although they are in memory, do not count: `scratch_bytes` limits them.
+        """
+        if self._server is None:
+            return 0, 0
+        kernel = list(processes_below(self._server.pid))[1:]  # the first is the fork server
+        return len(kernel), memory_of(kernel, enough=self.limits.memory_bytes)
+
+    def last_words(self) -> str:
+        """Return the last line on the kernel's stderr, or without one on the fork server's."""
+        for path in (self.said / "kernel", self.folder / "stderr"):
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_LAST_WORDS))
+                text = file.read(LONGEST_LAST_WORDS).decode(errors="replace").strip()
+                return text.splitlines()[-1] if text else ""
+        return ""
+
+    def _order(self, order: dict[str, Any], answer: str) -> None:
+        """Tell the fork server what to do, and wait until it says that it has done so.
+
+        Raises:
+            RuntimeError: it could not, or has ended.
+        """
+        try:
+            self._server.stdin.write(json.dumps(order).encode() + b"\n")
+            self._server.stdin.flush()
+        except BrokenPipeError as error:
+            self._end_server()
+            raise RuntimeError(f"the sandbox had ended: {self.last_words()}") from error
+        deadline = time.monotonic() + START_SECONDS  # it may still be importing
+        while word := self._next_word(deadline - time.monotonic()):
+            if word == answer:
+                return
+            if word == "failed":
+                break
+            # Else it is "ended": the kernel ended by itself before it was told anything.
+        self._end_server()
+        raise RuntimeError(f"the sandbox gave no answer: {self.last_words()}")
+
+    def _next_word(self, seconds: float) -> str:
+        """Return what the fork server says next; "" if it says nothing in time, or has ended."""
+        ready, _, _ = select.select([self._server.stdout], [], [], max(0, seconds))
+        return self._server.stdout.readline().decode().strip() if ready else ""
+
+    def _start_server(self) -> None:
+        confined = confining(self.limits.memory_bytes + self.limits.scratch_bytes + SERVER_BYTES)
+        sandboxed = bubblewrap.command(
+            read_only={self.given: fork_server.GIVEN, self.masks: fork_server.MASKS},
+            writable={self.said: fork_server.SAID, self.sockets: fork_server.SOCKETS},
+            work=fork_server.WORK,
+        )
+        command = [
+            # However the grader ends, what it started ends with it.
+            *("setpriv", "--pdeathsig", "KILL", *confined, *sandboxed),
+            # -P: import nothing from the folder that it runs in
+            *(sys.executable, "-P", "-m", "lab_grader.sandbox.fork_server"),
+        ]
+        with open(self.folder / "stderr", "ab") as stderr:  # to append, since it may be cut
+            self._server = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+            )
+
+    def _end_server(self) -> None:
+        self._runs = False
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server.stdin.close()
+            self._server.stdout.close()
+            self._server = None
+
+
+class Unconfined:
+    """What replaces a `Sandbox` where there is none: its kernels have the caller's permissions.
+
+    Nothing is hidden from them, and only those limits apply that the grader itself enforces.
+    """
+
+    ARGV = (sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}")
+
+    def __init__(self) -> None:
+        self._manager: KernelManager | None = None
+
+    def close(self) -> None:
+        """Do nothing: what there was ended with each submission."""
+
+    @contextlib.contextmanager
+    def holding(self, files: dict[str, bytes]) -> Iterator[None]:
+        """Run the kernels of a submission.
+
+        Args:
+            files: what the student handed in apart from notebooks, by its path.
+        """
+        with contextlib.closing(Folder()) as folder:
+            self.given = folder.path / "given"
+            self.given.mkdir()
+            _write_files(files, self.given)
+            yield
+
+    def manager(self, hidden: frozenset[str], **settings: Any) -> KernelManager:
+        """Return the manager of a kernel that is not started yet."""
+        argv = [*self.ARGV, *fork_server.SETTINGS]
+        spec = KernelSpec(argv=argv, language="python", interrupt_mode="message")
+        self._manager = _manager(spec, settings)
+        return self._manager
+
+    def line(self) -> tuple[Path, str]:
+        """Return the path of the socket for questions, as the grader and as the kernel see it."""
+        here = self.given.parent / "questions"
+        return here, str(here)
+
+    def kernel_runs(self) -> bool:
+        """Return whether the kernel has not ended."""
+        return self._manager.is_alive()
+
+    def stop_kernel(self) -> None:
+        """End the kernel."""
+        self._manager.shutdown_kernel(now=True)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many processes the kernel is, and their resident memory in bytes."""
+        sizes = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kernel = psutil.Process(self._manager.provisioner.pid)
+            for process in (kernel, *kernel.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    sizes.append(process.memory_info().rss)
+        return len(sizes), sum(sizes)
+
+    def last_words(self) -> str:
+        """Return nothing: stderr is the caller's."""
+        return ""
+
+
+def _new_user() -> int | None:
+    """Return the user id that a submission's kernels get; None for that of the sandbox."""
+    if os.geteuid() != 0:
+        return None
+    return random.SystemRandom().randrange(2_000_000_000, 2_100_000_000)
+
+
+def _write_files(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _empty(folder: Path) -> None:
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            remove(Path(entry.path))
+        else:
+            os.unlink(entry.path)
+
+
+class _OneKernelSpec(KernelSpecManager):
+    spec = Instance(KernelSpec)
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return self.spec
+
+
+def _manager(spec: KernelSpec, settings: dict[str, Any]) -> KernelManager:
+    return KernelManager(
+        kernel_name="student", kernel_spec_manager=_OneKernelSpec(spec=spec), **settings
+    )

@@ -71,9 +71,9 @@ print(updated)
 # ## 2. Why magnitude and direction?
 #
 # Think of darts. A throw has a **strength** and an **aim**. Now suppose that your coach can give
-# you only one kind of advice: to push your hand so many centimetres this way. A push that corrects
-# your aim also changes how hard you throw, and vice versa; to correct one and keep the other you
-# need a push of exactly the right length and angle. A better coach has two instruments: a dial for
+# you only one kind of advice: to push your hand so many centimetres in some direction. A push that
+# corrects your aim also changes how hard you throw, and vice versa; to correct one and keep the other
+# you need a push of exactly the right length and angle. A better coach has two instruments: a dial for
 # the strength, and pushes that affect only the aim.
 #
 # Each row of a weight is such a throw. It is the vector by which one output neuron multiplies its
@@ -120,7 +120,7 @@ plots.show(
 #
 # The paper says "column-wise norm", and its figures draw $W$ as (in, out): its columns are
 # PyTorch's **rows**. The authors' code and PEFT keep one magnitude per output neuron, and so does
-# this lab. Many tutorials use the other axis; lesson 02 shows how to notice.
+# this lab. Some tutorials use the other axis; lesson 02 shows how to notice.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: the same, with columns of length 1.
@@ -274,7 +274,7 @@ for name, after in (("LoRA", updated), ("DoRA", dora)):
     print(f"{name}: delta M = {delta_m:.3f}, delta D = {delta_d:.3f}")
 
 # %% [markdown]
-# With its dial untouched DoRA moved only directions. In training the dial moves too; lesson 05 tracks
+# With its dial untouched, DoRA moved only directions. In training the dial moves too; lesson 05 tracks
 # how far.
 #
 # ## 5. What it costs: count the parameters
@@ -371,7 +371,8 @@ quiz.which_mistake("mathematics")
 #
 # <details><summary>Answers</summary>
 #
-# 1. LoRA: the length of that row. DoRA: nothing, because the length comes only from `m`.
+# 1. LoRA: the length of that row. DoRA: nothing, because the direction stays, and the length comes only
+#    from `m`.
 # 2. 11008 with `norm_dim=1`, one per output neuron; 4096 with `norm_dim=0`.
 # 3. `lora_B` is zero, so the update is zero; and DoRA's `m` starts as the norm that it divides by.
 # </details>

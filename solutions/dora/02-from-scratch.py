@@ -264,11 +264,12 @@ for in_features, out_features in ((6, 6), (6, 4)):
 #
 # is the gradient of the merged row, scaled, and without its part along $v$. This is *weight
 # normalisation* ([Salimans and Kingma, 2016](https://arxiv.org/abs/1602.07868)) on a row that
-# starts at $w_0$, and the source of the claim of **better gradient flow**: a gradient step is
+# starts at $w_0$, and the source of the claim of **better gradient flow**: a gradient step of $v$ is
 # perpendicular to $v$, so it turns $v$ and can only lengthen it; noisy gradients lengthen it more, and
-# the factor $m / \lVert v \rVert$ then makes later steps smaller automatically. The paper's section
-# 4.2 argues from this gradient. But autograd must then keep what it needs to differentiate the norm,
-# so section 4.3 treats the norm as a constant $C$ in the backward pass (eq. 11), in all later runs:
+# the factor $m / \lVert v \rVert$ then makes later steps smaller automatically. (That is strictly so where
+# $v$ itself is trained. DoRA's optimiser moves `lora_A` and `lora_B`, and $v$ follows.) The paper's
+# section 4.2 argues from this gradient. But autograd must then keep what it needs to differentiate the
+# norm, so section 4.3 treats the norm as a constant $C$ in the backward pass (eq. 11), in all later runs:
 #
 # $$\nabla_v L = \frac{m}{C} \nabla_{w'} L$$
 #
@@ -634,9 +635,9 @@ for width in (128, 2048):
 # - **A step consists of launches as well as arithmetic.** DoRA has more operations than LoRA. Replaying
 #   them without Python removes part of the gap, fusing them removes more, and with both little is left.
 #   DoRA adds little arithmetic, but many passes over memory.
-# - **Above all, the blocks save memory.** The textbook form needs more than twice as much. (It is so
-#   slow here because it computes in float32, which a GPU does many times more slowly than bfloat16.)
-# - The ratio of two times is valid only for one size, device and way of running. On a CPU DoRA takes half
+# - **Above all, the blocks save memory.** The textbook form needs more than twice as much. (It also
+#   multiplies its weights in float32, which a GPU does many times more slowly than in bfloat16.)
+# - The ratio of two times is valid only for one size, device and way of running. On a CPU, DoRA takes half
 #   as long again as LoRA in a small layer, and less than a tenth longer in a large one.
 #
 # What a whole training takes, in seconds and in peak memory, is measured in lesson 04.
@@ -655,8 +656,8 @@ for width in (128, 2048):
 #    trained layer, a gradient, or a look at `requires_grad`.
 # 2. Both axes have the same number of magnitudes and the same first output. Move `lora_B` and compare
 #    with the formula, or look at a non-square layer.
-# 3. You gain memory. You lose weight normalisation's property that steps are perpendicular to $V$: the
-#    gradient of $V$ keeps its part along $V$.
+# 3. You gain memory. You lose weight normalisation's property that the gradient of each row of $V$ is
+#    perpendicular to that row.
 # 4. It would be noise on what the pretrained layer knows, from the first step.
 # </details>
 #

@@ -390,9 +390,10 @@ for title, records in (("five seeds", runs), ("three others", again)):
     for kind in ("q_proj", "v_proj"):
         for method, published in PAPER.items():
             pooled, random, within, across = correlations(records, method, kind)
+            paper = f"           {published:+.2f}" if kind == "q_proj" else ""  # its figure 2
             print(
                 f"{kind}  {plots.NAMES[method]:17} {pooled:+.2f}    {random:+.2f}    "
-                f"{within:+.2f}            {across:+.2f}           {published:+.2f}"
+                f"{within:+.2f}            {across:+.2f}{paper}"
             )
 
 # %% [markdown]

@@ -83,7 +83,7 @@ print(updated)
 #
 # $$W' = m \odot \frac{W_0 + s\,BA}{\lVert W_0 + s\,BA \rVert}$$
 #
-# The norm is taken of each row separately. $m$ holds one trained number per row and starts as
+# Each row is divided by its own norm. $m$ holds one trained number per row and starts as
 # $\lVert W_0 \rVert$, so again $W' = W_0$ before training.
 #
 # *Why would that help?* The paper (sections 3.2 and 4.1, figure 2; VL-BART) compared how far training
@@ -320,8 +320,8 @@ checks.check_count_trainable(count_trainable, "dora-input", in_features=31, out_
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# What the lab's own layers count, on the attention projection of a 7B model (4096 × 4096) and on
-# an MLP projection (4096 → 11008):
+# The same count from the lab's own layers, on the attention projection of a 7B model (4096 × 4096) and
+# on an MLP projection (4096 → 11008):
 
 # %% tags=["nbval-check-output"]
 for out_features in (4096, 11008):

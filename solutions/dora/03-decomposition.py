@@ -46,7 +46,9 @@ from lab_utils import checks, comparison, decomposition, plots, progress, quiz, 
 #
 # The lab has its own small language model: four transformer blocks, 840,448 parameters, pretrained on
 # the reference of the Python language. It predicts text byte by byte. Now it has to predict Python
-# *code*, which it has hardly seen: a real base, and a task that differs from what it knows.
+# *code*, of which it has seen little: a real base, and a task that differs from what it knows. The loss is
+# the mean of $-\ln p$ over the bytes to predict, in *nats* per byte. Guessing among 256 bytes would give
+# $\ln 256 = 5.5$.
 #
 # The cell below adapts it three ways: by LoRA, by DoRA (both of rank 8, on the four attention
 # projections of every block), and by full fine-tuning, which trains everything. Each uses the

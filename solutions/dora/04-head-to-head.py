@@ -51,7 +51,8 @@ from lab_utils.training import Settings
 # ## 1. What a fair comparison needs
 #
 # The question: adapt the same small language model to the same text, once by LoRA and once by
-# DoRA. Which ends with the lower loss on code that neither has seen?
+# DoRA. Which ends with the lower loss on code that neither has seen? (The loss is the mean of $-\ln p$
+# over the bytes to predict, in *nats* per byte.)
 #
 # It is easy to measure something else by accident:
 #
@@ -185,7 +186,7 @@ except comparison.PairingError as error:
 # <details><summary>Hint</summary>
 #
 # `zero_grad`, loss, `backward`, `torch.nn.utils.clip_grad_norm_` (which returns the norm that it
-# found), `step`. `.item()` makes a float of a tensor, so that the graph of the step can go.
+# found), `step`. `.item()` makes a float of a tensor, so that the graph of the step is freed.
 # </details>
 #
 # <details><summary>PyTorch functions that the lab uses</summary>
@@ -461,13 +462,13 @@ print(
 # %% [markdown]
 # ### Learns less, forgets less?
 #
-# Full fine-tuning differs from the adapters in two things: it trains *all* layers, and with any rank. Two
-# controls take these apart: full fine-tuning of the four attention matrices alone, and adapters of
-# rank 64. And what does a lower loss cost? The held-out part of the manual, the base's own kind of
+# Full fine-tuning differs from the adapters in two things: it trains *all* layers, and its updates can have
+# any rank. Two controls take these apart: full fine-tuning of the four attention matrices alone, and
+# adapters of rank 64. And what does a lower loss cost? The held-out part of the manual, the base's own kind of
 # text, shows what was **forgotten** ([Biderman et al., 2024](https://arxiv.org/abs/2405.09673)).
 # **Intruders** ([Shuttleworth et al., 2024](https://arxiv.org/abs/2410.21228)) are directions that the
-# base did not have: of the ten strongest of each of the 16 attention matrices, those with a cosine
-# below 0.6 to every direction of the base.
+# base did not have. A direction is a left singular vector: of the ten strongest of each of the 16
+# attention matrices, we count those with a cosine below 0.6 to every direction of the base.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: what was learned and forgotten.

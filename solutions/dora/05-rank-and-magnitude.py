@@ -47,7 +47,7 @@ from lab_utils import checks, comparison, plots, progress, quiz, training, widge
 # %% [markdown]
 # ## 1. Loss against rank
 #
-# The rank says how many directions an update may use. The runs of lesson 04 were made at five
+# The rank says how many directions an update may use. The experiment of lesson 04 was run at five
 # ranks, with a learning rate chosen for each method *and* each rank on validation data, and ten other
 # seeds to report. (With $\alpha = 2r$ a step moves the weight further at a higher rank: lesson 07.)
 
@@ -176,9 +176,9 @@ plots.show(
 # 3e-4 at **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (the authors'
 # repository says so). And what does 40 % mean? Guessing gets 35.4 % on average over these tasks. LoRA at
 # rank 4 or 8 fell far below it on BoolQ (2.3 on yes or no), HellaSwag (11.8, 19.7) and SIQA (18.3), and
-# DoRA at rank 4 on PIQA (42.2, one of two). The evaluation looks for a word in what the model wrote and
-# counts everything else as wrong. So scores far below guessing say that the model wrote answers that it
-# could not read, which happens when a run has failed; they are no measure of what the model knows.
+# DoRA at rank 4 on PIQA (42.2, one of two). The evaluation looks for a word in what the model wrote, and
+# counts everything else as wrong. So a score far below guessing most likely means that the answers could
+# not be read, as after a failed run. It does not measure what the model knows.
 #
 # You can do the same to our data. The slider gives LoRA one learning rate at all ranks; DoRA keeps
 # the one chosen for each. (Rank 64 is left out: it was run with three rates only.)

@@ -510,12 +510,12 @@ else:
 # ## 6. The measurement
 #
 # What fits on one GPU: SmolLM2-135M-Instruct (its layers came from a package that stores them in 4 bits
-# a weight, and were unpacked to bfloat16), adapted with PEFT to rows of seven of the eight tasks
-# (HellaSwag's were not available), and tested on 500 other rows of each. The plan follows section 1:
-# learning rates searched for each method and rank, chosen by three seeds on rows held out from training,
-# each row counting the same; other seeds to report, the same ones for both methods and so with the same
-# batches; every run kept. (The training and test rows of PIQA, SIQA and WinoGrande come from one public
-# part, so compare these accuracies with each other and not with published ones.)
+# a weight, and were unpacked to bfloat16). It was adapted with PEFT to rows (one question each) of seven
+# of the eight tasks (HellaSwag's were not available), and tested on 500 other rows of each. The plan
+# follows section 1. Learning rates were searched for each method and rank: three seeds chose, on rows
+# held out from training, each row counting the same. Other seeds report, the same ones for both methods
+# and so with the same batches. Every run is kept. (The training and test rows of PIQA, SIQA and WinoGrande
+# come from one public part, so compare these accuracies with each other and not with published ones.)
 #
 # The command is `python -m benchmarks.commonsense --results FILE`; it continues where it was stopped.
 # **The sentences below are computed from the file** that comes with the lab, with the number of seeds

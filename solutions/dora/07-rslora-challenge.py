@@ -364,7 +364,7 @@ plots.show(
 # %% [markdown]
 # A higher rank ends lower under every rule on this task. But with a fixed alpha the two rules drift
 # apart: the rank-stabilised one is ahead by about 0.01 at rank 4 and by about 0.035 at rank 64 (at each
-# of the five ranks the interval excludes zero, corrected for five), so at this learning rate
+# of the five ranks the interval excludes zero, corrected for five). So at this learning rate
 # $\alpha / r$ loses a part of what a higher rank could give. And the dotted line, the usual recipe: at
 # rank 8 it *is* the dashed one ($\alpha = 16$ there), and at rank 64 it is the solid one, run for run,
 # since $2 \cdot 64 / 64 = 16 / \sqrt{64} = 2$. With $\alpha = 2r$ the scaling no longer shrinks, and
@@ -599,6 +599,9 @@ quiz.which_mistake("rslora")
 #   Models](https://arxiv.org/abs/2106.09685), 2021
 # - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998),
 #   2026: with each method's own learning rate the variants of LoRA end close together
+# - Chen, Villar and Hayou, [Learning Rate Scaling across LoRA
+#   Ranks](https://arxiv.org/abs/2602.06204), 2026: for which scalings and initialisations the best
+#   learning rate depends on the rank
 # - Zelenin and Zhuravlyova, [Scaling DoRA](https://arxiv.org/abs/2603.22276), 2026: the norm from
 #   thin matrices
 # - PEFT's pages on [LoRA and rsLoRA](https://huggingface.co/docs/peft/developer_guides/lora) and on

@@ -110,6 +110,7 @@ PAPERS = {
     "2410.21228": "Shuttleworth",
     "2502.02737": "SmolLM2",
     "2602.04998": "Lee|Learning Rate Matters|its own learning rate",
+    "2602.06204": "Chen|Learning Rate Scaling",
     "2603.22276": "Zelenin|Scaling DoRA",
 }
 

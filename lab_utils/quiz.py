@@ -75,7 +75,9 @@ class Quiz(VBox):
 
         choice.observe(answer, "value")
         asked = f"{escape(question.tells)} <code>{escape(question.call)}</code>"
-        return [HTML(f"<p><b>{number}.</b> {asked}</p>"), choice, said]
+        # What belongs together stands together: the gap above a question is the widest.
+        question_html = HTML(f"<b>{number}.</b> {asked}", layout={"margin": "1.2em 0 0 0"})
+        return [question_html, choice, said]
 
     def _finding(self, question: Question) -> str:
         html = _prose(question.finding)

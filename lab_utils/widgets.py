@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Sequence
+from html import escape
 from statistics import fmean
 
 from IPython.display import display
@@ -83,6 +84,17 @@ class Explorer(VBox):
         """Return, for each control, at most so many of its values, the present one among them."""
         return {name: _values(control, most) for name, control in self.controls.items()}
 
+    def said(self, name: str, value: object) -> str:
+        """Return how a control shows one of its values, as its own readout does."""
+        control = self.controls[name]
+        if isinstance(control, Checkbox):
+            return "yes" if value else "no"
+        if isinstance(control, FloatSlider):
+            return format(value, control.readout_format)
+        options = getattr(control, "options", ())
+        labels = {o[1]: o[0] for o in options if isinstance(o, tuple)}
+        return str(labels.get(value, value))
+
     def drawn(self, **values: object) -> tuple[bytes, str]:
         """Return the PNG file of the figure for some values, and its alternative text."""
         figure, alt = self._draw(**values)
@@ -93,8 +105,10 @@ class Explorer(VBox):
         names = ", ".join(control.description for control in self.controls.values())
         data = super()._repr_mimebundle_(**kwargs)
         data["text/plain"] = f"{alt}\nIn JupyterLab it follows these controls: {names}."
-        data["image/png"] = plots.Picture(figure, alt).png
-        return data, {"image/png": {"alt": alt}}
+        picture, metadata = plots.Picture(figure, alt)._repr_mimebundle_()
+        # What a notebook shows that is opened again, and whose kernel knows of no sliders.
+        picture["text/html"] += f"<p>Run this cell to get its controls: {escape(names)}.</p>"
+        return data | picture, metadata
 
 
 def _values(control: Widget, most: int) -> list:
@@ -322,9 +336,15 @@ def _slider(name: str, start: float, low: float, high: float, step: float) -> Fl
         max=high,
         step=step,
         description=name,
+        readout_format=f".{_decimals(step)}f",
         continuous_update=False,
         **_wide(),
     )
+
+
+def _decimals(step: float) -> int:
+    """Return how many decimals the multiples of a step need."""
+    return len(f"{step:g}".partition(".")[2])
 
 
 def scaling_explorer() -> Explorer:
@@ -332,7 +352,7 @@ def scaling_explorer() -> Explorer:
     controls = {
         "rank": _choice("rank", [4, 8, 16, 32, 64], 64),
         "alpha": _slider("alpha", 16.0, 4.0, 64.0, 4.0),
-        "grows": Checkbox(value=False, description="alpha = 2 * rank instead", indent=False),
+        "grows": Checkbox(value=False, description="alpha = 2 * rank", **_wide()),
     }
 
     def draw(rank: int, alpha: float, grows: bool) -> Drawing:

@@ -21,7 +21,9 @@ from PIL import Image
 from lab_grader.intake.dependencies import names_of
 from lab_utils import widgets
 
-DRAWN_BY = sorted(Path(widgets.__file__).parent.glob("plots/*.py"))
+# What a picture may depend on: the lab's own modules, and what was recorded.
+LAB = Path(widgets.__file__).parent
+DRAWN_BY = sorted([*LAB.glob("*.py"), *LAB.glob("plots/*.py"), *LAB.glob("results/*.*")])
 MOST = {1: 8, 2: 7, 3: 5}  # values of a control, by how many controls there are
 EXPLORER = re.compile(r"^widgets\.\w+_explorer\(", re.MULTILINE)
 
@@ -65,9 +67,9 @@ def draw_frames(explorer: widgets.Explorer, key: str, folder: Path, cache: Path)
         cache: where pictures are kept from one build to the next.
     """
     choices = explorer.choices(MOST[len(explorer.controls)])
-    code = [path.read_bytes() for path in (*DRAWN_BY, Path(widgets.__file__))]
-    digest = hashlib.sha256(b"".join([*code, key.encode(), repr(choices).encode()])).hexdigest()
-    kept = cache / digest[:16]
+    made_from = [path.read_bytes() for path in DRAWN_BY]
+    made_from += [key.encode(), repr(choices).encode()]
+    kept = cache / hashlib.sha256(b"".join(made_from)).hexdigest()[:16]
     alts = kept / "alts.json"
     if not alts.exists():
         kept.mkdir(parents=True, exist_ok=True)
@@ -92,20 +94,18 @@ def _page(explorer: widgets.Explorer, choices: dict, key: str, alts: list[str]) 
         at = values.index(control.value)
         start = start * len(values) + at
         label = html.escape(control.description)
-        shown = html.escape(json.dumps([_shown(value) for value in values]))
+        said = [explorer.said(name, value) for value in values]
+        shown = html.escape(json.dumps(said))
         rows.append(
             f'<label><span>{label}</span><input type="range" min="0" max="{len(values) - 1}" '
-            f'value="{at}" data-values="{shown}"><output>{_shown(values[at])}</output></label>'
+            f'value="{at}" aria-valuetext="{html.escape(said[at])}" data-values="{shown}">'
+            f"<output>{html.escape(said[at])}</output></label>"
         )
     data = html.escape(json.dumps(alts))
     return (
         f'<div class="explorer" data-frames="_frames/{key}/" data-alts="{data}">{"".join(rows)}'
         f'<img src="_frames/{key}/{start}.png" alt="{html.escape(alts[start])}"></div>'
     )
-
-
-def _shown(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}"
 
 
 class _Sections(HTMLParser):

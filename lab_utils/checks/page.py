@@ -22,6 +22,7 @@ from lab_utils.checks.report import CheckFailed
 LINE = re.compile(r"^  (ok  |FAIL)  (.*)$")
 # Readable on JupyterLab's light and on its dark ground (contrast above 4.5).
 GREEN, RED = "#2e7d32", "#c62828"
+PRINTED = "font-family: monospace; white-space: pre-wrap; padding-left: 1em"
 _passed_calls: dict[str, int] = {}  # by execution, how many checks of its cell have passed
 
 
@@ -45,8 +46,8 @@ class Page:
         rows = []
         for line in self.lines:
             verdict = LINE.match(line)
-            if verdict is None:
-                style = "font-weight: bold" if line == self.lines[0] else "white-space: pre-wrap"
+            if verdict is None:  # the title, and what the student's own code prints
+                style = "font-weight: bold" if line == self.lines[0] else PRINTED
                 rows.append(f'<div style="{style}">{escape(line)}</div>')
                 continue
             holds = verdict[1] == "ok  "

@@ -8,6 +8,7 @@ from ipywidgets import IntSlider
 from matplotlib import pyplot as plt
 
 from lab_utils import plots, widgets
+from lab_utils.comparison import RESULTS, read_results
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -40,6 +41,7 @@ def test_it_is_a_widget_and_a_picture_with_an_alternative_text(explorer):
     assert data["text/plain"] == (
         "A line with slope 3.\nIn JupyterLab it follows these controls: slope."
     )
+    assert data["text/html"].endswith("<p>Run this cell to get its controls: slope.</p>")
     assert not plt.get_fignums(), "a figure that stays open is shown a second time"
 
 
@@ -68,3 +70,21 @@ def test_the_picture_is_that_of_the_controls(explorer):
 def test_the_same_controls_give_the_same_picture():
     first, second = (shown(widgets.scaling_explorer())[0] for _ in range(2))
     assert first["image/png"] == second["image/png"]
+
+
+def test_a_readout_has_the_decimals_of_its_steps():
+    explorer = widgets.vector_explorer()
+    formats = {name: control.readout_format for name, control in explorer.controls.items()}
+    assert formats == {"update_length": ".2f", "update_angle": ".0f", "magnitude": ".2f"}
+    assert explorer.said("update_angle", 70.0) == "70"
+    scaling = widgets.scaling_explorer()
+    assert scaling.said("grows", True) == "yes" and scaling.said("rank", 64) == "64"
+
+
+def test_rates_are_said_as_the_lessons_write_them():
+    found = read_results(RESULTS / "head-to-head.jsonl")
+    explorer = widgets.rank_explorer(found)
+    said = [explorer.said("rate", value) for value in explorer.choices(99)["rate"]]
+    assert said[:2] == ["chosen for each rank", "0.0003"] and not any("e-" in it for it in said)
+    _, alt = explorer.drawn(rate="chosen")
+    assert "LoRA at the rate chosen for each rank" in alt and "(rank 32)" in alt

@@ -67,8 +67,8 @@ from lab_utils import adapters, checks, comparison, data, plots, progress, quiz,
 # | rank-stabilised ([rsLoRA](https://arxiv.org/abs/2312.03732)) | $\alpha / \sqrt{r}$ | about $\alpha \cdot g$ at every rank |
 #
 # where $g$ depends on the model and the data. The rsLoRA paper proves more: when the rank grows, only
-# a scaling like $1 / \sqrt{r}$ keeps both the output of the adapter and its gradients from vanishing or
-# exploding, throughout training by gradient descent. It costs nothing: only a number changes. In PEFT
+# a scaling like $1 / \sqrt{r}$ keeps both the output of the adapter and the gradient that it passes back
+# from vanishing or exploding, throughout training by gradient descent. It costs nothing: only a number changes. In PEFT
 # it is `use_rslora=True`, in this lab `rank_stabilized=True`, for LoRA and DoRA alike.
 #
 # Drag, and predict first: at rank 64, by how much do the two rules differ? What does the box do?
@@ -232,8 +232,11 @@ checks.check_gradient_norms_by_rank(gradient_norms_by_rank, "stabilized", ranks=
 default_rate = training.Settings(adapter_type="lora").learning_rate
 
 
-def first_step(method, rank, stabilized, alpha=16.0):
-    """Gradient norm, largest step of an entry of lora_B, change of all W' as a share, and of the loss."""
+def first_step(method, rank, stabilized, alpha=16.0, plain=False):
+    """Gradient norm, largest step of an entry of lora_B, change of all W' as a share, and of the loss.
+
+    plain: take a step of plain gradient descent instead of one of AdamW
+    """
     model = adapters.add_adapters_to_model(
         task.base,
         method,
@@ -245,7 +248,10 @@ def first_step(method, rank, stabilized, alpha=16.0):
     adapted = list(adapters.adapter_layers(model).values())
     before = [layer.merged_weight().detach().clone() for layer in adapted]
     optimizer = training.make_optimizer(model, default_rate, weight_decay=0.01)
-    loss, norm = training.train_step(model, (inputs, targets), task.loss, optimizer)
+    if plain:
+        optimizer = torch.optim.SGD(adapters.trainable_parameters(model).values(), lr=0.01)
+    batch = inputs, targets
+    loss, norm = training.train_step(model, batch, task.loss, optimizer, max_norm=math.inf)
     with torch.no_grad():
         fallen = task.loss(model(inputs), targets).item() - loss
     largest = max(layer.lora_B.abs().max().item() for layer in adapted)  # it started at zero
@@ -281,7 +287,11 @@ for method in ("lora", "dora"):
             + "".join(f"{value:6.2f}" for value in fallen)
         )
 largest = [step for _, step, _, _ in first.values()]
-print(f"largest step of an entry of lora_B: {min(largest):.4f} to {max(largest):.4f}")
+print(f"largest step of an entry of lora_B: {min(largest):.4f} to {max(largest):.4f}\n")
+print("change of loss by a step of plain gradient descent at a rate of 0.01, at the same ranks")
+for name, (stabilized, alpha_of) in ways.items():
+    fallen = [first_step("lora", r, stabilized, alpha_of(r), plain=True)[-1] for r in (4, 16, 64)]
+    print(f"LoRA, {name:30}" + "".join(f"{value:8.3f}" for value in fallen))
 
 # %% [markdown]
 # At the first step every entry of `lora_B` moves by the learning rate $\eta$, at every rank and by every
@@ -299,8 +309,13 @@ print(f"largest step of an entry of lora_B: {min(largest):.4f} to {max(largest):
 # the terms are not in step, like the voices of the choir, and reach as far as $s\sqrt{r}$. Only the first
 # part lowers the loss. It is the same at every rank under $\alpha / r$; under $\alpha / \sqrt{r}$ and with
 # $\alpha = 2r$ it *grows* with the rank, and so does the fall of the loss. Ranks that are compared at one
-# learning rate under these rules are compared at different speeds. So for AdamW the gradient norm is a
-# sign of the scaling, and not a measure of speed.
+# learning rate under these rules are compared at different speeds.
+#
+# **It depends on the optimiser.** In plain gradient descent the step of `lora_B` is proportional to its
+# gradient, and so to $s$ once more: the part downhill is $s^2 r$. That is the same at every rank under
+# $\alpha / \sqrt{r}$, as rsLoRA's argument says, and 16 times smaller at rank 64 than at rank 4 under
+# $\alpha / r$: the last lines of the table. So the gradient norm measures the speed of gradient descent. For
+# AdamW it is only a sign of the scaling.
 #
 # DoRA's steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the gradient
 # of its magnitude does not shrink with the scaling.

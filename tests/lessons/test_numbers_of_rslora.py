@@ -1,6 +1,7 @@
 """What lesson 07 says about the committed runs is what they show."""
 
 import itertools
+import math
 import statistics
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from benchmarks import rslora, search
 from lab_utils import comparison
-from lab_utils.adapters import NAMES, adapter_layers
+from lab_utils.adapters import NAMES, adapter_layers, trainable_parameters
 from lab_utils.data import language_task
 from lab_utils.training import Settings, make_optimizer, model_to_train, train_step
 
@@ -218,3 +219,19 @@ def test_what_the_first_step_does():
     assert {f"{fall[rank, False]:.2f}" for rank in (4, 16, 64)} == {"0.36"}
     said("the loss falls by 0.36 at each of the three ranks")
     assert fall[64, True] > 1.2 * fall[16, True] > 1.44 * fall[4, True]
+
+
+def test_in_gradient_descent_the_root_is_what_keeps_the_first_step():
+    task = language_task()
+    inputs, targets = task.train.inputs[:8], task.train.targets[:8]
+    fall = {}
+    for rank, stabilized in itertools.product((4, 64), (False, True)):
+        run = Settings(adapter_type="lora", rank=rank, alpha=16.0, rank_stabilized=stabilized)
+        model = model_to_train(task, run)
+        optimizer = torch.optim.SGD(trainable_parameters(model).values(), lr=0.01)
+        loss, _ = train_step(model, (inputs, targets), task.loss, optimizer, max_norm=math.inf)
+        with torch.no_grad():
+            fall[rank, stabilized] = loss - task.loss(model(inputs), targets).item()
+    assert fall[64, True] / fall[4, True] == pytest.approx(1, abs=0.1)
+    assert fall[4, False] / fall[64, False] == pytest.approx(16, rel=0.15)
+    said("16 times smaller at rank 64 than at rank 4")

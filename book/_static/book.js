@@ -1,4 +1,5 @@
-// What moves in the book: explorers, whose pictures were drawn beforehand, and the search.
+// What moves in the book: explorers, whose pictures were drawn beforehand, the search, and the page
+// on its way to a printer.
 
 function follow(explorer) {
   const inputs = [...explorer.querySelectorAll("input")];
@@ -67,6 +68,20 @@ function search() {
   results.hidden = true; // Sphinx goes on to fill it
 }
 
+// Paper is white: what is light on a dark page would not be seen on it.
+function printOnWhite() {
+  const page = document.documentElement.dataset;
+  let theme;
+  window.addEventListener("beforeprint", () => {
+    theme = page.theme;
+    page.theme = "light";
+  });
+  window.addEventListener("afterprint", () => {
+    page.theme = theme;
+  });
+}
+
+printOnWhite();
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".explorer").forEach(follow);
   search();

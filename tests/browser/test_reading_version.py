@@ -127,3 +127,24 @@ def test_on_a_phone_names_stay_whole_and_figures_readable(open_page):
         assert name.evaluate("it => it.getClientRects().length") == 1, name.inner_text()
     for picture in page.locator("article :is(.cell_output, .explorer) img").all():
         assert picture.evaluate("it => it.clientWidth") > 500
+
+
+def test_the_dark_book_prints_on_white(open_page):
+    """A page that is printed is light meanwhile, and dark again after it."""
+    page = open_page("01-mathematics", "dark")
+    page.evaluate(
+        """() => {
+            window.addEventListener('beforeprint', () => {
+                window.printed = document.documentElement.dataset.theme;
+            });
+        }"""
+    )
+    page.pdf()
+    assert page.evaluate("window.printed") == "light"
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_a_reader_of_screens_hears_what_a_slider_says(open_page):
+    for slider in open_page("05-rank-and-magnitude").locator(".explorer input").all():
+        assert slider.get_attribute("aria-valuetext") == slider.locator("+ output").inner_text()
+        assert "e-" not in slider.get_attribute("data-values")

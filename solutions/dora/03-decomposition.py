@@ -247,9 +247,7 @@ for method, weight in after.items():
 # made every row longer" is geometry: it says how large the update is, and nothing about what LoRA
 # learned. What departs from chance is **DoRA**: an update of that size would have lengthened nearly
 # all of its rows, but fewer than half became longer, because `m` sets their lengths. (Full fine-tuning
-# departs as well: most rows became shorter, where chance shortens about a quarter to a third. Chance
-# lengthens fewer rows here because the updates are small, and the smaller an update is, the more its part
-# along the row decides.)
+# departs as well: most rows became shorter, where chance shortens about a quarter to a third.)
 #
 # ## 4. A recorded training under sliders
 #
@@ -410,7 +408,7 @@ for title, records in (("five seeds", runs), ("three others", again)):
 # correlations of the query weights to 0.01, and DoRA is below chance again. They do not keep what rests
 # on few points. Within a layer DoRA's correlation is +0.46 with the first five seeds and +0.73 with the
 # others (chance: +0.98 and +0.99); in the value weights its pooled one falls from +0.61 to +0.25. A
-# correlation over four checkpoints is a noisy number, and a lesson should not be built on one.
+# correlation over four checkpoints is a noisy number: do not build on one.
 #
 # Pooling adds another trap. In the value weights of full fine-tuning the correlation within a
 # layer is +0.99 and that across layers +0.36, and pooling makes +0.73 of the two. So its size can

@@ -280,7 +280,7 @@ for method, result in live.items():
 # Three passes over the data, five seeds, and the loss on *validation* data, which are neither trained
 # on nor reported: first six rates for every method, then the neighbours of its best one, a factor of
 # about 1.6 away, until the best has both. (In a coarser grid, with steps of 2.4, LoRA at rank 16 got
-# 0.005 and DoRA 0.012, and more than half of the gap was the grid.) These runs were made once
+# 0.005 and DoRA 0.012, and more than half of the gap came from the grid.) These runs were made once
 # (`benchmarks/head_to_head.py`); here is rank 8. An outline marks the rate that a method gets; a
 # triangle means "above the picture".
 
@@ -439,9 +439,9 @@ plots.show(
 )
 
 # %% [markdown]
-# An interval says what it is *over*. These are over seeds (`lora_A`, the order of batches), on one test
-# text. Would another text say the same? The validation text is one (it chose the rate, but with other
-# seeds), and the windows of the test text can be taken as a sample of texts like it:
+# An interval covers only what varied when it was computed. Here that is the seed (`lora_A`, the order of
+# batches), on one test text. Would another text say the same? The validation text is one (it chose the
+# rate, but with other seeds), and the windows of the test text can be taken as a sample of texts like it:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the same difference on two texts, and over windows.

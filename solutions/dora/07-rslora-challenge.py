@@ -477,7 +477,8 @@ for method in ("lora", "dora"):
 # %% [markdown]
 # *The two rules.* At the same rate the rank-stabilised rule is clearly ahead, by 0.035 for LoRA and 0.038
 # for DoRA (nine seeds). When each rule has its own rate, the usual one takes a higher rate and nearly
-# catches up: 0.007 and 0.009 are left (ten other seeds). So at rank 64, on this task, the learning rate
+# catches up: 0.007 and 0.009 are left (ten other seeds; the rates lie a factor of about 1.6 apart, so a
+# finer grid might change what is left). So at rank 64, on this task, the learning rate
 # gives about four fifths of what rsLoRA gives; with the ends of both intervals it is 65 to 94 % for LoRA
 # and 66 to 85 % for DoRA. (The three seeds that chose the rates have an interval for LoRA that contains
 # zero, and it would have been easy to read "no difference" into it.)

@@ -494,6 +494,14 @@ def test_lesson_05_why_dora_ends_lower():
     assert fixed[0].mean / dora_minus(lora, dora) == pytest.approx(1 / 4, abs=0.05), "the README"
     added = chosen("dora")[0]["trainable_params"] - chosen("lora")[0]["trainable_params"]
     said("05-rank-and-magnitude", f"{added:,} numbers in all")
+    wider = chosen("lora", 16)
+    more = wider[0]["trainable_params"] - lora[0]["trainable_params"]
+    gained = mean(lora) - mean(wider)
+    said(
+        "05-rank-and-magnitude",
+        f"gains {gained:.3f} by {more:,} more of them",
+        f"another {added:,} of that kind would be worth about {gained * added / more:.3f}",
+    )
     training = {
         "fixed": paired_difference(lora, ablated("dora-fixed"), "train_loss").mean,
         "dora": paired_difference(lora, dora, "train_loss").mean,

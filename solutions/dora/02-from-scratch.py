@@ -635,8 +635,8 @@ for width in (128, 2048):
 # - **A step consists of launches as well as arithmetic.** DoRA has more operations than LoRA. Replaying
 #   them without Python removes part of the gap, fusing them removes more, and with both little is left.
 #   DoRA adds little arithmetic, but many passes over memory.
-# - **Above all, the blocks save memory.** The textbook form needs more than twice as much. (It also
-#   multiplies its weights in float32, which a GPU does many times more slowly than in bfloat16.)
+# - **Above all, the blocks save memory.** The textbook form needs more than twice as much. (Its times are
+#   so long because it multiplies in float32, which a GPU does many times more slowly than in bfloat16.)
 # - The ratio of two times is valid only for one size, device and way of running. On a CPU, DoRA takes half
 #   as long again as LoRA in a small layer, and less than a tenth longer in a large one.
 #

@@ -305,17 +305,18 @@ for name, (stabilized, alpha_of) in ways.items():
 #
 # $$-\eta\, s \sum_{j=1}^{r} \operatorname{sign}(g \cdot a_j)\, a_j$$
 #
-# Along $g$ every term points the same way, downhill, and together they reach as far as $s\,r$. Across $g$
-# the terms are not in step, like the voices of the choir, and reach as far as $s\sqrt{r}$. Only the first
-# part lowers the loss. It is the same at every rank under $\alpha / r$; under $\alpha / \sqrt{r}$ and with
-# $\alpha = 2r$ it *grows* with the rank, and so does the fall of the loss. Ranks that are compared at one
-# learning rate under these rules are compared at different speeds.
+# Along $g$ all $r$ terms point downhill, and their sum grows with $s\,r$. Across $g$ they are not in step,
+# like the voices of the choir, and their sum grows with $s\sqrt{r}$. Only the part along $g$ lowers the
+# loss. It is the same at every rank under $\alpha / r$; under $\alpha / \sqrt{r}$ and with $\alpha = 2r$ it
+# *grows* with the rank, and so does the fall of the loss. Ranks that are compared at one learning rate under
+# these two rules are compared at different speeds.
 #
 # **It depends on the optimiser.** In plain gradient descent the step of `lora_B` is proportional to its
-# gradient, and so to $s$ once more: the part downhill is $s^2 r$. That is the same at every rank under
-# $\alpha / \sqrt{r}$, as rsLoRA's argument says, and 16 times smaller at rank 64 than at rank 4 under
-# $\alpha / r$: the last lines of the table. So the gradient norm measures the speed of gradient descent. For
-# AdamW it is only a sign of the scaling.
+# gradient, and so to $s$ once more: the part along $g$ grows with $s^2 r$. That is the same at every rank
+# under $\alpha / \sqrt{r}$, as in rsLoRA's argument, and 16 times smaller at rank 64 than at rank 4 under
+# $\alpha / r$: see the last lines of the table. So the gradient norm measures the speed of gradient descent.
+# For AdamW it is only a sign of the scaling. (All of this is the first step, from a `lora_B` of zeros.
+# Section 4 looks at whole trainings.)
 #
 # DoRA's steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the gradient
 # of its magnitude does not shrink with the scaling.

@@ -48,14 +48,14 @@ def at_one_rate(ranks: Sequence[int] = RANKS, seeds: Sequence[int] = SEEDS) -> l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=-1, help="runs at a time; -1: one a core")
-    parser.add_argument("--folder", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help="a file; as above if left out")
     parser.add_argument("--again", action="store_true", help="train other seeds")
     options = parser.parse_args()
+    name = "rslora-again" if options.again else "rslora"
+    results = options.results or RESULTS / f"{name}.jsonl"
     if options.again:
-        runs = at_one_rate(ranks=(RANKS[0], RANKS[-1]), seeds=AGAIN)
-        sweep(runs, options.folder / "rslora-again.jsonl", n_jobs=options.jobs)
+        sweep(at_one_rate((RANKS[0], RANKS[-1]), AGAIN), results, n_jobs=options.jobs)
         return
-    results = options.folder / "rslora.jsonl"
     first = {arm: WIDE for arm in SEARCHED}
     search(SEARCHED, results, first=first, choosing=CHOOSING, n_jobs=options.jobs)
     sweep(at_one_rate(), results, n_jobs=options.jobs)

@@ -64,7 +64,7 @@ from lab_utils.training import Settings
 # | the rate chosen by the test loss | how well you searched |
 # | one seed | nothing that you could tell from noise |
 #
-# So: the same base, `lora_A` and batches for both methods of a seed; for each method its own
+# So: for each seed the same base, `lora_A` and batches for both methods; for each method its own
 # learning rate, from one grid, chosen on validation data; several seeds; the difference taken seed
 # by seed, with an interval; and test data that are used once, at the end.
 

@@ -122,8 +122,8 @@ print(f"DoRA is lower in {(by_seed < 0).sum()} of {by_seed.size} pairs")
 # (`norm_dim=0`, run at ranks 4 to 32) ends 0.0013 higher than one per output (0.0002 to 0.0024), so most
 # of the gain does not depend on the axis.
 #
-# **Would other seeds say the same?** An interval promises it; training again shows it. Four seeds that
-# had no part in anything above, at the same learning rates:
+# **Would other seeds say the same?** An interval makes a claim about that, and new runs test it. Four seeds
+# that had no part in anything above, at the same learning rates:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the gaps, found again.

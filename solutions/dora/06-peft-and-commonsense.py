@@ -439,8 +439,9 @@ checks.check_to_peft_state(
 # *write* an answer and looks for a word in the text; an answer in another form counts as wrong, so
 # scores below guessing occur in its tables. This lab asks the model instead how likely it finds
 # each choice as the continuation of the question: its score is the log-likelihood of the choice,
-# the sum of $\log p$ of its tokens, where choices of any length compete divided by the length. The
-# highest score is the model's answer, and no form can be missed.
+# the sum of $\log p$ of its tokens. Where choices differ in length, it is divided by the length in bytes, so
+# that a long choice is at no disadvantage. The highest score is the model's answer, and there is no text
+# that an evaluation could fail to read.
 #
 # ### Exercise 3: `choice_accuracy` (3 points)
 #

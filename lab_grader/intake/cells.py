@@ -207,18 +207,19 @@ def mend(cells: list[HandedIn], lesson: Lesson, note) -> NotebookNode:
     for index, cell in enumerate(cells):
         grade_id = by_index.get(index)
         if grade_id is not None:
+            if role_of(lesson.graded[grade_id]) == "test" and _is_answer(cell, grade_id, lesson):
+                made.append((None, _students_cell(index, cell)))
+                note(f"the answer in the test {grade_id} counts as a cell of the student's")
             made.append((grade_id, _lessons_cell(lesson.graded[grade_id], cell)))
             continue
         if cell.grade_id is not None:
             known = "a copy of" if cell.grade_id in lesson.graded else "an unknown cell"
             note(f"cell {index + 1} is {known} {cell.grade_id}, and counts as the student's own")
-        new = {"cell_type": cell.kind, "id": f"student-{index}", "metadata": {}}
-        made.append((None, nbformat.from_dict(new | {"source": cell.source} | NEW_CELL[cell.kind])))
-        if cell.kind == "markdown" and cell.pictures:
-            made[-1][1].attachments = nbformat.from_dict(cell.pictures)
+        made.append((None, _students_cell(index, cell)))
     _say_how(cells, lesson, found, note)
     _put_back(lesson, made, note)
     _drop_stubs(lesson, made, note)
+    _put_tests_after_answers(lesson, made, note)
     return new_notebook(cells=[cell for _, cell in made], metadata=lesson.metadata)
 
 
@@ -234,6 +235,21 @@ def _say_how(
     for how, names in otherwise.items():
         lost = "their metadata are not the lesson's"
         note(f"{', '.join(names)}: known by their {how}, because {lost}")
+
+
+def _is_answer(cell: HandedIn, test: str, lesson: Lesson) -> bool:
+    """Whether a test cell was written over with what its exercise asks for."""
+    asked = _defines(lesson.released[lesson.exercises[test]])
+    return cell.kind == "code" and bool(asked & _defines(cell.source))
+
+
+def _students_cell(index: int, cell: HandedIn) -> NotebookNode:
+    """Return a cell of the student's own, by its index in what was handed in."""
+    new = {"cell_type": cell.kind, "id": f"student-{index}", "metadata": {}}
+    made = nbformat.from_dict(new | {"source": cell.source} | NEW_CELL[cell.kind])
+    if cell.kind == "markdown" and cell.pictures:
+        made.attachments = nbformat.from_dict(cell.pictures)
+    return made
 
 
 def _lessons_cell(released: NotebookNode, handed_in: HandedIn) -> NotebookNode:
@@ -289,3 +305,24 @@ def _drop_stubs(lesson: Lesson, made: list[tuple[str | None, NotebookNode]], not
         if asked and asked <= elsewhere:
             stub.source = "# what this cell asks for stands in another cell"
             note(f"{grade_id} is as it was released; what it asks for stands in another cell")
+
+
+def _put_tests_after_answers(
+    lesson: Lesson, made: list[tuple[str | None, NotebookNode]], note
+) -> None:
+    """Move each test that stands before everything that defines what it asks for behind it."""
+    for grade_id, released in lesson.graded.items():
+        if role_of(released) != "test":
+            continue
+        asked = _defines(lesson.released[lesson.exercises[grade_id]])
+        place = next(i for i, (name, _) in enumerate(made) if name == grade_id)
+        answers = [
+            index
+            for index, (name, cell) in enumerate(made)
+            if cell.cell_type == "code" and (name is None or role_of(cell) == "exercise")
+            if asked & _defines(cell.source)
+        ]
+        if answers and place < answers[0]:
+            test = made.pop(place)
+            made.insert(answers[-1], test)
+            note(f"the test {grade_id} stood before what it asks for, and is made after it")

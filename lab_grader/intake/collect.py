@@ -24,9 +24,11 @@ from lab_grader.plain import plain
 MOODLE = re.compile(
     r"(?P<person>.*)_(?P<id>[0-9]+)_assignsubmission_(?P<kind>[a-z]+)_?(?P<rest>.*)"
 )
-# lovelaceada_LATE_123_4567_01-1.ipynb; anonymous: anon_Ab3dE_4567_01.ipynb
+# lovelaceada_LATE_123_4567_01-1.ipynb; anonymous: anon_Ab3dE_4567_01.ipynb. Files of a quiz, of
+# which Canvas writes the question's number there, are nobody's.
 CANVAS = re.compile(
-    r"(?P<person>[^/]+?)_(?:LATE_)?(?P<id>[0-9]+|(?<=anon_)[A-Za-z0-9]{5})_[0-9]+_(?P<rest>.+)"
+    r"(?P<person>[^/]+?)(?<!_question)_(?:LATE_)?"
+    r"(?P<id>[0-9]+|(?:(?<=anon_)|(?<=anon_LATE_))[A-Za-z0-9]{5})_[0-9]+_(?P<rest>.+)"
 )
 RESUBMITTED = re.compile(r"(.+)-[0-9]+(\.[^.]+)")
 MOST_BYTES = 256 << 20  # of a file

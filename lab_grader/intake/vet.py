@@ -8,7 +8,6 @@ outputs is mended on the way, the answers stay as they are, and the submission i
 import errno
 import fnmatch
 import functools
-import io
 import itertools
 import json
 import os
@@ -16,7 +15,6 @@ import re
 import stat
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +25,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from lab_grader.intake.archives import LONGEST_MAGIC, PACKED_NAMES, NotOpened, Unpacker, is_packed
 from lab_grader.intake.cells import HandedIn, likeness, mend, read_cells, work_in
 from lab_grader.intake.course import Course, Lesson
 from lab_grader.intake.litter import is_litter
@@ -43,6 +42,19 @@ MOST_CELLS = 2000
 TIMESTAMP = "timestamp.txt"
 # What may hold a notebook: 01.ipynb, 01.IPYNB, 01.ipynb.json, 01.ipynb.txt, 01.json
 NOTEBOOK = re.compile(r"\.ipynb[\W_]*\w{0,4}\W*$|\.json$", re.IGNORECASE)
+# What people hand in instead of a notebook, and what to tell them.
+INSTEAD = {
+    (".html", ".htm", ".pdf", ".docx", ".doc", ".odt", ".png", ".jpg", ".jpeg"): (
+        "a picture of a notebook, which cannot be run; hand in the .ipynb"
+    ),
+    (".py", ".md", ".qmd", ".rmd", ".r"): (
+        "the text of a notebook; hand in the .ipynb, or make one of it: jupytext --to ipynb"
+    ),
+    (".7z", ".rar", ".zst"): "an archive that cannot be opened here; hand in the .ipynb, or a .zip",
+    (".url", ".webloc", ".gdoc", ".lnk", ".desktop"): "a link to a file; hand in the file itself",
+}
+IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+CONFLICT = re.compile(r"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)  # no line of JSON begins so
 CHECKPOINTS = ".ipynb_checkpoints"
 
 
@@ -153,6 +165,7 @@ class _Found:
     Attributes:
         notebooks: what reads the JSON of each file that may hold one.
         files: the contents of the others.
+        ignored: the names of what the course leaves out.
     """
 
     def __init__(self, course: Course, submission: Submission) -> None:
@@ -160,15 +173,19 @@ class _Found:
         self.notebooks: dict[str, Callable[[], bytes]] = {}
         self.files: dict[str, bytes] = {}
         self.room, self.notebook_room = MOST_FILES_BYTES, MOST_NOTEBOOKS_BYTES
+        self.ignored: list[str] = []
         self.cells: dict[str, list[HandedIn] | None] = {}
+        self.unpacker = Unpacker(_is_wanted, self._complain, MOST_NOTEBOOK_BYTES)
 
     def add(self, name: str, entry: os.DirEntry, path: Path) -> None:
         try:
-            if NOTEBOOK.search(name):
+            if NOTEBOOK.search(name) and not _is_packed(path, entry):
                 self.notebooks[name] = lambda: _read(entry, path, MOST_NOTEBOOK_BYTES)
                 if name.lower().endswith(".json"):  # or data, as it turns out
                     self._add_file(name, entry, path)
-            elif not _ignored(name, self.course, self.submission):
+            elif _ignored(name, self.course, self.submission):
+                self.ignored.append(name)
+            else:
                 self._add_file(name, entry, path)
         except Unreadable as error:
             self.submission.problems.append(f"{name}: {error}")
@@ -181,31 +198,24 @@ class _Found:
             raise Unreadable(f"more than {MOST_FILES_BYTES >> 20} MB of files")
         self.room -= len(content)
         self.files[name] = content
-        if name.lower().endswith(".zip"):
-            self._add_members(name, content)
+        if is_packed(content[:LONGEST_MAGIC]) or name.lower().endswith(PACKED_NAMES):
+            found = list(self.unpacker.members(name, content))
+            found.sort(key=lambda it: it[0].replace("\\", "/").count("/"))
+            self.notebooks |= dict(found[:MOST_FILES])
         elif name not in self.notebooks and _looks_like_a_notebook(content):
             self.notebooks[name] = lambda: content
 
-    def _add_members(self, name: str, content: bytes) -> None:
-        """Add the notebooks of an archive; the others in it are left where they are."""
-        try:
-            archive = zipfile.ZipFile(io.BytesIO(content))
-            members = {member.filename: member for member in archive.infolist()}
-            inside = {m: PurePosixPath(m.replace("\\", "/")) for m in members if NOTEBOOK.search(m)}
-            inside = {m: path for m, path in inside.items() if not is_litter(path)}
-            for member in sorted(inside, key=lambda m: len(inside[m].parts))[:MOST_FILES]:
-                read = functools.partial(_read_member, archive, members[member])
-                self.notebooks[f"{name}/{member}"] = read
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            self.submission.problems.append(f"{name}: not a readable archive ({error})")
+    def _complain(self, name: str, text: str) -> None:
+        self.submission.problems.append(f"{name}: {text}")
 
     def read(self, name: str) -> list[HandedIn] | None:
         """Return the cells of a notebook, read once; None where there are none to be read."""
         if name not in self.cells:
             self.cells[name] = None
             try:
-                content = self.notebooks[name]()
-                if len(content) > self.notebook_room:
+                content = self.notebooks[name]() if self.notebook_room else None
+                if content is None or len(content) > self.notebook_room:
+                    self.notebook_room = 0  # what follows is not even read
                     raise Unreadable(f"more than {MOST_NOTEBOOKS_BYTES >> 20} MB of notebooks")
                 self.notebook_room -= len(content)
                 stem = PurePosixPath(name).stem
@@ -217,10 +227,23 @@ class _Found:
             except MemoryError:
                 why = "reading it takes too much memory; clear its outputs and hand it in again"
                 self.submission.problems.append(f"{name}: {why}")
-            except Unreadable as error:
+            except (Unreadable, NotOpened) as error:
                 if name not in self.files and not name.lower().endswith(".json"):  # else it is data
                     self.submission.problems.append(f"{name}: {error}")
         return self.cells[name]
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether a file of an archive may hold a notebook, by its path there."""
+    return bool(NOTEBOOK.search(name)) and not is_litter(PurePosixPath(name.replace("\\", "/")))
+
+
+def _is_packed(path: Path, entry: os.DirEntry) -> bool:
+    """Whether what is named as a notebook is an archive, as some browsers and servers make it."""
+    if not entry.is_file(follow_symlinks=False):
+        return False
+    with open(_opened(path), "rb") as file:
+        return is_packed(file.read(LONGEST_MAGIC))
 
 
 def _looks_like_a_notebook(content: bytes) -> bool:
@@ -256,30 +279,25 @@ def _read(entry: os.DirEntry, path: Path, most: int) -> bytes:
     if not entry.is_file(follow_symlinks=False):
         raise Unreadable("neither a file nor a folder")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Unreadable("neither a file nor a folder")
-            if status.st_size > most:
-                raise Unreadable(f"{status.st_size >> 20} MB; at most {most >> 20} MB are read")
+        with open(_opened(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise Unreadable(f"{size >> 20} MB; at most {most >> 20} MB are read")
             return file.read(most)
     except OSError as error:
         raise NotRead(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Read a file of an archive, regardless of the size that it declares."""
+def _opened(path: Path) -> int:
+    """Open a regular file; return its descriptor, which cannot become another file."""
     try:
-        with archive.open(member) as file:
-            content = file.read(MOST_NOTEBOOK_BYTES + 1)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-        raise Unreadable(f"not a readable file in an archive ({error})") from error
-    except Exception as error:  # zlib and its kind have exceptions of their own
-        raise Unreadable(f"not a readable file in an archive ({type(error).__name__})") from error
-    if len(content) > MOST_NOTEBOOK_BYTES:
-        raise Unreadable(f"at most {MOST_NOTEBOOK_BYTES >> 20} MB are read")
-    return content
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotRead(f"{path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Unreadable("neither a file nor a folder")
+    return descriptor
 
 
 def _cells(content: bytes, complain: Callable[[str], None]) -> list[Any]:
@@ -322,23 +340,41 @@ def _json(content: bytes, complain: Callable[[str], None]) -> dict[str, Any]:
     if not content.strip(b"\0 \t\r\n"):
         raise Unreadable("an empty file" if not content else "a file with nothing but blanks")
     encoding = json.detect_encoding(content)
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        text = content.decode(encoding, errors="replace")
-        complain("some characters are not UTF-8, and are replaced")
+    text, replaced = content.decode(encoding, errors="replace"), False
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        try:
+            content.decode(encoding)
+        except UnicodeDecodeError:
+            replaced = True
     text = text.lstrip("\ufeff \t\r\n")
     try:
         found, end = json.JSONDecoder(parse_int=_whole_number).raw_decode(text)
     except json.JSONDecodeError as error:
-        cut = error.pos >= len(text.rstrip())
+        if (what := _something_else(text)) is not None:
+            raise Unreadable(what) from error
+        cut = error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip())
         why = "its end is missing" if cut and text.startswith("{") else f"not JSON: {error}"
         raise Unreadable(f"not a readable notebook ({why})") from error
+    if replaced:
+        complain("some characters are not UTF-8, and are replaced")
     if not isinstance(found, dict):
         raise Unreadable("not a readable notebook (JSON of something else)")
     if text[end:].strip("\0 \t\r\n"):
         complain("there is more after its end, which is left out")
     return found
+
+
+def _something_else(text: str) -> str | None:
+    """Return what a file under a notebook's name is, and what to do; None if that is unclear."""
+    if CONFLICT.search(text):
+        return "it holds both sides of a conflict in Git; resolve it, and hand in the notebook"
+    if text.startswith("<"):
+        return "a web page under a notebook's name; download the notebook itself"
+    if text.startswith("version https://git-lfs"):
+        return "a pointer of Git LFS, not the file; run `git lfs pull`, and hand in the notebook"
+    if text.startswith("%PDF"):
+        return "a PDF under a notebook's name; hand in the notebook itself"
+    return None
 
 
 def _whole_number(digits: str) -> int:
@@ -347,11 +383,20 @@ def _whole_number(digits: str) -> int:
 
 
 def _version(notebook: dict[str, Any]) -> int:
-    version = notebook.get("nbformat", 3 if "worksheets" in notebook else 4)
+    """Return the format of a notebook: 4 if it has cells where only 4 has them, unless it is later.
+
+    Raises:
+        Unreadable: it does not say.
+    """
+    has_cells = isinstance(notebook.get("cells"), list)
+    version = notebook.get("nbformat", 4 if has_cells else 3)
     try:
-        return int(version)
+        version = int(version)
     except (TypeError, ValueError, OverflowError) as error:
+        if has_cells:
+            return 4
         raise Unreadable("not a readable notebook (its nbformat is not a number)") from error
+    return max(4, version) if has_cells else version
 
 
 def _assign(course: Course, found: _Found, submission: Submission) -> None:
@@ -378,8 +423,8 @@ def _assign(course: Course, found: _Found, submission: Submission) -> None:
         if lesson.name in lacking:
             chosen = _elsewhere(lesson, chosen, others, found, submission) or chosen
         if chosen is None:
-            here = [n for n in (*others, *found.files) if n not in used][:5]
-            there = f"; there is {', '.join(here)}" if here else ""
+            here = [n for n in (*others, *found.files, *found.ignored) if n not in used]
+            there = f"; there is {', '.join(_with_advice(here))}" if here else ""
             told = any(p.startswith((f"{name} may be", f"{name}: ")) for p in submission.problems)
             if not told:
                 submission.problems.append(f"{name} is missing{there}")
@@ -396,6 +441,31 @@ def _assign(course: Course, found: _Found, submission: Submission) -> None:
         found.files.pop(name, None)
         if name not in used and CHECKPOINTS not in name.split("/"):
             submission.problems.append(f"{name} is not graded, and is left out")
+    _say_what_is_imported(found.ignored, submission)
+
+
+def _say_what_is_imported(ignored: list[str], submission: Submission) -> None:
+    """Report a notebook that needs a file of Python which the course leaves out."""
+    modules = {name.removesuffix(".py") for name in ignored if name.endswith(".py")}
+    for lesson, notebook in submission.notebooks.items():
+        texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        imported = set(IMPORT.findall(texts)) & modules
+        for module in sorted(imported):
+            submission.problems.append(
+                f"{lesson} imports {module}.py, which is left out: "
+                "what is graded has to stand in the notebook"
+            )
+
+
+def _with_advice(names: list[str]) -> list[str]:
+    """Return some names, with advice; first those that may have been meant for a notebook."""
+    told = {
+        name: f"{name} ({advice})"
+        for name in names
+        for suffixes, advice in INSTEAD.items()
+        if name.lower().endswith(suffixes)
+    }
+    return [told.get(name, name) for name in sorted(names, key=lambda name: name not in told)[:3]]
 
 
 def _elsewhere(

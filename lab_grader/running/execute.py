@@ -4,11 +4,13 @@ This is a function of its job alone, with no gradebook and no course folder, so 
 on any machine and its result can be kept.
 """
 
+import ast
 import contextlib
 import functools
 import io
 import json
 import multiprocessing.util
+import re
 import sys
 import time
 import warnings
@@ -23,6 +25,7 @@ from lab_grader.running.job import Job, Mistake, Result
 from lab_grader.running.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
+from lab_grader.sandbox.masks import stopped_by_a_mask
 from lab_grader.sandbox.place import Sandbox, Unconfined
 from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
 from lab_grader.wire.remote import ReferenceInReach, RemoteObject
@@ -32,6 +35,8 @@ from lab_utils.checks.subject import Unreadable
 
 LONGEST_ERROR = 10_000  # characters
 LONGEST_KNOWN = 256 << 10  # bytes of an answer that is kept for other checks
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+CELL_LINE = re.compile(r"Cell In ?\[[0-9]+\], line ([0-9]{1,7})")  # of IPython's traceback
 MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
 
 
@@ -172,19 +177,32 @@ class _NotebookRun:
         try:
             self._give_up_if_hopeless()
             outputs = self.kernel.run(self.cells[index].source, self.budget.cell_bytes())
+            if self.deaths and self.cells[index].role != "lesson":  # it may be what ended it
+                self.kernel.ask_whether_it_runs()
+            if self.cells[index].role != "lesson" and stopped_by_a_mask(outputs, self.hidden):
+                outputs += self._run_rest(index, outputs)
         except Died as death:
-            self._note_death(what, death)
-            if self._may_be_innocent(what, death):
+            if self._go_on_after(what, death):
                 return self._run_cell(index)
             return [_error("DeadKernel", f"This cell was stopped, and is left out: {death}.")]
         self.done.append(index)
         return outputs
 
-    def _may_be_innocent(self, what: str, death: Died) -> bool:
-        """Whether to try again: a kernel that was told to exit ends at the next message."""
-        again = isinstance(death, EndedBefore) and what not in self.suspected
-        self.suspected.add(what)
-        return again
+    def _run_rest(self, index: int, outputs: list[NotebookNode]) -> list[NotebookNode]:
+        """Run what a cell did not reach, one statement at a time; return the outputs.
+
+        Before its answer a cell may call the reference, which is hidden while its exercise is
+        graded, or import a package that is: in the notebook nothing was raised there.
+        """
+        found: list[NotebookNode] = []
+        room = self.budget.cell_bytes() - len(json.dumps(outputs))
+        deadline = time.monotonic() + self.budget.limits.cell_seconds
+        for statement in _statements_after(self.cells[index].source, outputs[-1]):
+            if time.monotonic() > deadline:
+                break
+            said = self.kernel.run(statement, max(0, room - len(json.dumps(found))))
+            found += [output for output in said if output.output_type != "error"]
+        return found
 
     def _give_up_if_hopeless(self) -> None:
         if self.deaths >= MOST_DEATHS:
@@ -196,15 +214,23 @@ class _NotebookRun:
                 self.notes.append(note)
             raise _GivenUp(f"the submission had taken more than {seconds} s before")
 
-    def _note_death(self, what: str, death: Died) -> None:
-        """Bring a new kernel to where the old one was, without what ended it."""
+    def _go_on_after(self, what: str, death: Died) -> bool:
+        """Bring a new kernel to where the old one was, without what ended it.
+
+        Returns:
+            Whether to try the same again: it may be innocent if the kernel had ended before it was
+            asked, or if meanwhile a cell that ran earlier turned out to end the kernel.
+        """
         if isinstance(death, _GivenUp):
-            return
+            return False
         self.notes.append(f"{self.name}: {what}: {death}")
         self.deaths += 1
         again, self.done = self.done, []
         for index in again:
             self._run_cell(index)
+        first = what not in self.suspected
+        self.suspected.add(what)
+        return first and (isinstance(death, EndedBefore) or self.done != again)
 
     def deliver(self, name: str, question: bytes) -> bytes:
         """See `remote.Holder`. What ends the kernel once, or loops once, is not asked again.
@@ -237,8 +263,7 @@ class _NotebookRun:
             self.notes.append(f"{self.name}: {name}: {error}")
             raise CheckFailed(f"{name} was stopped: {error}.") from error
         except Died as death:
-            self._note_death(name, death)
-            if self._may_be_innocent(name, death):
+            if self._go_on_after(name, death):
                 raise _Again from death
             self.broken[name] = str(death)
             raise CheckFailed(f"{name} was stopped: {death}.") from death
@@ -325,6 +350,29 @@ def _quiet(printed: io.StringIO) -> Iterator[None]:
     with contextlib.redirect_stdout(printed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _statements_after(source: str, error: NotebookNode) -> list[str]:
+    """Return the statements of a cell after the one that raised an error, each as text; none if
+    the cell is not plain Python."""
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    try:
+        tree = compile(source, "cell", "exec", flags)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    raised = CELL_LINE.search(COLOUR.sub("", "\n".join(error.traceback)))
+    reached = int(raised[1]) if raised else 0
+    lines = io.StringIO(source, newline=None).readlines()
+    return [
+        "".join(lines[_first_line(statement) - 1 : statement.end_lineno])
+        for statement in tree.body
+        if _first_line(statement) > reached
+    ]
+
+
+def _first_line(statement: ast.stmt) -> int:
+    decorators = getattr(statement, "decorator_list", ())
+    return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
 
 
 def _error(name: str, text: str, student_lines: list[str] | None = None) -> NotebookNode:

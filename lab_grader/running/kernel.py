@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,8 +75,8 @@ class Kernel:
         self._manager: KernelManager | None = None
         self._client: KernelClient | None = None
         self._line: line.Line | None = None
+        self._guard: _Guard | None = None
         self._busy = False
-        self._watched = 0.0  # when it was last
 
     def __enter__(self) -> "Kernel":
         return self
@@ -184,10 +185,29 @@ class Kernel:
             case _:
                 raise RemoteError("NoAnswer", "the notebook's process gave no answer")
 
+    def ask_whether_it_runs(self) -> None:
+        """Make sure that the kernel still takes requests after the last one.
+
+        It is asked for a moment, in which what a cell left behind to end the kernel does so.
+
+        Raises:
+            Died: it does not.
+        """
+        until = time.monotonic() + WATCH_SECONDS
+        try:
+            while time.monotonic() < until:
+                with contextlib.suppress(RemoteError):  # an answer of whatever form
+                    self._evaluate("None")
+        except EndedBefore as death:
+            raise Died(str(death)) from death
+        except TimedOut:
+            self._die("its process did not answer any more")
+
     def stop(self) -> None:
         """End the kernel, if there is one; the next call starts a new one."""
         if self._manager is None:
             return
+        self._guard.end()
         manager, self._manager = self._manager, None
         client, self._client = self._client, None
         end, self._line = self._line, None
@@ -212,6 +232,7 @@ class Kernel:
         context.setsockopt(zmq.MAXMSGSIZE, self.limits.message_bytes)
         context.setsockopt(zmq.RCVHWM, 16)
         self._manager = self.place.manager(self.hidden, context=context)
+        self._guard = _Guard(self.place, self.limits)
         try:
             self._manager.start_kernel(cwd=str(self.place.given))
             self._client = self._manager.client(context=context)
@@ -250,8 +271,7 @@ class Kernel:
         """Be ready for a request."""
         self.start()
         self._busy = False  # with this request
-        if time.monotonic() > self._watched + WATCH_SECONDS:
-            self._watch()
+        self._watch()
 
     def _execute(
         self,
@@ -307,16 +327,12 @@ class Kernel:
         return "", None
 
     def _watch(self) -> None:
-        """Notice if the kernel has ended; end it if it takes more than it may."""
+        """Notice if the kernel has ended, or was ended because it took more than it may."""
         kind = Died if self._busy else EndedBefore
+        if self._guard.exceeded:
+            self._die(self._guard.exceeded, kind)
         if not self.place.kernel_runs():
-            self._die("its process ended" + self._last_words(), kind)
-        processes, memory_bytes = self.place.usage()
-        if processes > self.limits.processes:
-            self._die(f"it had more than {self.limits.processes} processes", kind)
-        if memory_bytes > self.limits.memory_bytes:
-            self._die(f"it took more than {self.limits.memory_bytes >> 20:,} MB of memory", kind)
-        self._watched = time.monotonic()
+            self._die(self._guard.exceeded or "its process ended" + self._last_words(), kind)
 
     def _last_words(self) -> str:
         text = self.place.last_words()
@@ -325,6 +341,40 @@ class Kernel:
     def _die(self, why: str, kind: type[Died] = Died) -> NoReturn:
         self.stop()
         raise kind(why)
+
+
+class _Guard:
+    """Looks at what a kernel takes, all the time, and kills it if that is more than it may.
+
+    Between two requests too: meanwhile a thread of the student's goes on, while the grader may be
+    busy with what a check compares.
+
+    Attributes:
+        exceeded: what it took too much of; empty until then.
+    """
+
+    def __init__(self, place: Sandbox | Unconfined, limits: Limits) -> None:
+        self.exceeded = ""
+        self._place, self._limits = place, limits
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look_again_and_again, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Look no more; what runs next is another kernel."""
+        self._ended.set()
+        self._thread.join()
+
+    def _look_again_and_again(self) -> None:
+        while not self._ended.wait(WATCH_SECONDS):
+            processes, memory_bytes = self._place.usage()
+            if processes > self._limits.processes:
+                self.exceeded = f"it had more than {self._limits.processes} processes"
+            elif memory_bytes > self._limits.memory_bytes:
+                megabytes = self._limits.memory_bytes >> 20
+                self.exceeded = f"it took more than {megabytes:,} MB of memory"
+            if self.exceeded:
+                self._place.kill_kernel()
 
 
 class _Patience:
@@ -338,7 +388,7 @@ class _Patience:
     def __init__(self, kernel: Kernel, seconds: float) -> None:
         self._kernel = kernel
         self.interrupted, self.exceeded = False, f"it took more than {seconds:g} s"
-        self._begun = time.monotonic()
+        self._looked = time.monotonic()
         self.allow(seconds)
 
     def allow(self, seconds: float) -> None:
@@ -352,8 +402,9 @@ class _Patience:
     def look(self) -> None:
         """Do what the time demands, whether or not the kernel keeps us busy with messages."""
         kernel = self._kernel
-        if time.monotonic() > max(self._begun, kernel._watched) + WATCH_SECONDS:
+        if time.monotonic() > self._looked + WATCH_SECONDS:
             kernel._watch()
+            self._looked = time.monotonic()
         if self.is_over():
             if self.interrupted:
                 kernel._die(f"{self.exceeded} and could not be interrupted")

@@ -16,6 +16,9 @@ import matplotlib
 
 import lab_grader
 import lab_utils
+from lab_grader.plain import say
+from lab_grader.sandbox.cgroup import confining, memory_of_sandbox
+from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.system_calls import NoFilter, filter_program
 
 MISSING = (
@@ -41,7 +44,8 @@ class NoSandbox(Exception):
 
 
 def check_available() -> None:
-    """Raise `NoSandbox` if a kernel could not be confined on this machine."""
+    """Raise `NoSandbox` if a kernel could not be confined on this machine; say so on stderr if
+    systemd runs, but makes no cgroup."""
     if not sys.platform.startswith("linux") or shutil.which("bwrap") is None:
         raise NoSandbox(MISSING)
     try:
@@ -55,6 +59,9 @@ def check_available() -> None:
             f"bubblewrap does not work here: {tried.stderr.strip()}. In a container, allow "
             "user namespaces or run it with the capability SYS_ADMIN; or see --no-sandbox."
         )
+    if why_not := confining(memory_of_sandbox(Limits())).why_not:
+        note = f"systemd makes no cgroup ({why_not}); memory is watched four times a second instead"
+        say([f"lab_grader: {note}"], sys.stderr)
 
 
 def command(read_only: dict[Path, str], writable: dict[Path, str], work: str) -> list[str]:

@@ -35,9 +35,8 @@ for _name in {names}:
     globals()[_name] = _say_nothing
 '''
 
-RAISE = ast.parse(
-    'raise NotImplementedError("the reference is not here while its exercise is graded")'
-).body[0]
+NOT_HERE = "the reference is not here while its exercise is graded"
+RAISE = ast.parse(f"raise NotImplementedError({NOT_HERE!r})").body[0]
 
 
 def hollow(source: str) -> str:
@@ -92,3 +91,15 @@ def with_compiled(hidden: frozenset[str]) -> frozenset[str]:
         with contextlib.suppress(PermissionError):
             folder.mkdir(exist_ok=True)  # so that nothing can appear there later
     return hidden | {str(folder) for folder in folders if folder.exists()}
+
+
+def stopped_by_a_mask(outputs: list[dict], hidden: frozenset[str]) -> bool:
+    """Whether a cell that said this stopped at a hidden function or at an empty package."""
+    last = outputs[-1] if outputs else {}
+    if last.get("output_type") != "error":
+        return False
+    packages = {Path(path).name for path in hidden if not path.endswith(".py")}
+    name, why = last["ename"], last["evalue"]
+    if name in ("ImportError", "ModuleNotFoundError", "AttributeError"):
+        return any(f"'{package}" in why for package in packages)
+    return name == "NotImplementedError" and why == NOT_HERE

@@ -14,6 +14,7 @@ import json
 import os
 import random
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -27,8 +28,9 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from traitlets import Instance
 
+from lab_grader.plain import say
 from lab_grader.sandbox import bubblewrap, fork_server
-from lab_grader.sandbox.cgroup import SERVER_BYTES, confining
+from lab_grader.sandbox.cgroup import confining, memory_of_sandbox
 from lab_grader.sandbox.folders import Folder, readable_by_all, remove
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.masks import write_masks
@@ -64,6 +66,7 @@ class Sandbox:
         self.given, self.masks = self._new("given", 0o755), self._new("masks", 0o755)
         self.said, self.sockets = self._new("said", 0o700), self._new("sockets", 0o700)
         self._server: subprocess.Popen | None = None
+        self._confined = confining(memory_of_sandbox(limits)).command
         self._start_server()  # it imports while the grader goes on
 
     def _new(self, name: str, mode: int) -> Path:
@@ -135,7 +138,17 @@ class Sandbox:
             "limits": self.limits.describe(),
             "filter": self._filter,
         }
-        self._order({"start": start}, "ready")
+        try:
+            self._order({"start": start}, "ready")
+        except RuntimeError as error:
+            if not self._confined:
+                raise
+            # systemd made a cgroup when it was tried, and now it makes none, or took it away.
+            note = f"a sandbox goes on without a cgroup ({error}); its memory is still watched"
+            say([f"lab_grader: {note}"], sys.stderr)
+            self._confined = ()
+            self._start_server()
+            self._order({"start": start}, "ready")
         self._runs = True
         self._wait_for(sockets)
         # None of the student's code has run yet. From now on the kernel cannot put a link, a pipe
@@ -181,10 +194,24 @@ class Sandbox:
         Memory that several of them share counts once, and each socket counts for what can wait at
         it. Files, although they are in memory, do not count: `scratch_bytes` limits them.
         """
-        if self._server is None:
-            return 0, 0
-        kernel = list(processes_below(self._server.pid))[1:]  # the first is the fork server
+        kernel = self._processes()
         return len(kernel), memory_of(kernel, enough=self.limits.memory_bytes)
+
+    def kill_kernel(self) -> None:
+        """Kill the kernel and everything that it started; `kernel_runs` says when it is gone.
+
+        This may be called while another thread uses the sandbox.
+        """
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _processes(self) -> list[int]:
+        """Return the processes of the kernel, its first one first."""
+        server = self._server
+        if server is None:
+            return []
+        return list(processes_below(server.pid))[1:]  # the first is the fork server
 
     def last_words(self) -> str:
         """Return the last line on the kernel's stderr, or without one on the fork server's."""
@@ -223,7 +250,6 @@ class Sandbox:
         return self._server.stdout.readline().decode().strip() if ready else ""
 
     def _start_server(self) -> None:
-        confined = confining(self.limits.memory_bytes + self.limits.scratch_bytes + SERVER_BYTES)
         sandboxed = bubblewrap.command(
             read_only={self.given: fork_server.GIVEN, self.masks: fork_server.MASKS},
             writable={self.said: fork_server.SAID, self.sockets: fork_server.SOCKETS},
@@ -231,7 +257,7 @@ class Sandbox:
         )
         command = [
             # However the grader ends, what it started ends with it.
-            *("setpriv", "--pdeathsig", "KILL", *confined, *sandboxed),
+            *("setpriv", "--pdeathsig", "KILL", *self._confined, *sandboxed),
             # -P: import nothing from the folder that it runs in
             *(sys.executable, "-P", "-m", "lab_grader.sandbox.fork_server"),
         ]
@@ -300,12 +326,24 @@ class Unconfined:
     def usage(self) -> tuple[int, int]:
         """Return how many processes the kernel is, and their resident memory in bytes."""
         sizes = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            kernel = psutil.Process(self._manager.provisioner.pid)
-            for process in (kernel, *kernel.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    sizes.append(process.memory_info().rss)
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sizes.append(process.memory_info().rss)
         return len(sizes), sum(sizes)
+
+    def kill_kernel(self) -> None:
+        """Kill the kernel and everything that it started; see `Sandbox`."""
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _processes(self) -> list[psutil.Process]:
+        pid = getattr(self._manager.provisioner, "pid", None)  # None until it was started
+        try:
+            kernel = psutil.Process(pid) if pid is not None else None
+            return [kernel, *kernel.children(recursive=True)] if kernel else []
+        except psutil.NoSuchProcess:
+            return []
 
     def last_words(self) -> str:
         """Return nothing: stderr is the caller's."""

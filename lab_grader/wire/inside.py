@@ -62,11 +62,14 @@ def begin(address: str, most_bytes: int) -> None:
     end = socket.socket(socket.AF_UNIX)
     end.connect(address)
     to_grader = line.Line(end, most_bytes)
-    asyncio.get_running_loop().add_reader(end, _answer_next, to_grader)
+    # exit() and quit() ask whoever shows the notebook to end its process; here others need it.
+    get_ipython().ask_exit = lambda: None
+    asyncio.get_running_loop().add_reader(end, _answer_next, to_grader, os.getpid())
     fresh_start()
 
 
-def _answer_next(to_grader: line.Line) -> None:
+def _answer_next(to_grader: line.Line, pid: int) -> None:
+    _end_if_forked(pid)
     while (message := to_grader.receive(None)) is None:
         pass
     to_grader.send(line.BEGUN)
@@ -82,9 +85,16 @@ def _answer_next(to_grader: line.Line) -> None:
         reply = line.ERROR, described.encode(errors="replace")
     finally:
         signal.signal(signal.SIGINT, before)
+    _end_if_forked(pid)
     if text := printed.getvalue():
         to_grader.send(line.PRINTED, text.encode(errors="replace"))
     to_grader.send(*reply)
+
+
+def _end_if_forked(pid: int) -> None:
+    """End a copy of the notebook's process: it would answer in that one's stead."""
+    if os.getpid() != pid:
+        os._exit(1)
 
 
 class _Printed(io.StringIO):

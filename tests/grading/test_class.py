@@ -96,6 +96,19 @@ CODE = {
     "exits-cell": (lambda: after("decompose", "import os\nos._exit(1)"), NO_DECOMPOSE),
     "exits-inside": (lambda: inside("import os\nos._exit(1)"), marks_without("recompose")),
     "kills-all": (lambda: inside("import os\nos.kill(-1, 9)"), marks_without("recompose")),
+    "exits-as-in-a-console": (lambda: after("decompose", "exit()\nquit()"), ALL),
+    "ends-after-its-cell": (
+        lambda: after("decompose", "get_ipython().exit_now = True"),
+        NO_DECOMPOSE,
+    ),
+    "compares-with-the-reference-first": (
+        lambda: before("decompose", "expected = decomposition.decompose(torch.ones(2, 2))"),
+        ALL,
+    ),
+    "imports-what-is-hidden-first": (
+        lambda: before("decompose", "import math\nfrom peft import LoraConfig"),
+        ALL,
+    ),
     "system-exit-cell": (lambda: after("recompose", "raise SystemExit"), ALL),
     "system-exit-inside": (lambda: inside("raise SystemExit"), marks_without("recompose")),
     "prints-100-megabytes": (lambda: after("recompose", "print('x' * 10**8)"), ALL),
@@ -116,6 +129,10 @@ CODE = {
             "import os\nfor n in range(100):\n"
             "    try: os.symlink('/nowhere', f'/sockets/{n}')\n    except OSError: pass",
         ),
+        ALL,
+    ),
+    "forks-and-goes-on": (
+        lambda: after("decompose", "import os\nfor _ in range(4): os.fork()"),
         ALL,
     ),
     "idle-processes": (
@@ -493,7 +510,7 @@ def graded(tmp_path_factory):
         hand_in(course, student, answers())
     for student, (put, _, _) in FOLDERS.items():
         put(course, student)
-    hand_in(course, "asks-exit", inside("get_ipython().ask_exit()"))
+    hand_in(course, "asks-exit", inside("get_ipython().exit_now = True"))
     hand_in(course, "spy", spy(course, server.getsockname()[1]))
     for number in range(1, 60 - len(CODE) - len(FOLDERS)):
         hand_in(course, f"honest-{number:02}", generated(number)[0])

@@ -1,10 +1,14 @@
 """Submissions as tools, habits and accidents make them: what is taken, and what is said."""
 
 import copy
+import gzip
+import io
 import json
+import lzma
 import os
 import random
 import shutil
+import tarfile
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -31,6 +35,7 @@ from hypothesis import strategies as st
 from nbgrader.api import Gradebook
 
 from lab_grader.grade import job_of
+from lab_grader.intake import archives
 from lab_grader.intake import vet as vetting
 from lab_grader.intake.cells import known_cells, mend, read_cells
 from lab_grader.intake.collect import Whose, whose
@@ -195,6 +200,7 @@ LMS = {
     "lovelace_ada_123_4567_x.ipynb": ("123", "x.ipynb"),
     "studenttest_LATE_99_4567_x.ipynb": ("99", "x.ipynb"),
     "anon_Ab3dE_4567_x.ipynb": ("Ab3dE", "x.ipynb"),
+    "anon_LATE_Ab3dE_4567_x.ipynb": ("Ab3dE", "x.ipynb"),
     "submissions/lovelaceada_123_4567_x.ipynb": ("123", "x.ipynb"),
 }
 
@@ -212,6 +218,7 @@ def test_whose_a_file_is(path):
         ("Ada_17_assignsubmission_onlinetext_/onlinetext.html", "text that Ada typed"),
         ("Ada_17_assignsubmission_onlinetext/onlinetext.html", "text that Ada typed"),
         ("Ada_17_assignsubmission_onlinetext_x.html", "text that Ada typed"),
+        ("lovelaceada123_question_456_789_x.ipynb", "not named as Moodle or Canvas"),
         ("Ada_17_assignsubmission_comments_/x.html", "not a file of a submission"),
         ("Ada_17_assignsubmission_file_", "a file where Moodle has a folder"),
         ("01-mathematics.ipynb", "not named as Moodle or Canvas"),
@@ -362,6 +369,37 @@ def test_tests_that_are_put_back_come_after_the_answers(lesson):
         assert answer_in(made, exercise) == solutions()[exercise]
 
 
+@pytest.mark.parametrize("where", ["at the end", "in a new cell at the end", "reversed"])
+def test_tests_that_stand_before_the_answers_are_made_after_them(lesson, where):
+    notebook, right = notebook_with(solutions()), solutions()["recompose"]
+    (answer,) = [c for c in notebook.cells if c.source == right]
+    if where == "at the end":
+        notebook.cells.remove(answer)
+        notebook.cells.append(answer)
+    elif where == "reversed":
+        notebook.cells.reverse()
+    else:
+        answer.source = lesson.released["recompose"]
+        notebook.cells.append(nbformat.v4.new_code_cell(right))
+    made, notes = mended(notebook, lesson)
+    names = [c.metadata.get("nbgrader", {}).get("grade_id") for c in made.cells]
+    texts = [c.source for c in made.cells]
+    assert texts.index(right) < names.index("recompose-test")
+    assert any("test recompose-test stood before what it asks for" in note for note in notes)
+
+
+def test_an_answer_in_a_test_cell_is_kept_before_the_test(lesson):
+    right = {name: text for name, text in solutions().items() if name != "recompose"}
+    notebook = notebook_with(right)
+    cell = next(c for c in notebook.cells if "check_recompose" in c.source)
+    cell.source = f"{solutions()['recompose']}\n{cell.source}"
+    made, notes = mended(notebook, lesson)
+    index = next(i for i, c in enumerate(made.cells) if c.source == cell.source)
+    assert made.cells[index + 1].metadata.nbgrader.grade_id == "recompose-test"
+    assert "NotImplementedError" not in answer_in(made, "recompose")
+    assert any("the answer in the test recompose-test" in note for note in notes)
+
+
 def test_many_magics_take_no_time():
     text = "\n".join(f"%time x{n} = {n}" for n in range(5000))
     assert names_of(text).binds
@@ -393,8 +431,29 @@ def older(notebook):
 
 
 def zipped(course, student, name, notebook):
-    with zipfile.ZipFile(folder_of(course, student) / name, "w") as file:
-        file.writestr(f"homework/{LESSON}.ipynb", nbformat.writes(notebook))
+    (folder_of(course, student) / name).write_bytes(as_zip(notebook))
+
+
+def as_zip(notebook):
+    return zip_of({f"homework/{LESSON}.ipynb": nbformat.writes(notebook)})
+
+
+def zip_of(members, method=zipfile.ZIP_DEFLATED):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return made.getvalue()
+
+
+def tar_of(members, mode="w"):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode=mode) as file:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return made.getvalue()
 
 
 PLACES = {
@@ -453,8 +512,8 @@ def test_two_that_differ_are_not_chosen_from(folder, course):
 
 
 def test_what_is_there_instead_is_named(folder, course):
-    (folder_of(folder, "ada") / "homework.pdf").write_bytes(b"%PDF")
-    assert f"{LESSON}.ipynb is missing; there is homework.pdf" in vet(course, "ada").problems
+    (folder_of(folder, "ada") / "homework.txt").write_bytes(b"x")
+    assert f"{LESSON}.ipynb is missing; there is homework.txt" in vet(course, "ada").problems
 
 
 def test_a_wrong_level_is_graded_or_said(folder):
@@ -550,19 +609,120 @@ def test_right_answers_are_read_whatever_is_beside_them(folder, course, damage):
         assert answer_in(submission.notebooks[LESSON], grade_id) == text
 
 
+# Archives of each kind, within each other, and under a notebook's name.
+INSIDE = {f"work/{LESSON}.ipynb": nbformat.writes(work()).encode(), "work/notes.txt": b"x"}
+ARCHIVES = {
+    "a.zip": zip_of(INSIDE),
+    "bzip2.ZIP": zip_of(INSIDE, zipfile.ZIP_BZIP2),
+    "lzma.zip": zip_of(INSIDE, zipfile.ZIP_LZMA),
+    "a.tar": tar_of(INSIDE),
+    "a.tar.gz": tar_of(INSIDE, "w:gz"),
+    "a.tgz": tar_of(INSIDE, "w:gz"),
+    "a.tar.bz2": tar_of(INSIDE, "w:bz2"),
+    "a.tar.xz": tar_of(INSIDE, "w:xz"),
+    "zip-in.zip": zip_of({"a.zip": zip_of(INSIDE)}),
+    "tar-in.zip": zip_of({"a.tar.gz": tar_of(INSIDE, "w:gz")}),
+    "zip-in.tar": tar_of({"a.zip": zip_of(INSIDE)}),
+    f"{LESSON}.ipynb.gz": gzip.compress(INSIDE[f"work/{LESSON}.ipynb"]),
+    f"{LESSON}.ipynb": gzip.compress(INSIDE[f"work/{LESSON}.ipynb"]),
+    "Untitled.ipynb": zip_of(INSIDE),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_is_opened_by_what_it_holds(folder, course, name):
+    (folder_of(folder, "ada") / name).write_bytes(ARCHIVES[name])
+    submission = vet(course, "ada")
+    assert answer_in(submission.notebooks[LESSON], "recompose") == solutions()["recompose"]
+    assert not submission.problems
+    (said,) = submission.mended
+    assert said.startswith(f"{name}/") and said.endswith(f" is graded as {LESSON}.ipynb")
+
+
+def encrypted(content):
+    """A zip whose only file says that it is encrypted."""
+    made = bytearray(zip_of({f"{LESSON}.ipynb": content}))
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        made[made.index(header) + flags] |= 1
+    return bytes(made)
+
+
+def nested(depth):
+    made = zip_of(INSIDE)
+    for _ in range(depth):
+        made = zip_of({"a.zip": made})
+    return made
+
+
+NOT_OPENED = {
+    "encrypted": ("a.zip", encrypted(b"{}"), "encrypted; hand it in without a password"),
+    "cut": ("a.zip", ARCHIVES["a.zip"][:-100], "not a readable archive"),
+    "cut tar": ("a.tar.gz", ARCHIVES["a.tar.gz"][:-200], "not a readable archive"),
+    "no archive": ("a.tgz", b"x", "not a readable archive"),
+    "deep": ("a.zip", nested(5), "archives more than 4 deep are not opened"),
+    "large": ("a.tar.xz", lzma.compress(bytes(3 << 20)), "more than 1 MB in archives"),
+    "large within": (
+        "a.zip",
+        zip_of({"b.gz": gzip.compress(bytes(3 << 20))}),
+        "more than 1 MB in arch",
+    ),
+    "rar": ("a.rar", b"Rar!", "a.rar (an archive that cannot be opened here; hand in the .ipynb"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_OPENED)
+def test_an_archive_that_is_not_opened_is_named(folder, course, monkeypatch, kind):
+    monkeypatch.setattr(archives, "MOST_UNPACKED_BYTES", 1 << 20)
+    name, content, why = NOT_OPENED[kind]
+    (folder_of(folder, "ada") / name).write_bytes(content)
+    submission = vet(course, "ada")
+    assert not submission.notebooks
+    assert any(name in text and why in text for text in submission.problems), submission.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (f"{LESSON}.py", "make one of it: jupytext --to ipynb"),
+        (f"{LESSON}.html", "a picture of a notebook, which cannot be run; hand in the .ipynb"),
+        ("dora.gdoc", "a link to a file; hand in the file itself"),
+    ],
+)
+def test_what_is_handed_in_instead_is_named_with_what_to_do(folder, course, name, advice):
+    (folder_of(folder, "ada") / name).write_text("x")
+    (said,) = vet(course, "ada").problems
+    assert said.startswith(f"{LESSON}.ipynb is missing; there is {name} (") and advice in said
+
+
+def test_a_module_beside_a_notebook_that_imports_it_is_named(folder, course):
+    imported = {"recompose": "from helper import recompose"}
+    path = hand_in(folder, "ada", solutions() | imported)
+    (path.parent / "helper.py").write_text(solutions()["recompose"])
+    assert any("imports helper.py, which is left out" in it for it in vet(course, "ada").problems)
+
+
 # What is in a notebook's place, and the one sentence about it.
 NO_NOTEBOOK = {
     b"": "an empty file",
     bytes(100): "a file with nothing but blanks",
     b"null": "not a readable notebook (JSON of something else)",
-    b"<!DOCTYPE html>": (
+    b"no notebook": (
         "not a readable notebook (not JSON: Expecting value: line 1 column 1 (char 0))"
     ),
+    b"<!DOCTYPE html>": "a web page under a notebook's name; download the notebook itself",
+    b"%PDF-1.4": "a PDF under a notebook's name; hand in the notebook itself",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0": (
+        "a pointer of Git LFS, not the file; run `git lfs pull`, and hand in the notebook"
+    ),
+    b'{\n<<<<<<< HEAD\n "cells": [],\n=======\n "cells": [1],\n>>>>>>> other\n}': (
+        "it holds both sides of a conflict in Git; resolve it, and hand in the notebook"
+    ),
     b'{"cells": [{"cell_type": "code"': "not a readable notebook (its end is missing)",
+    b'{"cells": [{"cell_type": "co': "not a readable notebook (its end is missing)",
     b'{"a":' * 10**5: "not a readable notebook (nested too deeply)",
     b'{"nbformat": 4, "cells": []}': "a notebook without cells",
     b'{"nbformat": 4, "cells": {}}': "its cells are not a list of cells",
-    b'{"nbformat": [], "cells": [1]}': "not a readable notebook (its nbformat is not a number)",
+    b'{"nbformat": [], "cells": 1}': "not a readable notebook (its nbformat is not a number)",
     b'{"nbformat": 5, "cells": [1]}': "a notebook of the format 5; save it as format 4",
 }
 

@@ -16,8 +16,15 @@ import zmq
 
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
-from lab_grader.running.kernel import PATIENCE_SECONDS, Died, Kernel, RemoteError, TimedOut
-from lab_grader.sandbox import cgroup, place, usage
+from lab_grader.running.kernel import (
+    PATIENCE_SECONDS,
+    Died,
+    EndedBefore,
+    Kernel,
+    RemoteError,
+    TimedOut,
+)
+from lab_grader.sandbox import bubblewrap, cgroup, usage
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.place import Sandbox
 
@@ -320,11 +327,29 @@ def test_linux_ends_a_kernel_before_anything_else(kernel):
     assert said(kernel.run("print(open('/proc/self/oom_score_adj').read())", ROOM)) == "1000\n\n"
 
 
+def test_memory_has_a_limit_between_two_requests(kernel):
+    """While the grader is busy with something else, a thread of the student's goes on."""
+    cell = """
+import threading
+def take():
+    held = []
+    while True: held.append(b'1' * (1 << 24))
+threading.Thread(target=take, daemon=True).start()
+"""
+    kernel.run(cell, ROOM)
+    deadline = time.monotonic() + 60
+    while kernel.place.kernel_runs() and time.monotonic() < deadline:
+        time.sleep(0.1)  # nothing is asked
+    assert not kernel.place.kernel_runs()
+    with pytest.raises(EndedBefore, match="it took more than 1,536 MB of memory"):
+        kernel.run("print(1)", ROOM)
+
+
 MEMORY_BYTES = 1 << 28
 
 
 def test_a_cgroup_holds_the_limit_on_memory():
-    command = cgroup.confining(MEMORY_BYTES)
+    command = cgroup.confining(MEMORY_BYTES).command
     if not command:
         pytest.skip("systemd makes no cgroup with a limit on memory here")
     take = f"held = bytes({2 * MEMORY_BYTES}).replace(bytes(1), b'1')"
@@ -332,38 +357,82 @@ def test_a_cgroup_holds_the_limit_on_memory():
     assert done.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("shown", ["", "max", str(MEMORY_BYTES)])
-def test_a_cgroup_is_used_where_its_limit_is_seen(tmp_path, monkeypatch, shown):
-    """Whatever systemd answers: it may be there and have no say, as in a container."""
-    program = tmp_path / "systemd-run"
-    program.write_text(f"#!/bin/sh\necho {shown}\n")
-    program.chmod(0o755)
+# Stand-ins for systemd: what they do, and whether their cgroup is used.
+RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
+SYSTEMDS = {
+    "no bus": ("echo Failed to connect to bus >&2; exit 1", False),
+    "no say, as in a container": (RUN, False),
+    "another limit": ("echo max", False),
+    "the limit": (f"echo {MEMORY_BYTES}", True),
+    "an older one": (
+        f'case "$*" in *OOMPolicy*) echo Unknown assignment >&2; exit 1;; esac; '
+        f"echo {MEMORY_BYTES}",
+        True,
+    ),
+    "one that hangs": ("exec sleep 60", False),
+    "no program": ("\0", False),
+}
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    """What puts a stand-in for systemd-run at its place."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(cgroup, "BOOTED", tmp_path)
+    monkeypatch.setattr(cgroup, "SECONDS", 4)
     cgroup.confining.cache_clear()
-    command = cgroup.confining(MEMORY_BYTES)
+
+    def put(does):
+        program = tmp_path / "systemd-run"
+        program.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n{does}\n')
+        if does == "\0":
+            program.write_bytes(b"\x7fELF nothing")
+        program.chmod(0o755)
+        return tmp_path / "asked"
+
+    yield put
     cgroup.confining.cache_clear()
-    assert bool(command) == (shown == str(MEMORY_BYTES))
-    if command:
-        assert command[0] == str(program) and f"MemoryMax={MEMORY_BYTES}" in command
 
 
-def test_a_sandbox_starts_in_its_cgroup(tmp_path, monkeypatch):
-    """A stand-in for systemd runs what it is given, as systemd does, and notes the limit."""
-    program = tmp_path / "systemd-run"
-    program.write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nwhile [ "$1" != -- ]; do shift; done\n'
-        'shift; exec "$@"\n'
-    )
-    program.chmod(0o755)
-    most = LIMITS.memory_bytes + LIMITS.scratch_bytes + cgroup.SERVER_BYTES
-    monkeypatch.setattr(place, "confining", lambda size: (str(program), f"MemoryMax={size}", "--"))
+@pytest.mark.parametrize("does", SYSTEMDS)
+def test_a_cgroup_is_used_where_its_limit_is_seen(systemd, does):
+    text, used = SYSTEMDS[does]
+    asked = systemd(text)
+    found = cgroup.confining(MEMORY_BYTES)
+    assert bool(found.command) == used
+    assert bool(found.why_not) != used
+    if used:
+        assert found.command[0] == str(asked.parent / "systemd-run")
+        assert f"MemoryMax={MEMORY_BYTES}" in found.command
+        assert ("--user" in found.command) == (os.geteuid() != 0)
+        assert "$" not in "".join(found.command)
+        assert ("OOMPolicy=continue" in found.command) == (does != "an older one")
+
+
+def test_a_note_says_where_systemd_makes_no_cgroup(systemd, capsys):
+    systemd(SYSTEMDS["no bus"][0])
+    bubblewrap.check_available()
+    assert "systemd makes no cgroup (Failed to connect to bus); memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fails_later", [False, True])
+def test_a_sandbox_starts_in_its_cgroup(systemd, fails_later, capsys):
+    """Or without one, if systemd makes none when it counts."""
+    most = cgroup.memory_of_sandbox(LIMITS)
+    then = "echo Failed to start >&2; exit 1" if fails_later else RUN
+    asked = systemd(f'case "$*" in *bwrap*) {then};; esac; echo {most}')
     with (
         closing(Sandbox(LIMITS)) as sandbox,
         sandbox.holding({}),
         Kernel(sandbox, frozenset(), LIMITS) as kernel,
     ):
         assert said(kernel.run("print(1)", ROOM)) == "1\n"
-    assert f"MemoryMax={most} -- bwrap" in (tmp_path / "asked").read_text()
+    assert f"MemoryMax={most}" in asked.read_text().splitlines()[-1]
+    assert " -- bwrap" in asked.read_text().splitlines()[-1]
+    note = capsys.readouterr().err
+    assert ("a sandbox goes on without a cgroup" in note and "Failed to start" in note) == (
+        fails_later
+    )
 
 
 def test_files_in_memory_have_a_limit(kernel):

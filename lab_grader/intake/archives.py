@@ -1,0 +1,160 @@
+"""Notebooks in archives and compressed files, within each other too: in memory, within a bound.
+
+What a file is decides its content, not its name. Whatever Python's standard library opens is
+opened: zip, tar, gzip, bzip2, xz. Nothing is written, so no path in an archive leads anywhere.
+"""
+
+import bz2
+import functools
+import gzip
+import io
+import itertools
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+
+MOST_DEPTH = 4  # archives within each other, a tar.gz counted twice
+MOST_MEMBERS = 20_000  # of an archive
+MOST_UNPACKED_BYTES = 512 << 20  # of all archives of a submission, apart from notebooks in a zip
+LONGEST_MAGIC = 262  # bytes at the beginning of a file that tell its kind
+
+ZIP, TAR = "zip", "tar"
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+PACKED_NAMES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+
+
+class NotOpened(Exception):
+    """An archive, or a file in one, that cannot be read; the text says why."""
+
+
+Read = Callable[[], bytes]  # raises NotOpened
+
+
+def is_packed(beginning: bytes) -> bool:
+    """Whether a file that begins so may be an archive or a compressed file."""
+    return _kind(beginning) is not None
+
+
+def _kind(content: bytes) -> str | Callable | None:
+    if content[:4] in (b"PK\3\4", b"PK\5\6"):
+        return ZIP
+    if content[257:262] == b"ustar":
+        return TAR
+    return next((opened for magic, opened in COMPRESSED.items() if content.startswith(magic)), None)
+
+
+class Unpacker:
+    """Opens the archives of one submission.
+
+    Args:
+        wanted: whether a file is looked for, by its path in the archive.
+        complain: called with a file's name and a sentence for what cannot be opened.
+        most: of the bytes of one file.
+    """
+
+    def __init__(
+        self, wanted: Callable[[str], bool], complain: Callable[[str, str], None], most: int
+    ) -> None:
+        self.wanted, self.complain, self.most = wanted, complain, most
+        self.room = MOST_UNPACKED_BYTES
+
+    def members(self, name: str, content: bytes, depth: int = 1) -> Iterator[tuple[str, Read]]:
+        """Yield the wanted files of an archive, and of those in it: their paths and what reads
+        them."""
+        try:
+            yield from self._members(name, content, depth)
+        except NotOpened as error:
+            self.complain(name, str(error))
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged archive fails in as many ways as there are formats
+            self.complain(name, f"not a readable archive ({_said(error)})")
+
+    def _members(self, name: str, content: bytes, depth: int) -> Iterator[tuple[str, Read]]:
+        kind = _kind(content[:LONGEST_MAGIC])
+        if depth > MOST_DEPTH:
+            raise NotOpened(f"archives more than {MOST_DEPTH} deep are not opened")
+        if kind == ZIP:
+            found = self._of_zip(content)
+        elif kind == TAR:
+            found = self._of_tar(content)
+        elif kind is not None:
+            with kind(io.BytesIO(content)) as file:
+                inside = self._take(file)
+            if _kind(inside[:LONGEST_MAGIC]) is None:
+                bare = PurePosixPath(name).name
+                shown = bare if self.wanted(bare) else bare.rpartition(".")[0]
+                found = iter([(shown, lambda: inside)])
+            else:
+                yield from self._members(name, inside, depth + 1)
+                return
+        else:
+            raise NotOpened("not a readable archive")
+        for inner, read in found:
+            path = f"{name}/{inner}"
+            if self.wanted(inner):
+                yield path, read
+            elif inner.lower().endswith(PACKED_NAMES):
+                try:
+                    packed = read()
+                except NotOpened as error:
+                    self.complain(path, str(error))
+                    continue
+                yield from self.members(path, packed, depth + 1)
+
+    def _of_zip(self, content: bytes) -> Iterator[tuple[str, Read]]:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        for member in itertools.islice(archive.infolist(), MOST_MEMBERS):
+            if not member.is_dir():
+                yield member.filename, functools.partial(self._read_zipped, archive, member)
+
+    def _read_zipped(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+        """Read a file of an archive, regardless of the size that it declares."""
+        if member.flag_bits & 1:
+            raise NotOpened("it is encrypted; hand it in without a password")
+        packed = member.filename.lower().endswith(PACKED_NAMES)
+        try:
+            with archive.open(member) as file:
+                return self._take(file) if packed else self._bounded(file)
+        except (NotOpened, MemoryError):
+            raise
+        except Exception as error:
+            raise NotOpened(f"not a readable file in an archive ({_said(error)})") from error
+
+    def _of_tar(self, content: bytes) -> Iterator[tuple[str, Read]]:
+        archive = tarfile.TarFile(fileobj=io.BytesIO(content))
+        for member in itertools.islice(archive, MOST_MEMBERS):
+            if member.isreg():
+                yield member.name, functools.partial(self._read_tarred, archive, member)
+
+    def _read_tarred(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+        try:
+            return self._take(archive.extractfile(member))
+        except (NotOpened, MemoryError):
+            raise
+        except Exception as error:
+            raise NotOpened(f"not a readable file in an archive ({_said(error)})") from error
+
+    def _take(self, file: io.BufferedIOBase) -> bytes:
+        """Read a file, and count it towards what a submission may unpack."""
+        if self.most > self.room:
+            content = file.read(self.room + 1)
+            if len(content) > self.room:
+                self.room = 0
+                raise NotOpened(f"more than {MOST_UNPACKED_BYTES >> 20} MB in archives; not read")
+        else:
+            content = self._bounded(file)
+        self.room -= len(content)
+        return content
+
+    def _bounded(self, file: io.BufferedIOBase) -> bytes:
+        content = file.read(self.most + 1)
+        if len(content) > self.most:
+            raise NotOpened(f"unpacked it has more than {self.most >> 20} MB, and is not read")
+        return content
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]

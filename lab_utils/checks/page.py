@@ -23,6 +23,7 @@ LINE = re.compile(r"^  (ok  |FAIL)  (.*)$")
 # Readable on JupyterLab's light and on its dark ground (contrast above 4.5).
 GREEN, RED = "#2e7d32", "#c62828"
 PRINTED = "font-family: monospace; white-space: pre-wrap; padding-left: 1em"
+MOST = 8  # properties that hold and are listed openly: among more, what fails would be lost
 _passed_calls: dict[str, int] = {}  # by execution, how many checks of its cell have passed
 
 
@@ -43,7 +44,7 @@ class Page:
         return "\n".join([*self.lines, *why, *([self.points] if self.points else [])])
 
     def _repr_html_(self) -> str:
-        rows = []
+        rows, hold = [], []
         for line in self.lines:
             verdict = LINE.match(line)
             if verdict is None:  # the title, and what the student's own code prints
@@ -53,6 +54,13 @@ class Page:
             holds = verdict[1] == "ok  "
             word = _badge("✓ ok" if holds else "✗ FAIL", GREEN if holds else RED)
             rows.append(f"<div>{word} {escape(verdict[2])}</div>")
+            if holds:
+                hold.append(rows[-1])
+        if len(hold) > MOST:
+            rows = [row for row in rows if row not in hold]
+            word = _badge("✓ ok", GREEN)
+            summary = f"<summary>{word} {len(hold)} properties hold</summary>"
+            rows.insert(1, f"<details>{summary}{''.join(hold)}</details>")
         if self.failure is not None:
             rows.append(self._why())
         if self.points:

@@ -99,3 +99,13 @@ def test_elsewhere_a_check_prints_plain_lines(monkeypatch, capsys):
     monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
     checks.check_decompose(right, "rows")
     assert capsys.readouterr().out.startswith("decompose · rows")
+
+
+def test_what_fails_is_not_lost_among_what_holds():
+    hold = [f"  ok    property {number}" for number in range(9)]
+    many = page.Page(["title", "printed", *hold, "  FAIL  the tenth"], "", None)._repr_html_()
+    folded = many[many.index("<details>") : many.index("</details>")]
+    assert "9 properties hold" in folded and all(line[8:] in folded for line in hold)
+    assert "the tenth" not in folded and "✗ FAIL" in many and "printed" not in folded
+    few = page.Page(["title", *hold[:8], "  FAIL  the ninth"], "", None)._repr_html_()
+    assert "<details>" not in few and few.count("✓ ok") == 8

@@ -34,14 +34,18 @@ class Page:
         lines: what it printed.
         points: what the cell gives, as "2 of 2 points", or "" if that is not known.
         failure: what it raised, if it did.
+        note: what one should know before one reads the rest, or "".
     """
 
-    def __init__(self, lines: list[str], points: str, failure: CheckFailed | None) -> None:
-        self.lines, self.points, self.failure = lines, points, failure
+    def __init__(
+        self, lines: list[str], points: str, failure: CheckFailed | None, note: str = ""
+    ) -> None:
+        self.lines, self.points, self.failure, self.note = lines, points, failure, note
 
     def __repr__(self) -> str:
         why = [*self.failure.student_lines, str(self.failure)] if self.failure else []
-        return "\n".join([*self.lines, *why, *([self.points] if self.points else [])])
+        around = [[text] if text else [] for text in (self.note, self.points)]
+        return "\n".join([*around[0], *self.lines, *why, *around[1]])
 
     def _repr_html_(self) -> str:
         rows, hold = [], []
@@ -66,6 +70,8 @@ class Page:
         if self.points:
             all_of_them = self.points.split()[0] == self.points.split()[2]
             rows.append(f"<div>{_badge(self.points, GREEN if all_of_them else RED)}</div>")
+        if self.note:
+            rows.insert(0, f"<div><b>Note:</b> {escape(self.note)}</div>")
         return f'<div role="status" style="line-height: 1.6">{"".join(rows)}</div>'
 
     def _why(self) -> str:
@@ -113,7 +119,8 @@ def shown() -> Iterator[None]:
         if failure is not None:  # its sentences stand below, not twice
             said = said.replace(f"  FAIL  {failure}\n", "")
         lines = said.splitlines()
-        display(Page(lines, _points(failure is None), failure))
+        note = _superseded(lines[0].partition(" · ")[0]) if lines else ""
+        display(Page(lines, _points(failure is None), failure, note))
 
 
 def _is_open() -> bool:
@@ -123,6 +130,26 @@ def _is_open() -> bool:
         and "NBGRADER_EXECUTION" not in os.environ
         and type(sys.stdout).__module__ == "ipykernel.iostream"
     )
+
+
+def _superseded(name: str) -> str:
+    """Return a note if the last cell that was to define a name could not be read as Python.
+
+    Then the check is about the version before, and what it says would puzzle.
+    """
+    shell = get_ipython()
+    defines = re.compile(rf"^(?:def|class) {re.escape(name)}\b", re.MULTILINE)
+    cells = shell.history_manager.input_hist_raw if shell else []
+    last = next((cell for cell in reversed(cells) if defines.search(cell)), None)
+    if last is not None:
+        try:
+            compile(shell.transform_cell(last), "<cell>", "exec")
+        except (SyntaxError, ValueError):  # ValueError: a null byte
+            return (
+                f"The last cell with {name} that you ran has a syntax error: nothing of it counts, "
+                "and this is about the version before."
+            )
+    return ""
 
 
 def _points(passes: bool) -> str:

@@ -1,6 +1,7 @@
 """What a check shows in an open notebook: the same lines, with colours, points and a link."""
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from lab_utils import checks
 from lab_utils.checks import page
@@ -109,3 +110,23 @@ def test_what_fails_is_not_lost_among_what_holds():
     assert "the tenth" not in folded and "✗ FAIL" in many and "printed" not in folded
     few = page.Page(["title", *hold[:8], "  FAIL  the ninth"], "", None)._repr_html_()
     assert "<details>" not in few and few.count("✓ ok") == 8
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The cells that were run, in a shell of their own."""
+    shell = InteractiveShell()
+    monkeypatch.setattr(page, "get_ipython", lambda: shell)
+    yield shell.history_manager.input_hist_raw
+    shell.history_manager.end_session()
+
+
+def test_a_version_that_is_no_python_is_not_taken_for_the_one_that_is_checked(displayed, ran):
+    ran += ["def decompose(weight):\n    return 1", "def decompose(weight)\n    return 2"]
+    checks.check_decompose(right, "rows")
+    ran += ["%timeit 1\ndef decompose(weight):\n    return 3", "1 +"]
+    checks.check_decompose(right, "rows")
+    before, after = displayed
+    for told in (repr(before), before._repr_html_()):
+        assert "The last cell with decompose that you ran has a syntax error" in told
+    assert "syntax error" not in after._repr_html_(), "of that name, and of no other cell"

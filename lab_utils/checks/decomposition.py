@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import scipy  # and scipy.stats, which takes long, with its first use
 import torch
 from torch import Tensor
 
 from lab_utils import decomposition
-from lab_utils.checks.diagnosis import other_kind, roundings
+from lab_utils.checks.diagnosis import misfit, returned_kind, roundings
 from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, chosen, named, shown
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
 
@@ -110,6 +111,44 @@ LOGARITHM_M = Mistake("logarithm of the ratio", "Equation 3 subtracts the length
 GROWTH_M = Mistake(
     "growth alone", "A vector that became shorter has changed, too: take abs().", DELTA_M
 )
+ALL_PAIRS_M = Mistake(
+    "every vector with every other",
+    "Subtract the length of the same vector: both need one shape, with keepdim or without.",
+    DELTA_M,
+)
+DEFAULT_M = Mistake(
+    "another default",
+    "norm_dim is 1 where it is not given: leave the first line as it is.",
+    DELTA_M,
+)
+DEFAULT_D = Mistake(
+    "another default",
+    "norm_dim is 1 where it is not given: leave the first line as it is.",
+    DELTA_D,
+)
+TURN_FOR_LENGTH = Mistake(
+    "a turn, not a length",
+    "Equation 3 is about lengths; equation 4, which comes next, is not.",
+    DELTA_M,
+)
+LENGTH_FOR_TURN = Mistake(
+    "a length, not a turn", "Equation 4 is about cosines; equation 3 was about lengths.", DELTA_D
+)
+PRECISION_M = Mistake(
+    "precision lost", "Compute in the weights' dtype: half precision has three digits.", DELTA_M
+)
+PRECISION_D = Mistake(
+    "precision lost", "Compute in the weights' dtype: half precision has three digits.", DELTA_D
+)
+WHOLE_NORM_D = Mistake(
+    "one norm for the whole matrix", "Each vector is divided by its own length.", DELTA_D
+)
+ONE_NORM_TWICE = Mistake(
+    "one norm taken twice", "Divide by the norm before and by the norm after.", DELTA_D
+)
+SUMMED_ACROSS = Mistake(
+    "summed along the other axis", "Sum the products over norm_dim, as in the norms.", DELTA_D
+)
 ONE_LENGTH_M = Mistake("one length alone", "Subtract the length before from that after.", DELTA_M)
 HALF_M = Mistake("half of it", "Equation 3 has no factor of one half.", DELTA_M)
 PERCENT_M = Mistake("percent", "Equation 3 has no factor of 100.", DELTA_M)
@@ -177,6 +216,11 @@ NONE_FOR_NAN = Mistake("None in place of NaN", "Return math.nan.", COUPLING)
 ONE_LIST_ASKED = Mistake(
     "only one of the lists looked at", "Either of them may be constant.", COUPLING
 )
+P_VALUE = Mistake(
+    "p-value", "The correlation is the first of the two numbers that pearsonr gives.", COUPLING
+)
+MEDIANS = Mistake("medians subtracted", "Subtract the means.", COUPLING)
+ONE_MINUS = Mistake("one minus the correlation", "Return the correlation itself.", COUPLING)
 VARIES = Mistake(
     "NaN for a list that varies",
     "Only a list whose values are all equal does not vary: compare max(values) with min(values).",
@@ -278,7 +322,18 @@ def _expect_correlations(report: Report, coupling: Callable, points: int, seed: 
         expected = decomposition.coupling(delta_m.tolist(), delta_d.tolist())
         comparisons.append(_compared(prop, called.result, expected, wrong))
         unchanged = unchanged and called.after == [delta_m.tolist(), delta_d.tolist()]
-    report.expect_cases("points that rise, fall and scatter", comparisons, mistakes)
+
+    def unexplained() -> Mistake | None:
+        if not unchanged:
+            return _in_place(COUPLING)
+        drawn = [(m, d) for _, m, d in draw_points(points, seed)]
+        p_values = [float(scipy.stats.pearsonr(m, d).pvalue) for m, d in drawn]
+        found = [case.found.item() for case in comparisons]
+        same = [math.isclose(f, p, rel_tol=1e-4) for f, p in zip(found, p_values, strict=True)]
+        return P_VALUE if all(same) else None
+
+    prop = "points that rise, fall and scatter"
+    report.expect_cases(prop, comparisons, mistakes, unexplained)
     _expect_unchanged(report, unchanged, COUPLING)
 
 
@@ -433,7 +488,10 @@ def _own_measure(
     """
     fitting: set[int] | None = None
     for before, after in pairs:
-        found = call_function(function, before, after, norm_dim=norm_dim)
+        try:
+            found = call_function(function, before, after, norm_dim=norm_dim)
+        except CheckFailed:
+            return None
         if not isinstance(found, float):
             return None
         expected = decomposition.direction_change(before, after, norm_dim)
@@ -475,6 +533,11 @@ def wrong_magnitude_changes(
         ((b - a).abs().max(), LARGEST_M),
         ((b - a).abs().median(), MEDIAN_M),
         (moved.abs().mean(), ENTRIES),
+        ((after.abs() - before.abs()).abs().mean(), ENTRIES),
+        ((after.abs().mean() - before.abs().mean()).abs(), ENTRIES),
+        ((after.mean() - before.mean()).abs(), ENTRIES),
+        *(((one - other[:, None]).abs().mean(), ALL_PAIRS_M) for one, other in ((a, b), (b, a))),
+        ((1 - _cosine(before, after, norm_dim)).mean(), TURN_FOR_LENGTH),
         (moved.square().mean(), ENTRIES),
         (moved.abs().sum(), ENTRIES),
         ((b / a).mean(), RELATIVE),
@@ -503,6 +566,12 @@ def wrong_magnitude_changes(
         (change(lambda w: w.square().sum(norm_dim)), P_NORM_M),
         (change(lambda w: w.abs().sum(norm_dim)), P_NORM_M),
         (change(lambda w: w.abs().amax(norm_dim)), P_NORM_M),
+        (change(lambda w: w.abs().mean(norm_dim)), P_NORM_M),
+        (change(lambda w: w.square().mean(norm_dim)), P_NORM_M),
+        (change(lambda w: w.square().mean(norm_dim).sqrt()), P_NORM_M),
+        (change(lambda w: w.mean(norm_dim)), P_NORM_M),
+        (change(lambda w: w.sum(norm_dim)), P_NORM_M),
+        *((change(lambda w, n=n: w.std(norm_dim, correction=n)), P_NORM_M) for n in (0, 1)),
         # norm(0) counts entries that are not 0. No training changes that: 0, as other ways give it.
         (change(lambda w: w.norm(p=norm_dim)) if norm_dim else torch.tensor(math.nan), DIM_AS_P_M),
     ]
@@ -528,6 +597,21 @@ def wrong_direction_changes(
     pairs = u @ v.T if norm_dim == 1 else u.T @ v
     return [
         ((1 + cosine).mean(), PLUS),
+        ((1 - dot / (before.norm() * after.norm())).mean(), WHOLE_NORM_D),
+        *(
+            (
+                (1 - dot / w.double().norm(dim=norm_dim).square().clamp_min(1e-8)).mean(),
+                ONE_NORM_TWICE,
+            )
+            for w in (before, after)
+        ),
+        ((v - u).abs().mean(), DISTANCE),
+        ((1 - (u * v).sum(1 - norm_dim)).mean(), SUMMED_ACROSS),
+        (_cosine(before, after, 1 - norm_dim).arccos().mean(), ANGLE),
+        (
+            (v.new_tensor(0) + after.norm(dim=norm_dim) - before.norm(dim=norm_dim)).abs().mean(),
+            LENGTH_FOR_TURN,
+        ),
         (turned.square().mean(), SQUARED_TURN),
         (turned.square().mean().sqrt(), SQUARED_TURN),
         (turned.median(), MEDIAN_D),
@@ -613,7 +697,11 @@ def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, M
     right = (m * d).sum() / (m.norm() * d.norm())
     ranks = [values.argsort().argsort().double() for values in (m, d)]
     rank_m, rank_d = (values - values.mean() for values in ranks)
+    over = [values - values.median() for values in (delta_m, delta_d)]
     return [
+        ((over[0] * over[1]).sum() / (over[0].norm() * over[1].norm()), MEDIANS),
+        (1 - right, ONE_MINUS),
+        (1 - right.abs(), ONE_MINUS),
         ((m * d).mean(), COVARIANCE),
         ((m * d).sum() / (n - 1), COVARIANCE),
         ((m * d).sum(), COVARIANCE),
@@ -666,14 +754,22 @@ def _check(
         comparisons, mistakes, unchanged = [], [], True
         for before, after in pairs:
             for given in calls:
-                called = call(function, before, after, **given)
+                try:
+                    called = call(function, before, after, **given)
+                except CheckFailed as failure:
+                    raise named(failure, misfit(failure, section)) from failure
                 norm_dim = given.get("norm_dim", 1)
                 axis = f", norm_dim={norm_dim}" if given else ""
                 prop = f"{name}(weights of {tuple(before.shape)}{axis})"
                 if not _is_float(report, called.result, prop, section):
                     return
                 expected = reference(before, after, norm_dim)
-                found = wrong(before, after, norm_dim)
+                across = None if given else torch.tensor(reference(before, after, 1 - norm_dim))
+                is_m = section == DELTA_M
+                found = [
+                    *wrong(before, after, norm_dim),
+                    (across, DEFAULT_M if is_m else DEFAULT_D),
+                ]
                 mistakes = [mistake for _, mistake in found]
                 index = own.get(norm_dim)
                 expected = expected if index is None else found[index][0].item()
@@ -682,7 +778,16 @@ def _check(
                     torch.equal(a, b) for a, b in zip(called.after, (before, after), strict=False)
                 )
                 unchanged = unchanged and all(same)
-        report.expect_cases(f"{name} over {aspect}", comparisons, mistakes)
+
+        def unexplained() -> Mistake | None:
+            if not unchanged:
+                return _in_place(section)
+            halves = [case.found.half().double() == case.found for case in comparisons]
+            near = all(torch.isclose(c.found, c.expected, rtol=1e-2) for c in comparisons)
+            lost = PRECISION_M if section == DELTA_M else PRECISION_D
+            return lost if near and all(halves) and before.dtype != torch.float16 else None
+
+        report.expect_cases(f"{name} over {aspect}", comparisons, mistakes, unexplained)
         if aspect == "zeros":  # rows and columns have asked it
             return
         _expect_unchanged(
@@ -694,7 +799,13 @@ def _compared(
     label: str, found: float, expected: float, wrong: Sequence[tuple[Tensor, Mistake]]
 ) -> Comparison:
     pair = (torch.tensor(float(value), dtype=torch.float64) for value in (found, expected))
-    return Comparison(label, *pair, [value for value, _ in wrong])
+    few_digits = math.isfinite(found) and any(found == round(found, n) for n in range(4))
+    nothing = torch.tensor(-math.inf)  # explains no number
+    values = [
+        value if few_digits or mistake not in (ROUNDED_M, ROUNDED_D, ROUNDED_C) else nothing
+        for value, mistake in wrong
+    ]
+    return Comparison(label, *pair, values)
 
 
 def _expect_unchanged(report: Report, unchanged: bool, section: str) -> None:
@@ -702,11 +813,15 @@ def _expect_unchanged(report: Report, unchanged: bool, section: str) -> None:
         unchanged,
         "the arguments stay as they were",
         "what was passed in has other values after the call.",
-        Mistake(
-            "in-place change of the argument",
-            "Operators such as -=, and methods that end in _, write into the caller's values.",
-            section,
-        ),
+        _in_place(section),
+    )
+
+
+def _in_place(section: str) -> Mistake:
+    return Mistake(
+        "in-place change of the argument",
+        "Operators such as -=, and methods that end in _, write into the caller's values.",
+        section,
     )
 
 
@@ -716,5 +831,5 @@ def _is_float(report: Report, found: object, prop: str, section: str) -> bool:
         False,
         "the result is a float",
         f"{prop}: expected a float, found {shown(found)} of type {type(found).__name__}.",
-        other_kind(found, "a float", section),
+        returned_kind(found, "a float", section),
     )

@@ -3,9 +3,12 @@
 A mistake is named only where it explains every case that was asked, and no other does.
 """
 
+import inspect
 import itertools
 import math
 import numbers
+import re
+import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab_utils.checks.report import Mistake, Report
+from lab_utils.checks.report import Mistake, Report, oddity
 
 LONGEST = 120  # characters of a student's value in a message
 
@@ -79,29 +82,94 @@ def nothing_returned(value: Any, section: str) -> Mistake | None:
     return Mistake("nothing returned", "The function needs a return.", section)
 
 
-def no_number(value: Any, section: str) -> Mistake | None:
-    """Return a common reason why what a function returned is not a plain number, or None."""
-    return nothing_returned(value, section) or wrong_kind(value, section)
+def returned_kind(value: Any, wanted: str, section: str) -> Mistake | None:
+    """Return what is wrong with the kind of value that a function returned, if that is common."""
+    return nothing_returned(value, section) or other_kind(value, wanted, section)
 
 
-def wrong_kind(value: Any, section: str) -> Mistake | None:
-    """Return a common reason why a value is not a plain number, or None."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return Mistake("a tensor, not a number", ".item() makes a plain number of it.", section)
-    if isinstance(value, str):
-        return Mistake(
-            "a text, not a number", "Return the number itself; format what you print.", section
-        )
-    if isinstance(value, bool):
-        return Mistake(
-            "a truth value, not a number", "Return the number itself, not what it says.", section
-        )
-    if callable(value):
-        return Mistake(
-            "a function, not a number", "Call it, with brackets: it is not called yet.", section
-        )
-    if isinstance(value, list | tuple | dict | set | Tensor | np.ndarray):
-        return Mistake("several values, not a number", "Return one number.", section)
+def other_kind(value: Any, wanted: str, section: str) -> Mistake | None:
+    """Return the mistake of giving another kind of value than is asked for, if it is common.
+
+    Args:
+        wanted: what is asked for, as the mistake's name has it: "a tensor", "a number".
+    """
+    kind = next((name for name, is_one in KINDS.items() if is_one(value)), None)
+    if kind is None or kind in (wanted, *ALSO.get(wanted, ())):
+        return None
+    advice = ADVICE.get((kind, wanted)) or ADVICE.get((kind, ""), f"Return {wanted}.")
+    return Mistake(f"{kind}, not {wanted}", advice, section)
+
+
+def _is(*types: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, types)
+
+
+# What people give in place of what is asked; the first that fits is said.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "None": _is(type(None)),
+    **{
+        kind: lambda value, kind=kind: isinstance(value, Tensor) and oddity(value).startswith(kind)
+        for kind in ("a meta tensor", "a quantised tensor", "a sparse tensor", "a complex tensor")
+    },
+    "a tensor": _is(Tensor),
+    "a NumPy array": _is(np.ndarray),
+    "a NumPy number": _is(np.generic),
+    "a truth value": _is(bool),
+    "a text": _is(str),
+    "a whole number": _is(int),
+    "a float": _is(float),
+    "a list": _is(list),
+    "a tuple": _is(tuple),
+    "a dict": _is(dict),
+    "a set": _is(set, frozenset),
+    "a generator": _is(types.GeneratorType),
+    "a function": lambda value: inspect.isroutine(value) or inspect.isclass(value),
+}
+ALSO = {"a number": ("a NumPy number", "a whole number", "a float")}  # what is one, too
+ITEM = ".item() makes a plain number of a tensor that has one."
+ADVICE = {
+    ("a tensor", "a float"): ITEM,
+    ("a tensor", "an int"): ITEM,
+    ("a tensor", "a number"): ITEM,
+    ("a NumPy array", "a float"): ".item() makes a plain number of an array that has one.",
+    ("a NumPy array", "a tensor"): "torch.from_numpy makes a tensor of it.",
+    ("a NumPy number", "a float"): "float(...) makes a plain number of it.",
+    ("a NumPy number", "an int"): "int(...) makes a plain number of it.",
+    ("a float", "an int"): "Sizes are whole numbers, and so are their sums and products.",
+    ("a whole number", "a float"): "int(...) cuts off what follows the point.",
+    ("a meta tensor", ""): "It has a shape and no numbers: leave out device='meta'.",
+    ("a quantised tensor", ""): "Return the numbers as they are: leave out quantize_per_tensor.",
+    ("a sparse tensor", ""): ".to_dense() makes a plain tensor of it.",
+    ("a complex tensor", ""): "Weights are real numbers, and so is what is computed from them.",
+    ("a text", ""): "Return the value itself; format what you print.",
+    ("a truth value", ""): "Return the value itself, not what holds of it.",
+    ("a function", ""): "Call it, with brackets: it is not called yet.",
+    ("a generator", ""): "A function with yield makes one: write return.",
+}
+
+# Errors of PyTorch that say how shapes differ, by what their texts hold.
+SHAPES = {
+    r"shapes cannot be multiplied|size mismatch|Expected size for first two dimensions|"
+    r"inconsistent tensor size": (
+        "a matrix product that does not fit",
+        "Of two factors the last size of the first is the first size of the second. A matrix is "
+        "not transposed (F.linear(x, weight) is x @ weight.T), two stand in the wrong order, or @ "
+        "stands in place of *. Print both shapes.",
+    ),
+    r"The size of tensor a \(\d+\) must match|must match the existing size|"
+    r"is invalid for input of size|doesn't match the broadcast shape": (
+        "shapes that do not fit",
+        "Often a sum, mean or norm has lost its dimension, for lack of keepdim=True, or is taken "
+        "over the other one. Print both shapes.",
+    ),
+}
+
+
+def misfit(failure: Exception, section: str) -> Mistake | None:
+    """Return the mistake of two shapes that do not go together, if that is why code raised."""
+    for pattern, (name, why) in SHAPES.items():
+        if re.search(pattern, str(failure)):
+            return Mistake(name, why, section)
     return None
 
 
@@ -127,45 +195,6 @@ def expect_numbers(
         why(odd[0]) if odd else None,
     )
     return found if finite else None
-
-
-KINDS: dict[str, tuple[type, ...]] = {  # what people return in place of what is asked
-    "a tensor": (Tensor,),
-    "a NumPy array": (np.ndarray,),
-    "a NumPy number": (np.generic,),
-    "a truth value": (bool,),
-    "a text": (str,),
-    "a whole number": (int,),
-    "a float": (float,),
-    "a list": (list,),
-    "a tuple": (tuple,),
-    "a dict": (dict,),
-}
-KIND_ADVICE = {
-    ("a tensor", "a float"): ".item() makes a plain number of a tensor that has one.",
-    ("a tensor", "an int"): ".item() makes a plain number of a tensor that has one.",
-    ("a NumPy array", "a float"): ".item() makes a plain number of an array that has one.",
-    ("a NumPy array", "a tensor"): "torch.from_numpy makes a tensor of it.",
-    ("a NumPy number", "a float"): "float(...) makes a plain number of it.",
-    ("a NumPy number", "an int"): "int(...) makes a plain number of it.",
-    ("a float", "an int"): "Sizes are whole numbers, and so are their sums and products.",
-    ("a whole number", "a float"): "int(...) cuts off what follows the point.",
-}
-
-
-def other_kind(value: Any, wanted: str, section: str) -> Mistake | None:
-    """Return the mistake of giving back another kind of value than is asked for, if it is common.
-
-    Args:
-        wanted: what is asked for, as the mistake's name has it: "a tensor", "a float".
-    """
-    if value is None:
-        return Mistake("nothing returned", "A function without return returns None.", section)
-    kind = next((name for name, types in KINDS.items() if isinstance(value, types)), None)
-    if kind is None or kind == wanted:
-        return None
-    advice = KIND_ADVICE.get((kind, wanted), f"Return {wanted}, as the text of the exercise says.")
-    return Mistake(f"{kind}, not {wanted}", advice, section)
 
 
 def is_plain(value: Any) -> bool:

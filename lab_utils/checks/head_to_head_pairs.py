@@ -15,8 +15,8 @@ from lab_utils.checks.diagnosis import (
     nothing_returned,
     number,
     only_explanation,
+    other_kind,
     roundings,
-    wrong_kind,
 )
 from lab_utils.checks.head_to_head import REFERENCE
 from lab_utils.checks.report import Mistake, Report, chosen
@@ -410,9 +410,9 @@ def _is_triple(report: Report, found: Any, expected: list[float]) -> bool:
         + (f"{describe(odd)} among them." if triple else f"{describe(found)}."),
         MEAN_ALONE
         if number(found) is not None and near(number(found), expected[0])
-        else wrong_kind(odd, PAIRS)
+        else other_kind(odd, "a number", PAIRS)
         if triple
-        else wrong_kind(found, PAIRS)
+        else other_kind(found, "a number", PAIRS)
         if isinstance(found, str)
         else nothing_returned(found, PAIRS) or NO_TRIPLE,
     )

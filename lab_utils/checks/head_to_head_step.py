@@ -12,11 +12,11 @@ from lab_utils.checks.diagnosis import (
     apart,
     describe,
     near,
-    no_number,
     number,
     only_explanation,
+    other_kind,
+    returned_kind,
     roundings,
-    wrong_kind,
 )
 from lab_utils.checks.head_to_head import CLOSE, REFERENCE, base_model, state_of
 from lab_utils.checks.report import Mistake, Report, chosen
@@ -555,7 +555,7 @@ def _check_numbers(
         if _value(returned) is not None
         else NO_PAIR
         if isinstance(returned, dict | list | tuple | Tensor)
-        else no_number(returned, STEP),
+        else returned_kind(returned, "a number", STEP),
     ):
         return
     odd = next((part for part in returned if number(part) is None), None)
@@ -570,7 +570,7 @@ def _check_numbers(
             if isinstance(odd, Tensor)
             else f": {describe(odd)}."
         ),
-        wrong_kind(odd, STEP),
+        other_kind(odd, "a number", STEP),
     )
     report.expect(
         mistake is not STEP_ROUNDED,

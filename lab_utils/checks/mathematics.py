@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lab_utils import decomposition
-from lab_utils.checks.diagnosis import other_kind, roundings
+from lab_utils.checks.diagnosis import misfit, other_kind, returned_kind, roundings
 from lab_utils.checks.report import (
     CheckFailed,
     Comparison,
@@ -16,6 +16,7 @@ from lab_utils.checks.report import (
     close,
     kind_of,
     named,
+    oddity,
     shown,
 )
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
@@ -98,6 +99,35 @@ HALF_PRECISION = _split(
     "precision lost", "The result has fewer digits than the weight: keep the weight's dtype."
 )
 ROUNDED = _split("rounded", "Return all digits, and round only what you print.")
+MAGNITUDE_TURNED = _split(
+    "magnitude transposed",
+    "A magnitude of rows is (out, 1), one of columns is (1, in): as keepdim=True leaves them.",
+)
+EXTRA_DIMENSION = _split(
+    "a dimension too many", "keepdim=True keeps the dimension: unsqueeze or None adds another."
+)
+ANOTHER_DEFAULT = _split(
+    "another default", "norm_dim is 1 where it is not given: leave the first line as it is."
+)
+DIVIDED_BY_ROOT = _split(
+    "divided by the root of the norm", "Divide by the norm itself, which has its root already."
+)
+SIGNS_ALONE = _split("signs alone", "The direction is the weight divided by its norm.")
+SUBTRACTED = _split("norm subtracted", "The direction is the weight divided by its norm.")
+CUT_OFF = _split("negative entries cut off", "The direction keeps the signs of the weight.")
+CLAMPED_ABOVE = _split(
+    "clamped from above", "Divide by what is never below eps: clamp_min, or clamp(min=eps)."
+)
+SOFTMAX = _split("softmax", "The direction is the weight divided by its norm: its length is 1.")
+SHORT_KEPT = _split(
+    "short vectors left as they are", "A vector shorter than eps is divided by eps."
+)
+EPS_SUBTRACTED = _split("eps subtracted", "Divide by the norm plus eps, or clamped at eps.")
+NOT_FROM_WEIGHT = _split(
+    "not computed from the weight",
+    "Another weight gives the same: compute with the argument, not with a variable or numbers "
+    "from above.",
+)
 ONE_OF_TWO = _split("one of two returned", "Return both: (magnitude, direction).")
 ADDED = _split("added", "The weight is the product of magnitude and direction.")
 DIVIDED = _split("divided", "The direction has length 1 already: multiply it.")
@@ -109,12 +139,16 @@ NORMALISED_AGAIN = _split(
 MATRIX_PRODUCT = _split(
     "matrix product", "Each vector is multiplied by its own number: with *, which broadcasts."
 )
+OUTER = _split("outer product", "Each vector is multiplied by its own number: with *.")
+ONE_FOR_ALL = _split(
+    "one magnitude for all", "Each vector has its own: multiply by the whole magnitude."
+)
+MAGNITUDE_CHANGED = _split(
+    "magnitude not as it is", "Multiply by what you get: no root, no exp, nothing added."
+)
 ALWAYS_COLUMNS = _split(
     "magnitude always along columns",
     "(out, 1) scales rows and (1, in) columns: leave the shape of magnitude as it is.",
-)
-MAGNITUDE_TURNED = _split(
-    "magnitude transposed", "(out, 1) scales rows and (1, in) columns, as they are."
 )
 ALWAYS_ROWS = _split(
     "magnitude always along rows",
@@ -139,6 +173,22 @@ def _count(name: str, why: str) -> Mistake:
 
 
 FROZEN_COUNTED = _count("the frozen weight counted", "W0 is frozen: only the adapter is trained.")
+WEIGHT_COUNTED = _count(
+    "in times out counted",
+    "W0 is frozen, and there is one magnitude a vector: nothing that is trained has in * out.",
+)
+DOUBLED = _count("everything counted twice", "Count each number once, whatever its size.")
+OFF_BY_ONE = _count(
+    "off by one", "Count lora_A, lora_B and, for DoRA, one magnitude a vector; nothing else."
+)
+FACTORS_LEFT_OUT = _count("lora_A and lora_B left out", "DoRA trains them, and m besides.")
+SUBTRACTED_FROM = _count("magnitude subtracted", "DoRA trains m besides lora_A and lora_B.")
+BY_SIZE = _count(
+    "magnitude by size", "norm_dim says which axis it is on, whichever is larger or smaller."
+)
+THE_SAME = _count(
+    "the same for every layer", "Compute it from the arguments, for layers of any sizes."
+)
 FULL_MATRIX = _count(
     "a full matrix counted", "W0 is frozen, and B A is never built: count lora_A and lora_B."
 )
@@ -259,9 +309,9 @@ def _handles_zeros(decompose: Callable, weight: Tensor, special: Tensor, norm_di
             found = call_function(decompose, given, norm_dim=norm_dim, eps=eps)
         except CheckFailed:
             return False
-        if not isinstance(found, tuple) or len(found) != 2:
+        if not isinstance(found, tuple | list) or len(found) != 2:
             return False
-        if not all(isinstance(part, Tensor) for part in found):
+        if not all(isinstance(part, Tensor) and not oddity(part) for part in found):
             return False
         magnitude, direction = found
         sizes = [measure(given, norm_dim) for measure in MEASURES]
@@ -290,14 +340,15 @@ def _expect_splits(
         try:
             called = call(decompose, weight, **given)
         except CheckFailed as failure:
-            raise named(failure, _dropped_dimension(decompose, norm_dim)) from failure
+            dropped = _dropped_dimension(decompose, norm_dim)
+            raise named(failure, dropped or misfit(failure, DECOMPOSE)) from failure
         shape = f"weight of {tuple(weight.shape)}"
         what = f"decompose({shape}, norm_dim={norm_dim})" if given else f"decompose({shape})"
-        if not _is_pair(report, called.result, what):
+        if not _is_pair(report, called.result, what, len(weight)):
             return
         magnitude, direction = called.result
-        wrong_magnitudes = _wrong_magnitudes(weight, norm_dim)
-        wrong_directions = _wrong_directions(weight, norm_dim)
+        wrong_magnitudes = _wrong_magnitudes(weight, norm_dim, by_default=not given)
+        wrong_directions = _wrong_directions(weight, norm_dim, by_default=not given)
         length, unit = decomposition.decompose(weight, norm_dim)
         for found, expected, name, wrong, cases in (
             (magnitude, length, "magnitude", wrong_magnitudes, magnitudes),
@@ -307,13 +358,24 @@ def _expect_splits(
             label = f"{what}: {name}"
             cases.append(Comparison(label, found, expected, values, scale_dim=norm_dim))
         unchanged = unchanged and torch.equal(called.after[0], weight)
+
+    def unexplained() -> Mistake | None:
+        if not unchanged:
+            return IN_PLACE
+        weight, given = calls[0]
+        other = call_function(decompose, weight + 1.0, **given)
+        cases = magnitudes[0], directions[0]
+        same = [close(new, case.found) for new, case in zip(other, cases, strict=True)]
+        return NOT_FROM_WEIGHT if all(same) else None
+
     which = "each row" if norm_dim == 1 else "each column"
     for prop, cases, wrong in (
         (f"magnitude: the length of {which}", magnitudes, wrong_magnitudes),
         (f"direction: {which} divided by its length", directions, wrong_directions),
     ):
         if _expect_digits(report, prop, cases, HALF_PRECISION):
-            report.expect_cases(prop, cases, [mistake for _, mistake in wrong])
+            mistakes = [mistake for _, mistake in wrong]
+            report.expect_cases(prop, cases, mistakes, unexplained)
     if and_unchanged:
         _expect_unchanged(report, unchanged)
 
@@ -326,7 +388,11 @@ def _dropped_dimension(decompose: Callable, norm_dim: int) -> Mistake | None:
     except CheckFailed:
         return None
     lengths = square.norm(dim=norm_dim)
-    dropped = isinstance(found, tuple) and isinstance(found[0], Tensor) and close(found[0], lengths)
+    dropped = (
+        isinstance(found, tuple | list)
+        and isinstance(found[0], Tensor)
+        and close(found[0], lengths)
+    )
     return LOST_DIMENSION if dropped else None
 
 
@@ -347,17 +413,17 @@ def _expect_digits(
     )
 
 
-def _is_pair(report: Report, result: object, what: str) -> bool:
-    pair = isinstance(result, tuple) and len(result) == 2
+def _is_pair(report: Report, result: object, what: str, rows: int) -> bool:
+    pair = isinstance(result, tuple | list) and len(result) == 2
     if not report.expect(
         pair,
         "it returns two things",
-        f"expected {what} to return a tuple (magnitude, direction), found {kind_of(result)}.",
+        f"expected {what} to return the pair (magnitude, direction), found {kind_of(result)}.",
         ONE_OF_TWO
-        if isinstance(result, Tensor)
+        if isinstance(result, Tensor) and result.ndim == 2 and result.shape[0] in (1, rows)
         else MORE_THAN_TWO
-        if isinstance(result, tuple) and len(result) > 2
-        else other_kind(result, "a tuple", DECOMPOSE),
+        if isinstance(result, tuple | list) and len(result) > 2
+        else returned_kind(result, "a pair", DECOMPOSE),
     ):
         return False
     names = ("magnitude", "direction")
@@ -370,8 +436,14 @@ def _is_pair(report: Report, result: object, what: str) -> bool:
 EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # that people write
 
 
-def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mistake]]:
-    """Return the magnitude as each known mistake makes it; as many for every weight."""
+def _wrong_magnitudes(
+    weight: Tensor, norm_dim: int, by_default: bool
+) -> list[tuple[Tensor | None, Mistake]]:
+    """Return the magnitude as each known mistake makes it; as many for every weight.
+
+    Args:
+        by_default: whether the call leaves `norm_dim` out.
+    """
     length, unit = decomposition.decompose(weight, norm_dim)
     across, _ = decomposition.decompose(weight, 1 - norm_dim)
     whole, order = weight.norm(), weight.norm(p=norm_dim)
@@ -383,7 +455,9 @@ def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
         *((norm, DIM_AS_P) for norm in (along_rows, along_rows.flatten())),
         (across.flatten(), WRONG_AXIS),
         (length.flatten(), LOST_DIMENSION),
-        (length.T, LOST_DIMENSION),
+        (length.T, MAGNITUDE_TURNED),
+        *((value, EXTRA_DIMENSION) for value in (length[..., None], length[None])),
+        (across if by_default else None, ANOTHER_DEFAULT),
         (length.expand_as(weight), REPEATED),
         (length**2, NOT_A_LENGTH),
         (weight.abs().sum(norm_dim, keepdim=True), NOT_A_LENGTH),
@@ -392,10 +466,13 @@ def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
         (weight.abs().mean(norm_dim, keepdim=True), NOT_A_LENGTH),
         (length / weight.shape[norm_dim] ** 0.5, NOT_A_LENGTH),
         *((weight.std(norm_dim, correction=n, keepdim=True), NOT_A_LENGTH) for n in (0, 1)),
-        *((norm, WHOLE_NORM) for norm in (whole, whole.view(1), whole.view(1, 1))),
-        (whole.expand_as(length), WHOLE_NORM),
+        *(
+            (form, WHOLE_NORM)
+            for norm in (whole, whole / weight.numel() ** 0.5, torch.linalg.norm(weight, 2))
+            for form in (norm, norm.view(1), norm.view(1, 1), norm.expand_as(length))
+        ),
         *((norm, DIM_AS_P) for norm in (order, order.view(1), order.view(1, 1))),
-        (unit, SWAPPED),
+        *((u, SWAPPED) for u in (unit, torch.where(length == 0, torch.nan, unit))),
         *((weight.norm(p=p, dim=norm_dim, keepdim=True), NOT_A_LENGTH) for p in (3, 4)),
         (1 / length.clamp_min(1e-8), UPSIDE_DOWN),
         (length.trunc(), WHOLE_NUMBERS),
@@ -403,18 +480,34 @@ def _wrong_magnitudes(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mista
         ((length**2 + 1e-8).sqrt(), EPS_IN_ROOT),
         *((length.clamp_min(eps), EPS_IN_MAGNITUDE) for eps in EPSILONS),
         *((length + eps, EPS_IN_MAGNITUDE) for eps in EPSILONS),
+        ((weight + 1e-8).norm(dim=norm_dim, keepdim=True), EPS_IN_MAGNITUDE),
     ]
 
 
-def _wrong_directions(weight: Tensor, norm_dim: int) -> list[tuple[Tensor, Mistake]]:
-    """Return the direction as each known mistake makes it; as many for every weight."""
+def _wrong_directions(
+    weight: Tensor, norm_dim: int, by_default: bool
+) -> list[tuple[Tensor | None, Mistake]]:
+    """Return the direction as each known mistake makes it; as many for every weight.
+
+    Args:
+        by_default: whether the call leaves `norm_dim` out.
+    """
     length, unit = decomposition.decompose(weight, norm_dim)
     _, unit_across = decomposition.decompose(weight, 1 - norm_dim)
     size = weight.abs().sum(norm_dim, keepdim=True)
     largest = weight.abs().amax(norm_dim, keepdim=True)
     divisors = (size, largest)
     centred = weight - weight.mean(norm_dim, keepdim=True)
+    spreads = [weight.std(norm_dim, correction=n, keepdim=True).clamp_min(1e-8) for n in (0, 1)]
     return [
+        (unit_across if by_default else None, ANOTHER_DEFAULT),
+        (weight / length.sqrt().clamp_min(1e-8), DIVIDED_BY_ROOT),
+        (weight.sign(), SIGNS_ALONE),
+        (weight - length, SUBTRACTED),
+        *((weight.clamp_min(low) / length.clamp_min(1e-8), CUT_OFF) for low in (0, 1e-8)),
+        (weight / length.clamp_max(1e-8), CLAMPED_ABOVE),
+        (weight.softmax(norm_dim), SOFTMAX),
+        *((centred / spread, CENTRED) for spread in spreads),
         (unit.abs(), SIGN_LOST),
         (-unit, SIGN_SWAPPED),
         (unit.T, TRANSPOSED),
@@ -444,7 +537,7 @@ def _expect_eps(report: Report, decompose: Callable, weight: Tensor, norm_dim: i
     eps = 0.5
     what = f"decompose(weight, norm_dim={norm_dim}, eps={eps})"
     result = call(decompose, weight, norm_dim=norm_dim, eps=eps).result
-    if not _is_pair(report, result, what):
+    if not _is_pair(report, result, what, len(weight)):
         return
     length, unit = decomposition.decompose(weight, norm_dim)
     clamped, added = weight / length.clamp_min(eps), weight / (length + eps)
@@ -461,6 +554,10 @@ def _expect_eps(report: Report, decompose: Callable, weight: Tensor, norm_dim: i
             (unit, EPS_IGNORED),
             (torch.where(length == 0, torch.nan, unit), ZERO_DIVISION),
             (torch.where(length < eps, 0.0, unit), EPS_AS_ZERO),
+            (torch.where(length < eps, weight, unit), SHORT_KEPT),
+            (weight / (length - eps), EPS_SUBTRACTED),
+            (weight / length.clamp_max(eps), CLAMPED_ABOVE),
+            (weight / (length**2 + eps).sqrt(), EPS_IN_ROOT),
             *((weight / length.clamp_min(other), EPS_IGNORED) for other in EPSILONS),
             *((weight / (length + other), EPS_IGNORED) for other in EPSILONS),
         ]
@@ -509,8 +606,9 @@ def check_recompose(
                 try:
                     called = call(recompose, magnitude, direction)
                 except CheckFailed as failure:
-                    raise named(failure, _wrong_broadcast(recompose, failure)) from failure
-                kind = other_kind(called.result, "a tensor", DECOMPOSE)
+                    mistake = _wrong_broadcast(recompose, failure) or misfit(failure, DECOMPOSE)
+                    raise named(failure, mistake) from failure
+                kind = returned_kind(called.result, "a tensor", DECOMPOSE)
                 if not report.expect_tensor(called.result, "the weight", kind):
                     return
                 wrong = _wrong_products(magnitude, direction, norm_dim)
@@ -529,7 +627,9 @@ def check_recompose(
                 unchanged = unchanged and all(torch.equal(now, before) for now, before in given)
             prop = "weight = magnitude * direction"
             if _expect_digits(report, prop, comparisons, HALF_PRECISION):
-                report.expect_cases(prop, comparisons, mistakes)
+                report.expect_cases(
+                    prop, comparisons, mistakes, lambda same=unchanged: None if same else IN_PLACE
+                )
             _expect_unchanged(report, unchanged)
 
 
@@ -561,8 +661,33 @@ def _wrong_products(
 ) -> list[tuple[Tensor | None, Mistake]]:
     unit = direction / direction.norm(dim=norm_dim, keepdim=True)
     right = magnitude * direction
-    square = direction.shape[0] == direction.shape[1]
+    rows, columns = direction.shape
+    square = rows == columns
+    few = columns >= rows if norm_dim == 0 else True
     return [
+        (torch.outer(magnitude.flatten(), direction.flatten()), OUTER),
+        *(
+            (one * direction, ONE_FOR_ALL)
+            for one in (
+                *(magnitude.mean(), magnitude.norm(), magnitude.sum(), magnitude.max()),
+                *(magnitude.abs().max(), magnitude.flatten()[0]),
+            )
+        ),
+        *(
+            (changed * direction, MAGNITUDE_CHANGED)
+            for changed in (
+                *(magnitude.sqrt(), magnitude.abs().sqrt(), magnitude.exp(), 1 + magnitude),
+                *(magnitude + eps for eps in (1e-4, 1e-3, 1e-2, 0.1)),
+                *(magnitude.sigmoid(), magnitude.tanh(), torch.nn.functional.softplus(magnitude)),
+            )
+        ),
+        (-right, SIGN_SWAPPED),
+        (right.trunc(), WHOLE_NUMBERS),
+        *((magnitude.clamp_min(eps) * direction, POSITIVE_MAGNITUDE) for eps in (1e-8, 1e-6)),
+        (
+            magnitude.flatten()[:rows, None] * direction if few else torch.tensor(torch.nan),
+            ALWAYS_ROWS,
+        ),
         (magnitude + direction, ADDED),
         (direction / magnitude, DIVIDED),
         (direction, DIRECTION_ONLY),
@@ -576,6 +701,7 @@ def _wrong_products(
         (magnitude, DIRECTION_LEFT_OUT),
         (magnitude * magnitude * direction, MAGNITUDE_SQUARED),
         *((sums, SUMMED_UP) for sums in (right.sum(), right.sum(0), right.sum(1))),
+        *((right.sum(dim, keepdim=True), SUMMED_UP) for dim in (0, 1)),
         *((value, mistake) for mistake, value in roundings(right, ROUNDED, range(4))),
         (magnitude.T * direction if square else None, AXIS_GUESSED),
     ]
@@ -617,7 +743,7 @@ def check_count_trainable(
                     is_int,
                     "the count is an int",
                     f"expected an int, found {shown(found)} of type {type(found).__name__}.",
-                    other_kind(found, "an int", COUNT),
+                    returned_kind(found, "an int", COUNT),
                 ):
                     break
                 wrong = wrong_counts(name, *sizes, norm_dim=given.get("norm_dim", 1))
@@ -627,7 +753,13 @@ def check_count_trainable(
                 label = f"{sizes[0]} → {sizes[1]}, rank {sizes[2]}"
                 comparisons.append(Comparison(label, found, expected, counts, tolerance=0.0))
             else:
-                report.expect_cases(f"{method} trains so many numbers", comparisons, mistakes)
+                same = len({case.found.item() for case in comparisons}) == 1
+                report.expect_cases(
+                    f"{method} trains so many numbers",
+                    comparisons,
+                    mistakes,
+                    lambda same=same: THE_SAME if same else None,
+                )
 
 
 def _asked(
@@ -642,12 +774,15 @@ def _asked(
 
 
 def draw_sizes(seed: int) -> list[tuple[int, int, int]]:
-    """Return in_features, out_features and rank of two layers that differ in all of them."""
+    """Return in_features, out_features and rank of two layers that differ in all of them.
+
+    The first has more outputs than inputs, the second fewer.
+    """
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.randperm(40, generator=generator)[:4] + 20
     ranks = torch.randperm(7, generator=generator)[:2] + 3
     (a, b, c, d), (r, s) = sizes.tolist(), ranks.tolist()
-    return [(a, b, r), (c, d, s)]
+    return [(min(a, b), max(a, b), r), (max(c, d), min(c, d), s)]
 
 
 def right_count(name: str, in_features: int, out_features: int, rank: int) -> int:
@@ -672,14 +807,17 @@ def wrong_counts(
         (size_b + magnitude, A_LEFT_OUT),
         (2 * size_a + magnitude, A_TWICE),
         (2 * size_b + magnitude, B_TWICE),
-        *((count, FROZEN_COUNTED) for count in (frozen + lora, frozen + right)),
+        (frozen + right, FROZEN_COUNTED),
+        (2 * right, DOUBLED),
+        (2 * lora + magnitude, DOUBLED),
+        *((right + one, OFF_BY_ONE) for one in (1, -1)),
         *((count, FULL_MATRIX) for count in (frozen, frozen + magnitude)),
         (size_a + out_features + magnitude, BRACKETS),
         (in_features + size_b + magnitude, BRACKETS),
         (right + rank * rank, CORE_COUNTED),
         (right - rank * rank, CORE_COUNTED),
         (rank * lora + magnitude, RANK_SQUARED),
-        *((size * right, BYTES) for size in (2, 4, 8)),
+        *((size * right, BYTES) for size in (4, 8)),
         *((count + magnitude, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),
         *((count, MULTIPLIED) for count in (size_a * size_b, rank * frozen)),
     ]
@@ -696,6 +834,10 @@ def wrong_counts(
         *wrong,
         (lora, NO_MAGNITUDE),
         (lora + 1, ONE_MAGNITUDE),
+        (lora + frozen, WEIGHT_COUNTED),
+        (magnitude, FACTORS_LEFT_OUT),
+        (lora - magnitude, SUBTRACTED_FROM),
+        *((lora + size(in_features, out_features), BY_SIZE) for size in (min, max)),
         (lora + other, MAGNITUDE_AXIS[name]),
         (lora + in_features + out_features, BOTH_AXES),
         *([(right + out_features, OUTPUTS_COUNTED)] if name == "dora" else []),

@@ -18,10 +18,10 @@ from lab_utils.checks.diagnosis import (
     expect_numbers,
     listed,
     near,
-    no_number,
     nothing_returned,
     number,
     only_explanation,
+    returned_kind,
     roundings,
     tell_apart,
 )
@@ -782,7 +782,7 @@ def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | Non
         each = False
     if each:
         return EACH_QUESTION
-    return no_number(value, SCORING)
+    return returned_kind(value, "a number", SCORING)
 
 
 def _hits(scores: list[list[float]], answers: list[int]) -> list[bool]:

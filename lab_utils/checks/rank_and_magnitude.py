@@ -19,8 +19,8 @@ from lab_utils.checks.diagnosis import (
     nothing_returned,
     number,
     only_explanation,
+    other_kind,
     roundings,
-    wrong_kind,
 )
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import call_function, check
@@ -251,7 +251,7 @@ def _expect_dict(report: Report, method: str, losses: Any) -> bool:
 def _wrong_loss(value: Any) -> Mistake | None:
     if isinstance(value, dict):
         return WHOLE_RECORD
-    return NO_FLOATS if isinstance(value, Tensor | str) else wrong_kind(value, RANKS)
+    return NO_FLOATS if isinstance(value, Tensor | str) else other_kind(value, "a number", RANKS)
 
 
 def _is_rank(key: Any) -> bool:
@@ -597,7 +597,9 @@ def _check_statistics(report: Report, found: dict, history: Tensor) -> None:
         "expected relative_change as a float, found "
         + (describe(found["relative_change"]) if "relative_change" in found else _none_in(found))
         + ".",
-        wrong_kind(found["relative_change"], TRACK) if "relative_change" in found else KEY_MISSING,
+        other_kind(found["relative_change"], "a number", TRACK)
+        if "relative_change" in found
+        else KEY_MISSING,
     ):
         expected = ((history[-1] - history[0]).norm() / history[0].norm()).item()
         mistakes = [*_wrong_ratios(history), *roundings(expected, TRACK_ROUNDED)]

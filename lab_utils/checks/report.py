@@ -5,7 +5,7 @@ Nothing is written to stderr, where nbgrader would read any text as a failure.
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -137,34 +137,35 @@ class Report:
         return self.expect_cases(prop, [case], [mistake for _, mistake in mistakes])
 
     def expect_cases(
-        self, prop: str, cases: Sequence["Comparison"], mistakes: Sequence[Mistake] = ()
+        self,
+        prop: str,
+        cases: Sequence["Comparison"],
+        mistakes: Sequence[Mistake] = (),
+        otherwise: Callable[[], Mistake | None] = lambda: None,
     ) -> bool:
         """Compare tensors of several cases; where some differ, look for what explains them all.
 
         Args:
             mistakes: the known ones, in the order of each case's `wrong`; one may stand there
                 more than once, for each way to make it.
+            otherwise: finds another explanation, where none of these explains what differs.
         """
         different = next((case for case in cases if not case.is_right()), None)
         if different is None:
             return self.expect(True, prop, "")
         problem = f"{different.label}: {different.difference()}."
-        return self.expect(False, prop, problem, the_one_that_explains(cases, mistakes))
+        mistake = the_one_that_explains(cases, mistakes) or otherwise()
+        return self.expect(False, prop, problem, mistake)
 
     def expect_tensor(self, value: object, what: str, mistake: Mistake | None = None) -> bool:
         """Print if a value is anything but a plain tensor of real numbers.
 
         Args:
-            mistake: what to name if it is no tensor at all.
+            mistake: what to name if it is none.
         """
-        if isinstance(value, Tensor):
-            odd = value.layout != torch.strided or value.is_complex() or value.is_meta
-            found = f"one of {value.layout}, {value.dtype}, on {value.device}"
-        else:
-            odd, found = True, kind_of(value)
-        problem = f"expected {what} as a tensor of real numbers, found {found}."
-        mistake = None if isinstance(value, Tensor) else mistake
-        return not odd or self.expect(False, f"{what} is a tensor", problem, mistake)
+        problem = f"expected {what} as a tensor of real numbers, found {kind_of(value)}."
+        plain = isinstance(value, Tensor) and not oddity(value)
+        return plain or self.expect(False, f"{what} is a tensor", problem, mistake)
 
     def expect_number(self, value: object, what: str) -> bool:
         """Print whether a value is a plain, finite number; a text names what is in its place."""
@@ -296,12 +297,24 @@ def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:
     return [aspect]
 
 
+def oddity(tensor: Tensor) -> str:
+    """Say what keeps a tensor from being compared number by number; "" if nothing does."""
+    if tensor.is_meta:
+        return "a meta tensor, without numbers"
+    if tensor.is_quantized:
+        return f"a quantised tensor, {tensor.dtype}"
+    if tensor.layout is not torch.strided:
+        return f"a sparse tensor, {tensor.layout}"
+    return f"a complex tensor, {tensor.dtype}" if tensor.is_complex() else ""
+
+
 def kind_of(value: Any) -> str:
     """Say what kind of value this is: its type, that of its items, the shape of a tensor."""
     if value is None:
         return "nothing (None: is there a return?)"
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+        odd = oddity(value)
+        return odd or f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     name = type(value).__name__
     if name == "ndarray":
         return "a NumPy array (write it with torch, which keeps the gradient)"

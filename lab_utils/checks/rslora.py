@@ -19,13 +19,13 @@ from lab_utils.checks.diagnosis import (
     expect_numbers,
     listed,
     near,
-    no_number,
     nothing_returned,
     number,
     only_explanation,
+    other_kind,
+    returned_kind,
     roundings,
     tell_apart,
-    wrong_kind,
 )
 from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call_function, check
@@ -253,7 +253,7 @@ def check_lora_scaling(
                 call_function(lora_scaling, *case, stabilized, reference=REFERENCE)
                 for case in cases
             ]
-            why = functools.partial(no_number, section=SCALING)
+            why = functools.partial(returned_kind, wanted="a number", section=SCALING)
             found = expect_numbers(report, answers, "the scaling", why)
             if found is None:
                 continue
@@ -424,7 +424,7 @@ def _norms_found(report: Report, found: Any, ranks: Sequence[int]) -> list[float
         not any(number(v) is None or isinstance(v, int) for v in values),
         "its values are floats",
         f"expected floats as values, found {describe(odd)}.",
-        wrong_kind(odd, GRADIENTS),
+        other_kind(odd, "a number", GRADIENTS),
     ):
         return None
     return [float(value) for value in values]

@@ -164,7 +164,7 @@ def decompose(weight, norm_dim=1, eps=1e-8):
     weight: (out_features, in_features)
     norm_dim: the dimension that the norm sums over
     eps: the smallest length to divide by
-    returns (magnitude, direction)
+    returns (magnitude, direction), as a tuple or a list
     """
     ### BEGIN SOLUTION
     magnitude = weight.norm(dim=norm_dim, keepdim=True)

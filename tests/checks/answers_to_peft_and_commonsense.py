@@ -670,7 +670,7 @@ class WrongAcc:
         return 2 / 3
 
     def tup(scores, answers):
-        """several values, not a number"""
+        """a tuple, not a number"""
         return (accuracy(scores, answers), len(scores))
 
     def destroys(scores, answers):

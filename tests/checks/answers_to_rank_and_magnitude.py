@@ -143,7 +143,7 @@ class WrongRanks:
         return {m: {r: run(m, r, "step_losses")[-1] for r in ranks} for m in METHODS}
 
     def losslist(ranks=(4, 8, 16, 32)):
-        """several values, not a number"""
+        """a list, not a number"""
         return {m: {r: run(m, r, "train_losses") for r in ranks} for m in METHODS}
 
     def same_dict(ranks=(4, 8, 16, 32)):

@@ -109,7 +109,7 @@ class WrongScaling:
         return 16 / math.sqrt(rank) if rank_stabilized else 16 / rank
 
     def tup(alpha, rank, rank_stabilized):
-        """several values, not a number"""
+        """a tuple, not a number"""
         return (alpha / rank, alpha / math.sqrt(rank))
 
     def sqrt_alpha_rank(alpha, rank, rank_stabilized):

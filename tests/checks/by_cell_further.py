@@ -32,6 +32,10 @@ class RightDecompose:
         m = m[:, None] if norm_dim == 1 else m[None]
         return m, weight / m.clamp_min(eps)
 
+    def list_pair(weight, norm_dim=1, eps=1e-8):
+        m = weight.norm(dim=norm_dim, keepdim=True)
+        return [m, weight / m.clamp_min(eps)]
+
 
 class WrongDecompose:
     def clamp_inside(weight, norm_dim=1, eps=1e-8):
@@ -48,11 +52,6 @@ class WrongDecompose:
         """zeros: a direction for zeros"""
         m = weight.norm(dim=norm_dim, keepdim=True)
         return m, torch.where(m < eps, torch.ones_like(weight), weight / m.clamp_min(eps))
-
-    def list_pair(weight, norm_dim=1, eps=1e-8):
-        """rows, columns, zeros: a list, not a tuple"""
-        m = weight.norm(dim=norm_dim, keepdim=True)
-        return [m, weight / m.clamp_min(eps)]
 
     def three(weight, norm_dim=1, eps=1e-8):
         """rows, columns, zeros: more than two returned"""
@@ -118,7 +117,7 @@ class WrongRecompose:
         return magnitude * direction / direction.norm()
 
     def outer(magnitude, direction):
-        """all: unnamed"""
+        """all: outer product"""
         return torch.outer(magnitude.flatten(), direction.flatten())
 
     def sign(magnitude, direction):
@@ -160,7 +159,7 @@ class WrongCount:
         return RightCount.dc(in_features, out_features, rank, method, norm_dim) / 1
 
     def minimum(in_features, out_features, rank, method, norm_dim=1):
-        """dora, dora-input: unnamed"""
+        """dora, dora-input: magnitude by size"""
         return rank * (in_features + out_features) + (
             min(in_features, out_features) if method == "dora" else 0
         )
@@ -321,7 +320,7 @@ class WrongCoupling:
         return r
 
     def pval(delta_m, delta_d):
-        """correlation: unnamed"""
+        """correlation: p-value"""
         from scipy import stats
 
         return (

@@ -252,7 +252,7 @@ class WrongDecompose:
         return m, c / m.clamp_min(eps)
 
     def softmax(weight, norm_dim=1, eps=1e-8):
-        """rows, columns, zeros: unnamed"""
+        """rows, columns, zeros: softmax"""
         return weight.norm(dim=norm_dim, keepdim=True), weight.softmax(norm_dim)
 
     def lists(weight, norm_dim=1, eps=1e-8):
@@ -276,12 +276,12 @@ class WrongDecompose:
         return m, weight / m.clamp_min(eps)
 
     def clamp_max(weight, norm_dim=1, eps=1e-8):
-        """rows, columns, zeros: unnamed"""
+        """rows, columns, zeros: clamped from above"""
         m = weight.norm(dim=norm_dim, keepdim=True)
         return m, weight / m.clamp_max(eps)
 
     def dictionary(weight, norm_dim=1, eps=1e-8):
-        """rows, columns, zeros: a dict, not a tuple"""
+        """rows, columns, zeros: a dict, not a pair"""
         m = weight.norm(dim=norm_dim, keepdim=True)
         return {"magnitude": m, "direction": weight / m.clamp_min(eps)}
 

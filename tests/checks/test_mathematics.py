@@ -174,7 +174,7 @@ class WrongDecompose:
         return magnitude.to_sparse(), weight / magnitude
 
     def one_result(weight, norm_dim=1, eps=1e-8):
-        """to return a tuple (magnitude, direction), found a tensor of shape (3, 1)"""
+        """to return the pair (magnitude, direction), found a tensor of shape (3, 1)"""
         return weight.norm(dim=norm_dim, keepdim=True)
 
     def no_torch(weight, norm_dim=1, eps=1e-8):

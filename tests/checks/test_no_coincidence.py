@@ -51,9 +51,9 @@ def compared(monkeypatch):
     seen = []
     expect_cases = Report.expect_cases
 
-    def noted(self, prop, cases, mistakes=()):
+    def noted(self, prop, cases, mistakes=(), *otherwise):
         seen.append((prop, cases, mistakes))
-        return expect_cases(self, prop, cases, mistakes)
+        return expect_cases(self, prop, cases, mistakes, *otherwise)
 
     monkeypatch.setattr(Report, "expect_cases", noted)
     return seen

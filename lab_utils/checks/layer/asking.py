@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab_utils.checks.diagnosis import other_kind
+from lab_utils.checks.diagnosis import misfit, returned_kind
 from lab_utils.checks.layer.case import Case, apply
 from lab_utils.checks.layer.mistakes import (
     BIAS_ASSUMED,
@@ -24,7 +24,16 @@ from lab_utils.checks.layer.mistakes import (
     WHOLE_NORM,
     WRONG_AXIS,
 )
-from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, close, kind_of, named
+from lab_utils.checks.report import (
+    CheckFailed,
+    Comparison,
+    Mistake,
+    Report,
+    close,
+    kind_of,
+    named,
+    oddity,
+)
 from lab_utils.checks.subject import REFERENCE_LAYERS, name_of, probe
 from lab_utils.questions.layers import ask_layer
 
@@ -47,7 +56,7 @@ class Answers:
         reply = self._replies[step]
         if "failed" in reply:
             failure = CheckFailed(str(reply["failed"]), [str(line) for line in reply["lines"]])
-            raise named(failure, reply.get("mistake"))
+            raise named(failure, reply.get("mistake") or misfit(failure, LORA))
         return reply["result"]
 
     def fails(self, step: str) -> bool:
@@ -62,11 +71,12 @@ class Answers:
         return self.tensor(self[step]["output"], "forward")
 
     def tensor(self, value: Any, method: str) -> Tensor:
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or oddity(value):
             failure = CheckFailed(
-                f"{self.name}.{method} must return a tensor; found {kind_of(value)}."
+                f"{self.name}.{method} must return a tensor of real numbers; found "
+                f"{kind_of(value)}."
             )
-            raise named(failure, other_kind(value, "a tensor", LORA))
+            raise named(failure, returned_kind(value, "a tensor", LORA))
         return value
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab_utils.checks.diagnosis import other_kind
+from lab_utils.checks.diagnosis import returned_kind
 from lab_utils.checks.layer.asking import (
     MODES,
     Answers,
@@ -132,7 +132,7 @@ def _expect_merged(
         example |= {"tuple": (), "list": [], "dict": {}, "OrderedDict": {}}
         known = NO_PLAIN_LINEAR
         if kind in example:
-            known = other_kind(example[kind], "an nn.Linear", MERGE)
+            known = returned_kind(example[kind], "an nn.Linear", MERGE)
         raise named(failure, known)
     _expect_merged_bias(report, merged["bias"], method, case)
     report.expect(

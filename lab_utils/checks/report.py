@@ -140,7 +140,7 @@ class Report:
         self,
         prop: str,
         cases: Sequence["Comparison"],
-        mistakes: Sequence[Mistake] = (),
+        mistakes: Sequence[Mistake | None] = (),
         otherwise: Callable[[], Mistake | None] = lambda: None,
     ) -> bool:
         """Compare tensors of several cases; where some differ, look for what explains them all.
@@ -231,13 +231,16 @@ class Comparison:
 
 
 def the_one_that_explains(
-    cases: Sequence[Comparison], mistakes: Sequence[Mistake]
+    cases: Sequence[Comparison], mistakes: Sequence[Mistake | None]
 ) -> Mistake | None:
-    """Return the mistake that explains all cases, if there is one and no other does so too."""
+    """Return the mistake that explains all cases, if there is one and no other does so too.
+
+    None among the mistakes stands for one that is known not to be made.
+    """
     explaining = [
         mistake
         for index, mistake in enumerate(mistakes)
-        if all(case.is_explained_by(index) for case in cases)
+        if mistake is not None and all(case.is_explained_by(index) for case in cases)
     ]
     return explaining[0] if len(set(explaining)) == 1 else None
 

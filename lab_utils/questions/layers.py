@@ -103,10 +103,24 @@ def parameters(subject: Subject) -> dict[str, Tensor]:
     return {name: p.detach().clone().requires_grad_(p.requires_grad) for name, p in found}
 
 
+HELD_INSIDE = "parameter in a list, tuple or dict"
+
+
 def kinds(subject: Subject, names: Collection[str]) -> dict[str, str]:
-    """Return what each attribute of the layer is, an empty text if it has none."""
+    """Return what each attribute of the layer is, an empty text if it has none.
+
+    If it has none, but parameters in a list or another container of Python's, that is said.
+    """
+    own = [value for name, value in vars(subject.layer).items() if not name.startswith("_")]
+    held = [
+        item
+        for value in own
+        if isinstance(value, list | tuple | dict)
+        for item in (value.values() if isinstance(value, dict) else value)
+    ]
+    missing = HELD_INSIDE if any(isinstance(item, nn.Parameter) for item in held) else ""
     found = {name: getattr(subject.layer, name, None) for name in names}
-    return {n: "" if value is None else type(value).__name__ for n, value in found.items()}
+    return {n: missing if value is None else type(value).__name__ for n, value in found.items()}
 
 
 def kept(subject: Subject) -> dict[str, Any]:

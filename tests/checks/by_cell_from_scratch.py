@@ -319,7 +319,7 @@ class WrongLoRA:
             self.lora_B = torch.zeros(original_layer.out_features, rank, requires_grad=True)
 
     class parameter_list(L):
-        """start, forward, dropout, merge: unnamed"""
+        """start, forward, dropout, merge: parameters in a list or dict"""
 
         def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
             nn.Module.__init__(self)
@@ -442,7 +442,7 @@ class WrongLoRA:
             return x + F.linear(x, self.update()) if self.lora_A.shape[1] == x.shape[-1] else x
 
     class relu(L):
-        """forward: unnamed"""
+        """forward: not linear in x"""
 
         def forward(self, x):
             return self.original_layer(x) + self.scaling * F.linear(
@@ -674,7 +674,7 @@ class WrongLoRA:
             return m
 
     class merge_order(L):
-        """merge: unnamed"""
+        """merge: shapes that do not fit"""
 
         def merge(self):
             m = super().merge()
@@ -781,7 +781,7 @@ class WrongLoRA:
             return self.update()
 
     class merge_swapped(L):
-        """merge: unnamed"""
+        """merge: shapes that do not fit"""
 
         def merge(self):
             o = self.original_layer
@@ -1043,7 +1043,7 @@ class WrongDoRA:
             return self.magnitude
 
     class m_left_out(D):
-        """start, gradients: unnamed; forward, axis, merge: magnitude unused"""
+        """start, forward, axis, merge: magnitude unused; gradients: unnamed"""
 
         def factor(self):
             return 1 / self.norm(self.original_layer.weight + self.update()).detach().clamp_min(
@@ -1057,7 +1057,7 @@ class WrongDoRA:
             return torch.ones_like(self.magnitude)
 
     class squared_norm(D):
-        """start, gradients: unnamed; forward, axis: not the Euclidean length"""
+        """start, forward, axis: not the Euclidean length; gradients: unnamed"""
 
         def norm(self, v):
             return (v**2).sum(self.norm_dim, keepdim=True)
@@ -1241,7 +1241,7 @@ class WrongDoRA:
             return super().forward(x)
 
     class output_only(D):
-        """axis: unnamed"""
+        """axis: shapes that do not fit"""
 
         def forward(self, x):
             f, o = self.factor(), self.original_layer
@@ -1459,7 +1459,7 @@ class WrongDoRA:
             return super_merge(self, self.magnitude * v / self.norm(v))
 
     class merge_flat(D):
-        """merge: unnamed"""
+        """merge: shapes that do not fit"""
 
         def merge(self):
             v = self.original_layer.weight + self.update()

@@ -405,7 +405,7 @@ class WrongLoRA:
             return self.original_layer(x) + F.linear(self.dropout(x), self.cache)
 
     class mean_batch(L):
-        """forward: unnamed"""
+        """forward: vectors of x mixed"""
 
         def forward(self, x):
             return self.original_layer(x) + F.linear(self.dropout(x), self.update()).mean(
@@ -505,7 +505,7 @@ class WrongLoRA:
             return m
 
     class merge_transposed_update(L):
-        """merge: unnamed"""
+        """merge: shapes that do not fit"""
 
         def merge(self):
             m = super().merge()
@@ -542,7 +542,7 @@ class WrongDoRA:
             return F.linear(x, self.weight(), self.original_layer.bias) + 0 * self.dropout(x).sum()
 
     class softplus(D):
-        """start, forward, axis, gradients, merge: unnamed"""
+        """start, forward, axis: magnitude not as it is; gradients, merge: unnamed"""
 
         def factor(self):
             return F.softplus(self.magnitude) / self.norm(

@@ -12,6 +12,8 @@ from lab_utils.checks.layer.mistakes import (
     BIAS_ASSUMED,
     DIM_AS_P,
     FACTOR_TRANSPOSED,
+    FACTORS_SWAPPED,
+    HIDDEN,
     IN_PLACE,
     INNER_MODULE,
     LORA,
@@ -35,7 +37,7 @@ from lab_utils.checks.report import (
     oddity,
 )
 from lab_utils.checks.subject import REFERENCE_LAYERS, name_of, probe
-from lab_utils.questions.layers import ask_layer
+from lab_utils.questions.layers import HELD_INSIDE, ask_layer
 
 MODES = ("evaluation", "training")
 
@@ -161,7 +163,7 @@ def ask_trained(
             expect_parameters(answers, case, [name])
     for name in ("lora_A", "lora_B"):
         if found[name].shape != getattr(case, name).T.shape:
-            expect_shape(answers.name, name, found[name], getattr(case, name))
+            expect_shape(answers.name, name, found[name], case)
     if method == "dora" and found["magnitude"].numel() != case.magnitude.numel():
         across = found["magnitude"].numel() == case.weight.shape[case.norm_dim]
         failure = CheckFailed(
@@ -185,6 +187,8 @@ def expect_parameters(answers: Answers, case: Case, names: Collection[str]) -> d
             what, mistake = f"the parameter {inner[0]} of an inner module", INNER_MODULE
         elif kinds[name] in ("Tensor", "list", "tuple", "ndarray", "Buffer"):
             mistake = NO_PARAMETER
+        elif kinds[name] == HELD_INSIDE:
+            what, mistake = f"{HELD_INSIDE} alone", HIDDEN
         elif not kinds[name]:
             shape = getattr(case, name).shape
             like = [n for n, p in found.items() if p.shape == shape and n not in names]
@@ -200,7 +204,8 @@ def expect_parameters(answers: Answers, case: Case, names: Collection[str]) -> d
     return found
 
 
-def expect_shape(layer: str, name: str, found: Tensor, expected: Tensor) -> None:
+def expect_shape(layer: str, name: str, found: Tensor, case: Case) -> None:
+    expected = getattr(case, name)
     if found.shape != expected.shape:
         sizes = {"lora_A": "(rank, in_features)", "lora_B": "(out_features, rank)"}[name]
         along = {"lora_A": 0, "lora_B": 1}[name]  # the dimension that is the rank
@@ -211,7 +216,9 @@ def expect_shape(layer: str, name: str, found: Tensor, expected: Tensor) -> None
             f"{layer}.{name} must have the shape {sizes} = {tuple(expected.shape)}; "
             f"found {tuple(found.shape)}."
         )
-        ignored = RANK_IGNORED if [*found.shape] == by_default else None
+        other = {"lora_A": case.lora_B, "lora_B": case.lora_A}[name]
+        swapped = FACTORS_SWAPPED if found.shape == other.shape else None
+        ignored = RANK_IGNORED if [*found.shape] == by_default else swapped
         raise named(failure, FACTOR_TRANSPOSED if transposed else ignored)
 
 
@@ -273,14 +280,15 @@ def compare(
     report: Report,
     prop: str,
     cases: Sequence[Case],
-    look: Callable[[Case], tuple[list[Comparison], list[Mistake]]],
+    look: Callable[[Case], tuple[list[Comparison], list[Mistake | None]]],
+    otherwise: Callable[[], Mistake | None] = lambda: None,
 ) -> None:
     """Expect what `look` compares in every case, and name what explains the differences of all.
 
     Where the student's code fails in a later case, what the earlier ones show comes first.
     """
     comparisons: list[Comparison] = []
-    mistakes: list[Mistake] = []
+    mistakes: list[Mistake | None] = []
     for case in cases:
         try:
             found, mistakes = look(case)
@@ -289,7 +297,7 @@ def compare(
                 raise
             break
         comparisons += found
-    report.expect_cases(prop, comparisons, mistakes)
+    report.expect_cases(prop, comparisons, mistakes, otherwise)
 
 
 def is_as_before(now: Tensor, before: Tensor) -> bool:

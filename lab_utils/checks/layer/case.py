@@ -23,6 +23,7 @@ from lab_utils.checks.layer.mistakes import (
     MAGNITUDE_ADDED,
     MAGNITUDE_RELATIVE,
     MAGNITUDE_UNUSED,
+    MULTIPLIED_BY_NORM,
     NO_NORMALISATION,
     NORM_OF_BASE,
     NORM_OF_UPDATE,
@@ -230,6 +231,9 @@ class Case:
             across = updated.norm(dim=1 - self.norm_dim, keepdim=True).clamp_min(1e-8)
             on_direction = self.weight / start + update
             yield m * updated, NO_NORMALISATION
+            yield m * updated * length, MULTIPLIED_BY_NORM
+            yield m * (self.weight + self.scaling * update) / length, SCALING_TWICE
+            yield m * (self.weight + update / self.scaling) / length, SCALING_LEFT_OUT
             yield m * updated / across, WRONG_AXIS
             yield m * updated / start, NORM_OF_BASE
             unscaled = self.length(self.weight + update / self.scaling).clamp_min(1e-8)

@@ -19,6 +19,7 @@ from lab_utils.checks.layer.mistakes import (
     OTHER_IN_TRAINING,
     P_FIXED,
     P_MIRRORED,
+    RESCALED_OTHERWISE,
     VECTORS_DROPPED,
     X_CHANGED,
 )
@@ -109,18 +110,18 @@ def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
             raise CheckFailed(
                 f"for {tuple(rows.shape)} inputs, found {tuple(whole.shape)} outputs."
             )
+        report.expect(
+            not close(dropped[0], dropped[1]) or close(dropped[0], whole),
+            "in training, the next pass drops others",
+            "two passes in training mode dropped the same inputs, although the seed was another.",
+            MASK_FIXED,
+        )
         if close(whole, apply(rows, case.merged(method), case.bias)):
             if _expect_dropped(report, method, case, rows, whole, dropped):
                 together = [answers.tensor(output, "forward") for output in answers["whole"]]
                 _expect_single(report, method, case, first, torch.stack(together), dropped)
         else:  # for another reason, so no name is sure
             _expect_two_values(report, whole, dropped)
-        report.expect(
-            not close(dropped[0], dropped[1]),
-            "in training, the next pass drops others",
-            "two passes in training mode dropped the same inputs, although the seed was another.",
-            MASK_FIXED,
-        )
 
 
 def _expect_dropped(
@@ -259,4 +260,4 @@ def _wrong_dropout(all_or_nothing: bool, share: float, scale: float) -> Mistake 
         return DROPPED_TWICE
     if abs(scale * (1 - share) - 1) < 0.2:
         return P_FIXED
-    return None
+    return RESCALED_OTHERWISE if abs(share - P) < 0.05 else None

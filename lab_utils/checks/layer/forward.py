@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lab_utils.checks.diagnosis import misfit
 from lab_utils.checks.layer.asking import (
     Answers,
     ask_trained,
@@ -12,7 +13,8 @@ from lab_utils.checks.layer.asking import (
     is_as_before,
 )
 from lab_utils.checks.layer.case import Case, apply
-from lab_utils.checks.layer.mistakes import SOME_SHAPES, SQUEEZED, X_CHANGED
+from lab_utils.checks.layer.mistakes import LORA, SOME_SHAPES, SQUEEZED, X_CHANGED
+from lab_utils.checks.layer.unexplained import unexplained
 from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report
 
 
@@ -56,7 +58,7 @@ def forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
 
     prop = "output of a trained layer" + ("" if case.norm_dim else " with norm_dim=0")
     cases = (case, case.other(), *([case.by_default()] if case.norm_dim == 1 else []))
-    compare(report, prop, cases, look)
+    compare(report, prop, cases, look, unexplained(layer_type, method, case))
     for name, answers in refused.items():
         try:
             answers.output(name)
@@ -67,8 +69,8 @@ def forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
 
 def _said(failure: CheckFailed) -> tuple[str, Mistake]:
     """Return what a failure says, and what is wrong where other shapes of x do not fail."""
-    mistake = failure.mistake or SOME_SHAPES
-    return str(failure).removesuffix(f"\n{failure.mistake}"), mistake
+    known = None if misfit(failure, LORA) else failure.mistake
+    return str(failure).removesuffix(f"\n{failure.mistake}"), known or SOME_SHAPES
 
 
 def _is_squeezed(output: Tensor, x: Tensor, case: Case) -> bool:

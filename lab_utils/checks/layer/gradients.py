@@ -17,6 +17,7 @@ from lab_utils.checks.layer.asking import (
 from lab_utils.checks.layer.case import Case, apply
 from lab_utils.checks.layer.mistakes import (
     BASE_TRAINABLE,
+    EARLIER_NORM,
     GRADIENT_CUT,
     MAGNITUDE_FROZEN,
     NOT_DETACHED,
@@ -140,4 +141,9 @@ def _expect_learned(report: Report, found: Tensor, method: str, case: Case) -> N
         if name != "x":
             setattr(stepped, name, getattr(case, name) - RATE * gradient)
     expected = apply(case.x, stepped.merged(method), case.bias)
-    report.expect_close(found, expected, "output after a step of gradient descent")
+    prop, mistakes = "output after a step of gradient descent", []
+    if method == "dora":
+        before = case.length(case.weight + case.update()).clamp_min(1e-8)
+        kept = stepped.magnitude * (stepped.weight + stepped.update()) / before
+        mistakes.append((apply(case.x, kept, case.bias), EARLIER_NORM))
+    report.expect_close(found, expected, prop, mistakes)

@@ -49,6 +49,36 @@ SQUEEZED = Mistake(
     "The output has all leading dimensions of x, also those of size 1.",
     LORA,
 )
+DIMENSION_ADDED = Mistake(
+    "a dimension of x added", "The output has the leading dimensions of x, and no others.", LORA
+)
+COLUMN_ON_OUTPUT = Mistake(
+    "a column on the output",
+    "(out, 1) has one number per row of a weight. The features of an output are its last "
+    "dimension: flatten the column before it meets one.",
+    LORA,
+)
+NOT_LINEAR = Mistake(
+    "not linear in x",
+    "W0 x and B A x are matrix products: no activation function lies between or behind them, and "
+    "no output is normalised.",
+    LORA,
+)
+MIXED_VECTORS = Mistake(
+    "vectors of x mixed",
+    "Each vector of x is mapped by itself: no mean, sum or norm goes over the others.",
+    LORA,
+)
+HIDDEN = Mistake(
+    "parameters in a list or dict",
+    "nn.Module finds parameters that are its attributes: self.lora_A = nn.Parameter(...).",
+    LORA,
+)
+FACTORS_SWAPPED = Mistake(
+    "lora_A and lora_B swapped",
+    "lora_A comes first, (rank, in_features); lora_B is (out_features, rank).",
+    LORA,
+)
 SOME_SHAPES = Mistake(
     "only some shapes of x",
     "F.linear(x, weight), like x @ weight.T, takes any leading dimensions.",
@@ -200,6 +230,24 @@ LOST_DIMENSION = Mistake(
 NO_NORMALISATION = Mistake(
     "no normalisation", "Divide W0 + scaling * B A by its norm before m multiplies it.", NORM
 )
+MAGNITUDE_CHANGED = Mistake(
+    "magnitude not as it is",
+    "m multiplies the direction as it is: no square, exp, softplus or sigmoid of it.",
+    HOLDS,
+)
+DIVIDED_BY_MAGNITUDE = Mistake(
+    "divided by the magnitude",
+    "m multiplies: training may take it to zero, and then nothing can be divided by it.",
+    HOLDS,
+)
+MULTIPLIED_BY_NORM = Mistake(
+    "multiplied by the norm", "Divide W0 + scaling * B A by its norm.", NORM
+)
+EARLIER_NORM = Mistake(
+    "the norm of an earlier pass",
+    "lora_A and lora_B have changed since: compute the norm of V again at every pass.",
+    NORM,
+)
 NORM_OF_BASE = Mistake(
     "norm of W0 instead of V",
     "Divide by the norm of the updated weight, which changes as B A is trained.",
@@ -301,6 +349,11 @@ OTHER_IN_TRAINING = Mistake(
     DROPOUT,
 )
 DROPPED_TWICE = Mistake("dropped twice", "Pass the input through dropout once.", DROPOUT)
+RESCALED_OTHERWISE = Mistake(
+    "kept inputs rescaled otherwise",
+    "What is kept is divided by 1 - dropout, as nn.Dropout does.",
+    DROPOUT,
+)
 P_FIXED = Mistake(
     "another dropout probability", "Pass the argument on: nn.Dropout(dropout).", DROPOUT
 )

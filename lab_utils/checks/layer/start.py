@@ -9,6 +9,7 @@ from torch import Tensor
 from lab_utils.checks.layer.asking import (
     MODES,
     ask,
+    ask_trained,
     compare,
     expect_base_unchanged,
     expect_parameters,
@@ -47,7 +48,8 @@ from lab_utils.checks.layer.mistakes import (
     WRONG_AXIS,
     ZERO_DIVISION,
 )
-from lab_utils.checks.report import Comparison, Mistake, Report, close
+from lab_utils.checks.layer.unexplained import unexplained
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, close
 
 
 def start(report: Report, layer_type: Any, method: str, case: Case) -> None:
@@ -77,7 +79,7 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
     )
     found = expect_parameters(answers, case, names)
     for name in ("lora_A", "lora_B"):
-        expect_shape(answers.name, name, found[name], getattr(case, name))
+        expect_shape(answers.name, name, found[name], case)
     for name in names:
         if not _expect_values(report, name, found[name]):
             return
@@ -186,12 +188,17 @@ def _expect_start_magnitude(report: Report, layer_type: Any, case: Case, found: 
 def _expect_start_output(report: Report, layer_type: Any, method: str, case: Case) -> None:
     """Expect the frozen layer's output before training, also where it has a row of zeros."""
 
-    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+    trained: list[set[Mistake] | None] = []  # once it is asked for
+
+    def look(each: Case) -> tuple[list[Comparison], list[Mistake | None]]:
         steps = {mode: ["forward", each.x, mode == "training", 0] for mode in MODES}
         answers = ask(layer_type, each, steps | {"kept": ["kept"]})
         expect_base_unchanged(report, answers["kept"], each, "forward")
         expected = apply(each.x, each.weight, each.bias)
-        wrong = list(_wrong_starts(method, each))
+        right = all(close(answers.output(mode), expected) for mode in MODES)
+        if not right and not trained:
+            trained.append(_explained_when_trained(layer_type, method, case))
+        wrong = list(_wrong_starts(method, each, trained[0] if trained else None))
         zeros = f", with a {'row' if each.norm_dim else 'column'} of zeros in the weight"
         of_zeros = zeros if (each.start_magnitude() == 0).any() else ""
         comparisons = [
@@ -206,21 +213,57 @@ def _expect_start_output(report: Report, layer_type: Any, method: str, case: Cas
         return comparisons, [mistake for _, mistake in wrong]
 
     prop = "before training: the frozen layer's output"
-    compare(report, prop, (case, case.other(), case.with_zero_vector()), look)
+    cases = (case, case.other(), case.with_zero_vector())
+    compare(report, prop, cases, look, unexplained(layer_type, method, case))
 
 
-def _wrong_starts(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
+def _explained_when_trained(layer_type: Any, method: str, case: Case) -> set[Mistake] | None:
+    """Return what explains the output of a trained layer; None if it is right, or not known.
+
+    Before training several ways to go wrong are one and the same.
+    """
+    if method == "lora":
+        return None
+    try:
+        answers = ask_trained(layer_type, method, case, {"output": ["forward", case.x, False, 0]})
+        output = answers.output("output")
+    except CheckFailed:
+        return None
+    if close(output, apply(case.x, case.merged(method), case.bias)):
+        return None
+    wrong = case.wrong_layers(method)
+    found = {mistake for w, b, mistake in wrong if close(output, apply(case.x, w, b))}
+    return found | ({ZERO_DIVISION} if output.isfinite().all() else set())
+
+
+OF_THE_BIAS = (BIAS_LOST, BIAS_TWICE, BIAS_SCALED)
+
+
+def _wrong_starts(
+    method: str, case: Case, trained: set[Mistake] | None
+) -> Iterator[tuple[Tensor, Mistake | None]]:
+    """Yield the output as known mistakes make it, with None for those that training contradicts.
+
+    Args:
+        trained: what explains the output of a trained layer, where that is known.
+    """
+
+    def if_so(mistake: Mistake) -> Mistake | None:
+        said = trained is None or mistake in trained or mistake in OF_THE_BIAS
+        return mistake if said else None
+
     start = case.at_start()
     right = start.merged(method)
     for weight, bias, mistake in start.wrong_layers(method):
-        if mistake is MAGNITUDE_RELATIVE:  # here m is ||W0||, so that is no normalisation
-            mistake = NO_NORMALISATION
-        # Without an update many mistakes change nothing, or double the output, but for the bias.
-        if mistake in (FROZEN_TWICE, MAGNITUDE_ADDED):
-            mistake = OUTPUT_DOUBLED
         output = apply(case.x, weight, bias)
-        if close(weight, right) and mistake not in (BIAS_LOST, BIAS_TWICE, BIAS_SCALED):
+        if close(weight, right) and mistake not in OF_THE_BIAS:
             output = torch.full_like(output, torch.inf)  # so that it explains nothing
-        yield output, mistake
+        said = if_so(mistake)
+        if mistake is MAGNITUDE_RELATIVE and trained is None:
+            said = NO_NORMALISATION  # here m is ||W0||, so that is one and the same
+        # Without an update many mistakes change nothing, or double the output, but for the bias.
+        if said in (FROZEN_TWICE, MAGNITUDE_ADDED):
+            said = OUTPUT_DOUBLED
+        yield output, said
     not_a_number = torch.where(case.start_magnitude() == 0, torch.nan, case.weight)
-    yield apply(case.x, not_a_number, case.bias), ZERO_DIVISION
+    yield apply(case.x, not_a_number, case.bias), if_so(ZERO_DIVISION)

@@ -1,6 +1,6 @@
 """Train what lessons 04 and 05 report anew, with seeds that neither chose a rate nor were reported.
 
-    python -m benchmarks.again                # 56 runs, two hours on 2 cores; can be continued
+    python -m benchmarks.again                # 60 runs, two hours on 2 cores; can be continued
     python -m benchmarks.again --jobs 16
 
 Prints each difference as reported and as found again. Results: lab_utils/results/again.jsonl.
@@ -21,6 +21,7 @@ PAIRS = [
     *zip(LORA, DORA, strict=True),
     *((LORA[1], Settings(adapter_type=m)) for m in ("dora-input", "lora-scaled", "dora-fixed")),
     (LORA[1], Settings(adapter_type="full")),
+    (DORA[1], Settings(adapter_type="dora-full")),
 ]
 ARMS = list(dict.fromkeys(arm for pair in PAIRS for arm in pair))
 

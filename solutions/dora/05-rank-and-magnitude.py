@@ -330,8 +330,7 @@ plots.show(
 # the 1 to 3 % of full fine-tuning are small because its updates are: chance gets 2 % there. What departs
 # is **DoRA**: 3 to 6 % in queries, keys and values, where chance gets 9 to 12 %. Its `m` takes back most
 # of the lengthening that comes with a turn, but not in the output projections (11 %). Three other seeds
-# give the same shares to within a point. (That DoRA's shares are closer to those of full fine-tuning does
-# not make it more *like* full fine-tuning: they are small for different reasons.)
+# give the same shares to within a point.
 #
 # **Does `m` change significantly?** *Does it move?* In the pass that you watched:
 
@@ -416,10 +415,13 @@ plots.show(
 # So DoRA does not win by fitting more. Nor is it only regularisation: `m` alone fits *more* than LoRA, by
 # 0.007, and gains as much.
 #
-# **Detaching the norm costs something**: with the full gradient DoRA ends 0.0042 lower (0.0018 to 0.0066,
-# seed by seed). And the gap stays when $\alpha$ is halved or nothing is clipped. With the MLP adapted too
-# it is 0.004, with an interval that contains zero, and whether that is less than without the MLP is not
+# **Detaching the norm may cost something**: with the full gradient DoRA ends 0.0042 lower (0.0018 to 0.0066,
+# seed by seed). The gap to LoRA stays when $\alpha$ is halved or nothing is clipped. With the MLP adapted
+# too it is 0.004, with an interval that contains zero, and whether that is less than without the MLP is not
 # decided once all three comparisons count.
+#
+# **Found again** with the four other seeds: `m` alone ends lower than LoRA, and the norm alone is not
+# decided. The full gradient ends 0.0048 below DoRA, but with an interval that contains zero.
 #
 # ## 4. Exercise: track the magnitude
 #

@@ -1,12 +1,19 @@
-"""What lessons 04 and 05 report, held against runs of seeds that had no part in it."""
+"""What lessons 04, 05 and 07 report, held against runs of seeds that had no part in it."""
 
 import numpy as np
 import pytest
 import release
 from scipy import stats
 
-from benchmarks import again, search
-from lab_utils.comparison import RESULTS, paired_difference, read_results, reported
+from benchmarks import again, rslora, search
+from lab_utils.comparison import (
+    RESULTS,
+    SETTINGS,
+    paired_difference,
+    read_results,
+    reported,
+    select,
+)
 
 BEFORE = read_results(RESULTS / "head-to-head.jsonl") + read_results(RESULTS / "ablations.jsonl")
 AGAIN = read_results(RESULTS / "again.jsonl")
@@ -66,3 +73,43 @@ def test_what_ends_lower_ends_lower_again_and_what_was_not_decided_is_not():
     assert gap("dora-input").high < 0 and gap("lora-scaled").high < 0
     assert gap("dora-fixed").low < 0 < gap("dora-fixed").high
     assert gap("full", None).high < -0.14
+    assert gap("dora-full").low < 0 < gap("dora-full").high
+    lines = (release.SOLUTIONS / "05-rank-and-magnitude.py").read_text("utf-8").splitlines()
+    text = " ".join(line.removeprefix("# ").strip() for line in lines)
+    assert f"The full gradient ends {-gap('dora-full').mean:.4f} below DoRA" in text
+
+
+RSLORA = read_results(RESULTS / "rslora.jsonl")
+RSLORA_AGAIN = read_results(RESULTS / "rslora-again.jsonl")
+
+
+def rules(records, method, rank):
+    """The runs under the usual and under the rank-stabilised rule, at one rate and alpha."""
+    return [
+        select(
+            records,
+            adapter_type=method,
+            rank=rank,
+            rank_stabilized=stabilized,
+            alpha=rslora.ALPHA,
+            learning_rate=5e-3,
+        )
+        for stabilized in (False, True)
+    ]
+
+
+def test_the_seeds_of_lesson_07_are_new():
+    wanted = rslora.at_one_rate((4, 64), rslora.AGAIN)
+    found = [tuple(record[name] for name in SETTINGS) for record in RSLORA_AGAIN]
+    assert sorted(found, key=str) == sorted((tuple(vars(run).values()) for run in wanted), key=str)
+    assert not {record["seed"] for record in RSLORA}.intersection(rslora.AGAIN)
+
+
+@pytest.mark.parametrize(("method", "rank"), [("lora", 4), ("lora", 64), ("dora", 64)])
+def test_the_lead_of_the_stabilised_rule_is_found_again(method, rank):
+    before = [[run for run in found if run["seed"] < 9] for found in rules(RSLORA, method, rank)]
+    first = paired_difference(*before)
+    again_ = paired_difference(*rules(RSLORA_AGAIN, method, rank))
+    assert (first.seeds, again_.seeds) == (9, 3)
+    assert first.high < 0 and again_.high < 0
+    assert again_.mean / first.mean == pytest.approx(0.5 if rank == 4 else 0.9, abs=0.1)

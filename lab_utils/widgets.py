@@ -305,8 +305,8 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
         gaps = [fmean(by_method["lora"][r]) - fmean(by_method["dora"][r]) for r in ranks]
         lead = ", ".join(f"{gap:+.3f} (rank {r})" for r, gap in zip(ranks, gaps, strict=True))
         own = "the rate chosen for each rank"
-        at = own if isinstance(rate, str) else plots.rate_text(rate)
-        title = f"LoRA at {at}, DoRA at {own}\nLoRA minus DoRA: {lead}"
+        lora = "LoRA and" if isinstance(rate, str) else f"LoRA at {plots.rate_text(rate)},"
+        title = f"{lora} DoRA at {own}\nLoRA minus DoRA: {lead}"
         alt = f"Test loss over the rank. {title}.".replace("\n", ". ")
         return plots.loss_by_rank(by_method, title, limits), alt
 

@@ -22,7 +22,8 @@ def published_gains(dora: dict, lora: dict, left_out: str | None = None) -> Figu
         figure, ax = plt.subplots(figsize=(10, 3.8))
         colours = ["0.8" if task == left_out else COLOURS["dora"] for task in TASKS]
         bars = ax.bar(TASKS, gains.values(), color=colours)
-        label_bars(ax, bars, [f"{gain:+.1f}" for gain in gains.values()])
+        labels = [f"{g:+.1f}" + "\nleft out" * (t == left_out) for t, g in gains.items()]
+        label_bars(ax, bars, labels)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axhline(mean, color="0.4", linestyle="--", zorder=0)
         end = ax.get_yaxis_transform()

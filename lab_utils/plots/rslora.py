@@ -32,20 +32,22 @@ def scaling_rules(rank: int, alpha: float, grows: bool) -> Figure:
             for ax, values in ((left, scaling), (right, gradient / gradient[0])):
                 ax.plot(ranks, values, label=name, **style)
                 ax.plot(ranks[at], values[at], "o", color=COLOURS["lora"], markersize=8)
-                ax.annotate(
+                ax.annotate(  # the greater above, the lesser below: they can be close together
                     f"{values[at]:.3g}",
                     (ranks[at], values[at]),
-                    (0, 9),
+                    (0, 9 if stabilized else -9),
                     textcoords="offset points",
                     ha="center",
+                    va="bottom" if stabilized else "top",
                 )
-        left.set(ylabel="scaling", ylim=(0.05, 40), title="what B A is multiplied by")
+        left.set(ylabel="scaling", ylim=(0.03, 70), title="what B A is multiplied by")
         right.set(ylabel="relative to rank 4", ylim=(0.1, 30), title="first gradient of lora_B")
         for ax in (left, right):
             rank_axis(ax, ranks.tolist())
             ax.set_yscale("log")
             decimal_axis(ax.yaxis)
-        left.legend()
+        # In no panel: there it would jump out of the way of the lines.
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

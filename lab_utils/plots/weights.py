@@ -70,6 +70,8 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
     nothing = updated.norm() < 1e-6  # exactly opposite and as long: no direction is left
     updated = torch.zeros(2) if nothing else updated
     norm = updated.norm().clamp_min(1e-8)
+    # Names stand outside the triangle of the three, whichever way the update turns.
+    side = 1 if w0[0] * updated[1] >= w0[1] * updated[0] else -1
     results = {"lora": ("LoRA: w0 + u", updated)}
     results["dora"] = ("DoRA: m (w0 + u) / ||w0 + u||", magnitude * updated / norm)
     with plt.rc_context(STYLE):
@@ -79,24 +81,21 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
             if method == "dora":
                 ax.plot(*zip((0, 0), updated.tolist(), strict=True), ":", color="0.4")
             # The result is drawn first and wider, so that all three show where they are collinear.
-            _arrow(ax, origin, vector, COLOURS[method], "w'", width=6.0)
-            _arrow(ax, origin, w0, COLOURS["frozen"], "w0", side=-1, width=4.0)
-            _arrow(ax, w0, update, UPDATE, "u", side=-1)
+            _arrow(ax, origin, vector, COLOURS[method], "w'", side, 0.75, width=6.0)
+            _arrow(ax, origin, w0, COLOURS["frozen"], "w0", -side, width=4.0)
+            _arrow(ax, w0, update, UPDATE, "u", -side)
             if nothing:
                 said = "w0 + u = 0 has no direction:\nm has nothing to stretch"
-                ax.text(
-                    0.8,
-                    -2.4,
-                    said if method == "dora" else "w0 + u = 0",
-                    ha="center",
-                    backgroundcolor="white",
-                )
+                said = said if method == "dora" else "w0 + u = 0"
+                ax.text(0.8, 3.2, said, ha="center", va="top")
             turn = f"turned by {math.degrees(_angle(w0, vector)):.0f}°"
             turn = "no direction" if nothing else turn
             ax.set_title(f"{title}\nlength {w0.norm():.2f} → {vector.norm():.2f}, {turn}")
             ax.set(aspect="equal", xlim=(-2.6, 4.2), ylim=(-2.6, 3.4))
             ax.set_xlabel("weight on input 1")
         axes[0].set_ylabel("weight on input 2")
+        said = {"ha": "right", "color": "0.35", "fontsize": 10}
+        axes[0].text(4.1, -2.5, "dotted: as long as w0", **said)
     return figure
 
 
@@ -116,18 +115,19 @@ def _arrow(
     vector: Tensor,
     colour: str,
     name: str,
-    side: int = 1,
+    side: int,
+    part: float = 0.5,
     width: float = 2.5,
 ) -> None:
-    """Draw a vector with its name beside the middle of the shaft, left (1) or right (-1)."""
+    """Draw a vector with its name beside a part of the shaft, left (1) or right (-1)."""
     if vector.norm() < 1e-6:
         return
-    end, middle = start + vector, start + 0.55 * vector
+    end, beside = start + vector, start + part * vector
     shape = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", end.tolist(), start.tolist(), arrowprops=shape)
-    offset = 11 * side * torch.stack([-vector[1], vector[0]]) / vector.norm().clamp_min(1e-8)
+    offset = 13 * side * torch.stack([-vector[1], vector[0]]) / vector.norm().clamp_min(1e-8)
     style = {"textcoords": "offset points", "ha": "center", "va": "center", "color": colour}
-    ax.annotate(name, middle.tolist(), offset.tolist(), **style)
+    ax.annotate(name, beside.tolist(), offset.tolist(), **style)
 
 
 def lengths_and_turns(
@@ -261,6 +261,8 @@ def _heat_map(ax: Axes, matrix: Tensor, title: str) -> None:
 def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
     """Draw each row of a weight as a point: how far it turned, and how its length changed.
 
+    A row that more than doubled its length is a triangle at the upper edge.
+
     A dashed line shows what an update across a row does to it, as a random one nearly does: a turn
     by an angle t makes it 1 / cos t as long.
 
@@ -280,7 +282,12 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             chance = 100 * (1 / angle.deg2rad().cos() - 1)
             ax.plot(angle, chance, "--", color="0.3", label="an update across the row")
             points = {"marker": MARKERS[method], "alpha": 0.7}
-            ax.scatter(turn, growth, s=14, color=COLOURS[method], **points)
+            inside = growth <= 110
+            ax.scatter(turn[inside], growth[inside], s=14, color=COLOURS[method], **points)
+            if not inside.all():
+                beyond = {"marker": "^", "alpha": 0.7, "clip_on": False}
+                at_edge = torch.full_like(turn[~inside], 110)
+                ax.scatter(turn[~inside], at_edge, s=30, color=COLOURS[method], **beyond)
             ax.set_title(
                 f"{NAMES[method]}: ΔM = {magnitude_change(before, weight):.3f}, "
                 f"ΔD = {direction_change(before, weight):.3f}"

@@ -263,3 +263,33 @@ def test_times_that_are_equal_do_not_cover_each_other():
     (ax,) = plots.step_times(records, ways).axes
     heights = [line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
     assert len(set(heights)) == 2
+
+
+def test_a_row_beyond_the_axis_is_a_triangle_at_its_edge():
+    before = torch.eye(2)
+    after = torch.tensor([[1.5, 0.0], [0.0, 4.0]])
+    ax, _ = plots.rows_moved(before, {"lora": after, "dora": before}).axes
+    points, beyond = (collection.get_offsets().tolist() for collection in ax.collections)
+    assert points == [[0.0, 50.0]] and beyond == [[0.0, 110.0]]
+
+
+@pytest.mark.parametrize("angle", [-150, -60, 0, 60, 150, 180])
+def test_names_of_vectors_stand_apart(angle):
+    for ax in plots.one_vector(1.5, angle, 2.0).axes:
+        figure = ax.figure
+        figure.draw_without_rendering()
+        names = [text for text in ax.texts if text.get_text() in ("w'", "w0", "u")]
+        assert len(names) == 3
+        boxes = [text.get_window_extent() for text in names]
+        for at, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[at + 1 :])
+
+
+@pytest.mark.parametrize("rank", [4, 8, 64])
+@pytest.mark.parametrize("grows", [False, True])
+def test_both_values_of_the_scalings_can_be_read(rank, grows):
+    figure = plots.scaling_rules(rank, 64.0, grows)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        lower, upper = (text.get_window_extent() for text in ax.texts)
+        assert not lower.overlaps(upper)

@@ -87,4 +87,4 @@ def test_rates_are_said_as_the_lessons_write_them():
     said = [explorer.said("rate", value) for value in explorer.choices(99)["rate"]]
     assert said[:2] == ["chosen for each rank", "0.0003"] and not any("e-" in it for it in said)
     _, alt = explorer.drawn(rate="chosen")
-    assert "LoRA at the rate chosen for each rank" in alt and "(rank 32)" in alt
+    assert "LoRA and DoRA at the rate chosen for each rank" in alt and "(rank 32)" in alt

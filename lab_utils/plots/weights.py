@@ -81,7 +81,7 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
             if method == "dora":
                 ax.plot(*zip((0, 0), updated.tolist(), strict=True), ":", color="0.4")
             # The result is drawn first and wider, so that all three show where they are collinear.
-            _arrow(ax, origin, vector, COLOURS[method], "w'", side, 0.75, width=6.0)
+            _arrow(ax, origin, vector, COLOURS[method], "w'", side, 0.85, width=6.0)
             _arrow(ax, origin, w0, COLOURS["frozen"], "w0", -side, width=4.0)
             _arrow(ax, w0, update, UPDATE, "u", -side)
             if nothing:

@@ -1,7 +1,7 @@
-"""Grade one submission: run its cells in sandboxed kernels, and its tests from outside of them.
+"""Grade one submission: run its cells in sandboxed kernels, and its tests outside of them.
 
-This is a function of its job alone, with no gradebook and no course folder, so that it can run
-on any machine and its result can be kept.
+The result depends on the job alone, and neither a gradebook nor a course's folder is read, so that
+this can run on any machine and its result can be cached.
 """
 
 import ast
@@ -34,10 +34,10 @@ from lab_utils.checks.report import Mistake as Known
 from lab_utils.checks.subject import Unreadable
 
 LONGEST_ERROR = 10_000  # characters
-LONGEST_KNOWN = 256 << 10  # bytes of an answer that is kept for other checks
+LONGEST_KEPT = 256 << 10  # bytes of an answer that is kept for other checks
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CELL_LINE = re.compile(r"Cell In ?\[[0-9]+\], line ([0-9]{1,7})")  # of IPython's traceback
-MOST_DEATHS = 6  # of the kernel in one notebook, then the rest of it is given up
+MOST_DEATHS = 6  # of the kernel in one notebook; then the rest of it is given up
 
 
 def execute(job: Job) -> Result:
@@ -46,8 +46,8 @@ def execute(job: Job) -> Result:
     Tests that forbid the same files share a kernel; each notebook starts afresh in it.
 
     Raises:
-        NotATestCell, ReferenceInReach: the lesson cannot be graded; no student's doing.
-        CannotStart: no kernel could be started; no student's doing either.
+        NotATestCell, ReferenceInReach: the lesson cannot be graded, whoever handed it in.
+        CannotStart: no kernel could be started, which is not the student's fault either.
     """
     result = Result({name: [None] * len(cells) for name, cells in job.notebooks.items()}, [])
     budget = _Budget(job.limits)
@@ -63,16 +63,20 @@ def execute(job: Job) -> Result:
 
 @functools.cache
 def _place(sandbox: bool, limits: Limits) -> Sandbox | Unconfined:
-    """Return where this process runs the kernels of all submissions that it is given."""
+    """Return where this process runs the kernels of every submission that it is given."""
     remove_left_behind()
     place = Sandbox(limits) if sandbox else Unconfined()
-    # What ends a worker process calls these functions, and not those of `atexit`.
+    # Not by `atexit`, whose functions are not called when a worker process ends.
     multiprocessing.util.Finalize(None, place.close, exitpriority=10)
     return place
 
 
 def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
-    """Return the tests and hand-marked cells of each notebook, by the files that they hide."""
+    """Return the tests and hand-marked cells of each notebook, by the files that they hide.
+
+    Returns:
+        For each set of hidden files, which shares a kernel: the indices of cells by notebook.
+    """
     groups: dict[frozenset[str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for name, cells in job.notebooks.items():
         for index, cell in enumerate(cells):
@@ -89,11 +93,11 @@ def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
 
 
 class _GivenUp(Died):
-    """What is left of a notebook is not run, because too much happened before."""
+    """The rest of a notebook is not run: its kernel died too often, or time ran out."""
 
 
 class _Again(Exception):
-    """The kernel ended while a test was made: the test has to be made again."""
+    """The kernel ended while a test was made, which has to be made again."""
 
 
 class _Budget:
@@ -105,7 +109,7 @@ class _Budget:
         self._output_bytes = limits.submission_output_bytes
 
     def is_spent(self) -> bool:
-        """Whether the time is over."""
+        """Return whether the time is over."""
         return time.monotonic() > self._deadline
 
     def cell_bytes(self) -> int:
@@ -117,8 +121,50 @@ class _Budget:
         self._output_bytes = max(0, self._output_bytes - len(json.dumps(outputs)))
 
 
+class _Answers:
+    """What the student's code answered and printed since the last cell ran.
+
+    Several checks ask the same question, such as one training of the student's. The answer to the
+    first is kept for the others. A check that asks twice gets two answers, though: what it wants to
+    know may be whether they differ.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, bytes], list[tuple[str, bytes]]] = defaultdict(list)
+        self._asked: Counter[tuple[str, bytes]] = Counter()  # by the check that is under way
+
+    def forget(self) -> None:
+        """A cell runs, which may change what the next answer is."""
+        self._kept.clear()
+
+    def next_check(self) -> None:
+        """Another check begins to ask."""
+        self._asked.clear()
+
+    def find(self, name: str, question: bytes) -> tuple[str, bytes] | None:
+        """Return what was printed and answered when an earlier check asked this; None if none did.
+
+        A check's second time to ask is answered by what another check got the second time.
+        """
+        times = self._asked[name, question]
+        self._asked[name, question] += 1
+        kept = self._kept[name, question]
+        return kept[times] if times < len(kept) else None
+
+    def keep(self, name: str, question: bytes, printed: str, answer: bytes) -> None:
+        """Keep an answer for other checks, unless it is large."""
+        if len(answer) <= LONGEST_KEPT:
+            self._kept[name, question].append((printed, answer))
+
+
 class _NotebookRun:
-    """Some tests and hand-marked cells of one notebook, with the cells that they need."""
+    """Some tests and hand-marked cells of one notebook, with the cells that they need.
+
+    The kernel may end at any moment. Then a new one is brought to where the old one was by running
+    again what had run (`_go_on_after`). What was under way is tried once more if something before
+    it may have ended the kernel. Otherwise it is left out: a cell is not run again, and the object
+    that was asked is not asked again.
+    """
 
     def __init__(
         self,
@@ -133,15 +179,13 @@ class _NotebookRun:
         self.name, self.chosen = name, chosen
         self.notes, self.mistakes = result.notes, result.mistakes
         self.cells, self.outputs = job.notebooks[name], result.outputs[name]
-        self.done: list[int] = []  # cells that ran, to be run again if the kernel dies
-        self.deaths = 0
-        self.suspected: set[str] = set()  # what the kernel ended before once
-        self.broken: dict[str, str] = {}  # names whose code ended the kernel, and how
         self.budget = budget
-        self._room = 0  # for what the student's code prints while a test is made
-        # What came of each question since the last cell ran: what was printed, and the answer.
-        self._known: dict[tuple[str, bytes], list[tuple[str, bytes]]] = defaultdict(list)
-        self._asked: Counter[tuple[str, bytes]] = Counter()  # by the check that is under way
+        self._done: list[int] = []  # cells that ran, to be run again if the kernel ends
+        self._deaths = 0
+        self._suspected: set[str] = set()  # what was under way when a kernel ended
+        self._broken: dict[str, str] = {}  # names whose code ended the kernel or looped, and how
+        self._answers = _Answers()
+        self._room = 0  # bytes for what the student's code prints while a test is made
 
     def run(self) -> None:
         """Go through the notebook from top to bottom."""
@@ -160,6 +204,7 @@ class _NotebookRun:
                 self.outputs[index] = outputs
 
     def _needed(self) -> set[int]:
+        """Return the cells to run: those that the tests, the student's own and marked ones need."""
         tests = [self.cells[i] for i in self.chosen if self.cells[i].role == "test"]
         calls = [call for test in tests for call in read_test_cell(test.source)]
         wanted = set().union(*(call.names() for call in calls))
@@ -173,20 +218,21 @@ class _NotebookRun:
     def _run_cell(self, index: int) -> list[NotebookNode]:
         """Run a cell; if it ends the kernel, go on without it."""
         what = f"cell {index + 1}"
-        self._known.clear()
-        try:
-            self._give_up_if_hopeless()
-            outputs = self.kernel.run(self.cells[index].source, self.budget.cell_bytes())
-            if self.deaths and self.cells[index].role != "lesson":  # it may be what ended it
-                self.kernel.ask_whether_it_runs()
-            if self.cells[index].role != "lesson" and stopped_by_a_mask(outputs, self.hidden):
-                outputs += self._run_rest(index, outputs)
-        except Died as death:
-            if self._go_on_after(what, death):
-                return self._run_cell(index)
-            return [_error("DeadKernel", f"This cell was stopped, and is left out: {death}.")]
-        self.done.append(index)
-        return outputs
+        while True:
+            self._answers.forget()
+            try:
+                self._give_up_if_hopeless()
+                outputs = self.kernel.run(self.cells[index].source, self.budget.cell_bytes())
+                if self._deaths and self.cells[index].role != "lesson":  # it may be what ended it
+                    self.kernel.ask_whether_it_runs()
+                if self.cells[index].role != "lesson" and stopped_by_a_mask(outputs, self.hidden):
+                    outputs += self._run_rest(index, outputs)
+            except Died as death:
+                if self._go_on_after(what, death):
+                    continue
+                return [_error("DeadKernel", f"This cell was stopped, and is left out: {death}.")]
+            self._done.append(index)
+            return outputs
 
     def _run_rest(self, index: int, outputs: list[NotebookNode]) -> list[NotebookNode]:
         """Run what a cell did not reach, one statement at a time; return the outputs.
@@ -205,7 +251,7 @@ class _NotebookRun:
         return found
 
     def _give_up_if_hopeless(self) -> None:
-        if self.deaths >= MOST_DEATHS:
+        if self._deaths >= MOST_DEATHS:
             raise _GivenUp(f"the notebook's process had ended {MOST_DEATHS} times before")
         if self.budget.is_spent():
             seconds = self.budget.limits.submission_seconds
@@ -215,61 +261,63 @@ class _NotebookRun:
             raise _GivenUp(f"the submission had taken more than {seconds} s before")
 
     def _go_on_after(self, what: str, death: Died) -> bool:
-        """Bring a new kernel to where the old one was, without what ended it.
+        """Bring a new kernel to where the old one was, without what was under way.
+
+        A cell that runs again may end this kernel too; then it calls this in turn. `MOST_DEATHS`
+        bounds that.
 
         Returns:
-            Whether to try the same again: it may be innocent if the kernel had ended before it was
-            asked, or if meanwhile a cell that ran earlier turned out to end the kernel.
+            Whether to try the same again, once: it may be innocent if the kernel had ended before
+            it was asked, or if a cell that ran earlier has now turned out to end the kernel.
         """
         if isinstance(death, _GivenUp):
             return False
         self.notes.append(f"{self.name}: {what}: {death}")
-        self.deaths += 1
-        again, self.done = self.done, []
+        self._deaths += 1
+        again, self._done = self._done, []
         for index in again:
             self._run_cell(index)
-        first = what not in self.suspected
-        self.suspected.add(what)
-        return first and (isinstance(death, EndedBefore) or self.done != again)
+        first = what not in self._suspected
+        self._suspected.add(what)
+        return first and (isinstance(death, EndedBefore) or self._done != again)
 
     def deliver(self, name: str, question: bytes) -> bytes:
-        """See `remote.Holder`. What ends the kernel once, or loops once, is not asked again.
+        """Ask the student's object of a name; see `remote.Holder`.
 
-        Nor is what another check asked before in the same words: several checks look at one
-        training of the student's. A check that asks twice gets two answers.
+        Raises:
+            CheckFailed: its code ended the kernel or looped, now or before.
+            _Again: the kernel had ended before: the test is to be made again.
         """
-        known, number = self._known[name, question], self._asked[name, question]
-        self._asked[name, question] += 1
-        try:
-            if name in self.broken:
-                raise CheckFailed(f"{name} is not run again: {self.broken[name]}.")
-            if number < len(known):
-                text, answer = known[number]
-                self._print(text)
-                return answer
-            self._give_up_if_hopeless()
-            shown = io.StringIO()
-
-            def show(text: str) -> None:
-                shown.write(text[: max(0, self._room)])
-                self._print(text)
-
-            answer = self.kernel.exchange(question, show)
-            if len(answer) <= LONGEST_KNOWN:
-                known.append((shown.getvalue(), answer))
+        kept = self._answers.find(name, question)
+        if name in self._broken:
+            raise CheckFailed(f"{name} is not run again: {self._broken[name]}.")
+        if kept:
+            printed, answer = kept
+            self._print(printed)
             return answer
+        shown = io.StringIO()
+
+        def show(text: str) -> None:
+            shown.write(text[: max(0, self._room)])
+            self._print(text)
+
+        try:
+            self._give_up_if_hopeless()
+            answer = self.kernel.exchange(question, show)
         except TimedOut as error:
-            self.broken[name] = str(error)
+            self._broken[name] = str(error)
             self.notes.append(f"{self.name}: {name}: {error}")
             raise CheckFailed(f"{name} was stopped: {error}.") from error
         except Died as death:
             if self._go_on_after(name, death):
                 raise _Again from death
-            self.broken[name] = str(death)
+            self._broken[name] = str(death)
             raise CheckFailed(f"{name} was stopped: {death}.") from death
+        self._answers.keep(name, question, shown.getvalue(), answer)
+        return answer
 
     def _print(self, text: str) -> None:
-        """Show what the student's code prints, as far as there is room for it."""
+        """Print what the student's code printed, as far as there is room for it."""
         if self._room > 0:
             sys.stdout.write(text[: self._room])
             self._room -= len(text)
@@ -277,17 +325,23 @@ class _NotebookRun:
                 sys.stdout.write("\n(more output; cut here)\n")
 
     def _mark(self, index: int, calls: tuple[Call, ...]) -> list[NotebookNode]:
-        """Make the calls of a test cell; return what the cell shows: a stream for each call."""
+        """Make the calls of a test cell, in a new kernel where the old one had ended.
+
+        Returns:
+            What the cell shows: a stream for each call, and the error if one failed.
+        """
+        while True:
+            with contextlib.suppress(_Again):
+                return self._make_all(index, calls)
+
+    def _make_all(self, index: int, calls: tuple[Call, ...]) -> list[NotebookNode]:
         stand_in = functools.partial(RemoteObject, self)
         self._room = self.budget.cell_bytes()
         outputs = []
         for number, call in enumerate(calls):
             printed = io.StringIO()
-            try:
-                with _quiet(printed):
-                    failure = self._failure(index, number, call, stand_in)
-            except _Again:
-                return self._mark(index, calls)
+            with _quiet(printed):
+                failure = self._failure(index, number, call, stand_in)
             outputs.append(new_output("stream", name="stdout", text=printed.getvalue()))
             if failure:
                 return [*outputs, failure]
@@ -295,7 +349,8 @@ class _NotebookRun:
         return outputs
 
     def _failure(self, index: int, number: int, call: Call, stand_in) -> NotebookNode | None:
-        self._asked.clear()
+        """Make one call of a test cell; return its error, or None if it passed."""
+        self._answers.next_check()
         try:
             call.make(stand_in)
         except CheckFailed as failure:
@@ -308,7 +363,7 @@ class _NotebookRun:
             return _error(getattr(error, "remote_name", type(error).__name__), str(error))
         except (CannotStart, ReferenceInReach, _Again):
             raise
-        except Exception as error:  # what the student gave made the check itself stumble
+        except Exception as error:  # the student's answer made the check itself fail
             self._keep_mistake(index, number, str(error))
             self.notes.append(
                 f"{self.name}, cell {index + 1}: the check stopped with {type(error).__name__}: "
@@ -325,11 +380,11 @@ class _NotebookRun:
     def _try_fresh_inputs(self, index: int, call: Call, stand_in) -> None:
         """Write a note if what passed fails with inputs that could not be foreseen.
 
-        It costs no marks: a lesson's seeds are chosen, these are not.
+        It costs no marks: the lesson's seeds were tried by its authors, this one was not.
         """
         if not call.seeded:
             return
-        self._asked.clear()
+        self._answers.next_check()
         with _quiet(io.StringIO()):
             try:
                 call.make(stand_in, seed=self.seed)

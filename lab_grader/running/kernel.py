@@ -1,7 +1,11 @@
 """One kernel for a student's code: run a cell, ask about an object, survive what it does.
 
-The kernel is not trusted. A message from it is bounded in size, its time is bounded, and it may
-die at any moment; then `Died` says why, and a new kernel starts with the next call.
+The kernel is not trusted. Its messages are bounded in size, its requests in time, and it may end at
+any moment; then `Died` says why, and the next call starts a new kernel.
+
+There are two ways to it. Cells travel over Jupyter's channels: a reply comes on `shell`, outputs on
+`iopub`. Questions of checks, which are many and may be large, travel over a socket of our own, the
+line (`wire.line`).
 """
 
 import contextlib
@@ -26,10 +30,12 @@ from lab_grader.wire import line
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
 WATCH_SECONDS = 0.25
-END_SECONDS = 1  # for a process whose sockets are closed to be gone
+END_SECONDS = 1  # for a process to be gone once its sockets are closed
 
-# What reading a message raises that is of another form than Jupyter's.
+# Reading a message raises these if its form is not Jupyter's.
 NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError)
+OUTPUTS = ("stream", "display_data", "execute_result", "error")
+# What is kept of an output: no HTML or script of a student's in an instructor's browser.
 SHOWN = ("text/plain", "image/png", "image/jpeg")
 INSIDE = "__import__('lab_grader.wire.inside').wire.inside"
 
@@ -39,11 +45,11 @@ class Died(Exception):
 
 
 class EndedBefore(Died):
-    """The kernel ended, and as far as is known before it did what it was asked."""
+    """The kernel ended, as far as is known before it began to do what it was asked."""
 
 
 class CannotStart(Exception):
-    """A kernel could not be started, which is not a student's fault: nothing is to be marked."""
+    """A kernel could not be started, which is no student's fault: nothing must be marked."""
 
 
 class TimedOut(Exception):
@@ -67,7 +73,7 @@ class Kernel:
     Args:
         place: where it runs.
         hidden: files and folders of the lab that the student's code must not use.
-        limits: what it may take.
+        limits: what it may use.
     """
 
     def __init__(self, place: Sandbox | Unconfined, hidden: frozenset[str], limits: Limits) -> None:
@@ -76,7 +82,7 @@ class Kernel:
         self._client: KernelClient | None = None
         self._line: line.Line | None = None
         self._guard: _Guard | None = None
-        self._busy = False
+        self._busy = False  # whether it has begun to do what it was asked last
 
     def __enter__(self) -> "Kernel":
         return self
@@ -85,48 +91,35 @@ class Kernel:
         self.stop()
 
     def run(self, source: str, room: int) -> list[NotebookNode]:
-        """Run a cell; return its outputs, an error that it raised among them.
+        """Run a cell; return its outputs, including an error that it raised.
 
         Args:
             room: how many bytes of output are kept; a line says so if there were more.
+
+        Raises:
+            Died: the cell ended the kernel, or had to be ended with it.
         """
-        outputs: list[NotebookNode] = []
-        most = room
-
-        def keep(message: dict[str, Any]) -> None:
-            nonlocal room
-            size = len(json.dumps(message["content"]))
-            if room < 0:
-                return
-            room -= size
-            if room < 0:
-                text = f"(more than {most:,} bytes of output; cut here)\n"
-                outputs.append(nbformat.v4.new_output("stream", name="stdout", text=text))
-                return
-            output = nbformat.v4.output_from_msg(message)
-            if "data" in output:  # no HTML or script of a student in an instructor's browser
-                output.data = {k: v for k, v in output.data.items() if k in SHOWN}
-            last = outputs[-1] if outputs else {}
-            if output.output_type == "stream" and last.get("name") == output.name:
-                last.text += output.text
-            else:
-                outputs.append(output)
-
+        outputs = _Outputs(room)
         try:
-            self._execute(source, {}, keep)
+            self._execute(source, {}, outputs.add)
         except TimedOut as error:
-            outputs.append(
+            outputs.kept.append(
                 nbformat.v4.new_output(
                     "error", ename="TimedOut", evalue=str(error), traceback=[f"TimedOut: {error}"]
                 )
             )
-        return outputs
+        return outputs.kept
 
     def exchange(self, question: bytes, printed: Callable[[str], None]) -> bytes:
-        """Ask what `inside.answer` answers.
+        """Send a packed question over the line; return the packed answer of `wire.inside`.
 
         Args:
-            printed: is given what the student's code prints meanwhile.
+            printed: called with what the student's code prints meanwhile.
+
+        Raises:
+            Died: the student's code ended the kernel, or had to be ended with it.
+            TimedOut: it took too long.
+            RemoteError: the question could not be answered.
         """
         self._prepare()
         try:
@@ -158,16 +151,20 @@ class Kernel:
                     self._end_of_line(f"a message of kind {kind}")
 
     def _end_of_line(self, why: str) -> NoReturn:
-        """End the kernel, after its line has ended or something else came; say which."""
+        """End the kernel because its line is of no more use, and say what the reason is."""
+        # A process that is ending closes its line first: then that it ended is the reason.
         deadline = time.monotonic() + END_SECONDS
         while self.place.kernel_runs() and time.monotonic() < deadline:
-            time.sleep(0.01)  # it may be ending
+            time.sleep(0.01)
         self._watch()
         self._die(f"its process sent something that is not a message ({why})")
 
     def start_afresh(self) -> None:
-        """Let the next cell find nothing of the last notebook: no variable, and if it changed
-        anything else, a new process."""
+        """Let the next cell find nothing of the last notebook.
+
+        Its variables are removed. If it changed anything else, the kernel ends, and the next one is
+        a new process.
+        """
         try:
             if self._manager and self._evaluate(f"{INSIDE}.fresh_start()") == "True":
                 return
@@ -176,7 +173,7 @@ class Kernel:
         self.stop()
 
     def _evaluate(self, expression: str, seconds: float | None = None) -> str:
-        """Return how the value of an expression shows in the student's process."""
+        """Return the `repr` of an expression's value in the student's process."""
         match self._execute("", {"value": expression}, lambda _: None, seconds):
             case {"user_expressions": {"value": {"data": {"text/plain": str(text)}}}}:
                 return text
@@ -211,8 +208,9 @@ class Kernel:
         manager, self._manager = self._manager, None
         client, self._client = self._client, None
         end, self._line = self._line, None
-        with contextlib.ExitStack() as steps:  # in turn from the last, whatever fails
-            steps.callback(manager.context.destroy, linger=0)  # which its destructor would wait for
+        with contextlib.ExitStack() as steps:  # the last one first, and all of them whatever fails
+            # Its destructor would wait for messages that nobody takes.
+            steps.callback(manager.context.destroy, linger=0)
             steps.callback(manager.cleanup_resources)
             steps.callback(self.place.stop_kernel)
             if client is not None:
@@ -221,10 +219,10 @@ class Kernel:
                 steps.callback(end.close)
 
     def start(self) -> None:
-        """Start the kernel, if it is not running.
+        """Start the kernel, unless it is running.
 
         Raises:
-            CannotStart: see there.
+            CannotStart: it did not start.
         """
         if self._manager is not None:
             return
@@ -247,17 +245,18 @@ class Kernel:
         """Wait for the kernel, and lay a line for questions to it.
 
         Raises:
-            OSError: it did not come to the line.
+            OSError: it did not connect to the line.
         """
+        # Once one message has come on "iopub", none that follows is missed.
         deadline = time.monotonic() + START_SECONDS
-        while self._receive()[0] != "iopub":  # from then on it sends us what it publishes
+        while self._receive()[0] != "iopub":
             self._watch()
             if time.monotonic() > deadline:
                 raise TimedOut(f"it did not respond within {START_SECONDS} s")
         here, there = self.place.line()
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(here))
-            os.chmod(here, 0o666)  # the folder is the kernel's and ours
+            os.chmod(here, 0o666)  # only the kernel and we can enter the folder
             listener.listen(1)
             listener.settimeout(PATIENCE_SECONDS)
             # Imports PyTorch, and notes how the process is at its start.
@@ -268,9 +267,9 @@ class Kernel:
         self._line = line.Line(end, self.limits.message_bytes, self.limits.cell_seconds)
 
     def _prepare(self) -> None:
-        """Be ready for a request."""
+        """Be ready to send a request."""
         self.start()
-        self._busy = False  # with this request
+        self._busy = False
         self._watch()
 
     def _execute(
@@ -280,7 +279,10 @@ class Kernel:
         on_output: Callable[[dict], None],
         seconds: float | None = None,
     ) -> dict[str, Any]:
-        """Send a request; hand on its outputs; return the content of the reply."""
+        """Send a request; hand on its outputs; return the content of the reply.
+
+        A request is done when its reply has come and the kernel says that it is idle, in any order.
+        """
         self._prepare()
         request = self._client.execute(
             source, store_history=False, allow_stdin=False, user_expressions=expressions
@@ -289,22 +291,22 @@ class Kernel:
         patience = _Patience(self, seconds or self.limits.cell_seconds)
         while reply is None or not idle:
             if reply is not None and patience.is_over():
-                break  # the outputs were too large to be received, "idle" with them
+                break  # the outputs were too large to be received, and "idle" with them
             patience.look()
             channel, message = self._receive()
             try:
                 if message is None or message["parent_header"].get("msg_id") != request:
                     continue
-                kind, content = message["msg_type"], message["content"]
-                if channel == "shell":
-                    if reply is None:  # another one does not give it more time
+                content = message["content"]
+                match channel, message["msg_type"]:
+                    case "shell", _ if reply is None:  # a second reply gives it no more time
                         reply = content
                         patience.allow(PATIENCE_SECONDS)
-                elif kind == "status":
-                    self._busy = True
-                    idle = content["execution_state"] == "idle"
-                elif kind in ("stream", "display_data", "execute_result", "error"):
-                    on_output(message)
+                    case "iopub", "status":
+                        self._busy = True
+                        idle = content["execution_state"] == "idle"
+                    case "iopub", kind if kind in OUTPUTS:
+                        on_output(message)
             except NO_MESSAGE as error:
                 self._die(f"its process sent something that is not output ({error!r})")
         if patience.interrupted:
@@ -322,12 +324,16 @@ class Kernel:
             if channel.socket in ready:
                 try:
                     return name, channel.get_msg(timeout=0)
-                except Exception as error:  # a message that is none: whatever it is, it is the end
+                except Exception as error:  # what came can be anything but a message
                     self._die(f"its process sent something that is not a message ({error})")
         return "", None
 
     def _watch(self) -> None:
-        """Notice if the kernel has ended, or was ended because it took more than it may."""
+        """Notice if the kernel has ended, or was ended because it used more than it may.
+
+        Raises:
+            Died: it has ended. `EndedBefore` if it had not begun to do what it was asked.
+        """
         kind = Died if self._busy else EndedBefore
         if self._guard.exceeded:
             self._die(self._guard.exceeded, kind)
@@ -344,13 +350,13 @@ class Kernel:
 
 
 class _Guard:
-    """Looks at what a kernel takes, all the time, and kills it if that is more than it may.
+    """Watches what a kernel uses, all the time, and kills it if that is more than it may.
 
-    Between two requests too: meanwhile a thread of the student's goes on, while the grader may be
-    busy with what a check compares.
+    Also between two requests: a thread of the student's goes on then, while the grader may be busy
+    with what a check compares.
 
     Attributes:
-        exceeded: what it took too much of; empty until then.
+        exceeded: what it used too much of, in words; empty until then.
     """
 
     def __init__(self, place: Sandbox | Unconfined, limits: Limits) -> None:
@@ -377,12 +383,42 @@ class _Guard:
                 self._place.kill_kernel()
 
 
+class _Outputs:
+    """The outputs of a cell, as far as there is room for them.
+
+    Attributes:
+        kept: as a notebook has them, with the texts of one stream in one output.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.kept: list[NotebookNode] = []
+        self._most = self._room = room  # in bytes
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Keep the output in a message; if it is too large, keep a line that says so, once."""
+        if self._room < 0:
+            return
+        self._room -= len(json.dumps(message["content"]))
+        if self._room < 0:
+            text = f"(more than {self._most:,} bytes of output; cut here)\n"
+            self.kept.append(nbformat.v4.new_output("stream", name="stdout", text=text))
+            return
+        output = nbformat.v4.output_from_msg(message)
+        if "data" in output:
+            output.data = {k: v for k, v in output.data.items() if k in SHOWN}
+        last = self.kept[-1] if self.kept else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            self.kept.append(output)
+
+
 class _Patience:
     """The time that a request may take; then it is interrupted, and if that does not help, ended.
 
     Attributes:
-        interrupted: whether it was.
-        exceeded: what to say then.
+        interrupted: whether the request was.
+        exceeded: the reason, in words.
     """
 
     def __init__(self, kernel: Kernel, seconds: float) -> None:
@@ -400,7 +436,10 @@ class _Patience:
         return time.monotonic() > self._deadline
 
     def look(self) -> None:
-        """Do what the time demands, whether or not the kernel keeps us busy with messages."""
+        """Watch the kernel, and interrupt or end it if its time is over.
+
+        It is called after every message, so a kernel that sends many gains no time by it.
+        """
         kernel = self._kernel
         if time.monotonic() > self._looked + WATCH_SECONDS:
             kernel._watch()
@@ -408,7 +447,7 @@ class _Patience:
         if self.is_over():
             if self.interrupted:
                 kernel._die(f"{self.exceeded} and could not be interrupted")
-            with contextlib.suppress(RuntimeError):  # it has just ended, as we shall see
+            with contextlib.suppress(RuntimeError):  # it has just ended, which `_watch` will notice
                 kernel._manager.interrupt_kernel()
             self.interrupted = True
             self.allow(PATIENCE_SECONDS)

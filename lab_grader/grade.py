@@ -12,7 +12,8 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from lab_grader.intake.course import Course, CourseError, Lesson, refusal, role_of
-from lab_grader.intake.vet import NotRead, Submission, vet
+from lab_grader.intake.submitted import NotRead
+from lab_grader.intake.vet import Submission, vet
 from lab_grader.marks.difference import changed, differences
 from lab_grader.marks.export import export, left_blank
 from lab_grader.marks.history import Findings, Missed, keep, missed, scores_of

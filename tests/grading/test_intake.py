@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from nbgrader.api import Gradebook
 
 from lab_grader.grade import job_of
-from lab_grader.intake import archives
+from lab_grader.intake import archives, submitted
 from lab_grader.intake import vet as vetting
 from lab_grader.intake.cells import known_cells, mend, read_cells
 from lab_grader.intake.collect import Whose, whose
@@ -744,21 +744,21 @@ def test_nothing_beside_an_answer_takes_its_place(folder, course):
     (place / "__MACOSX" / "work" / f"._{LESSON}.ipynb").write_bytes(b"\0\5\x16\7")
     deep = place / "venv" / "/".join("abcdefghijklmnopqrstuvwxyz")
     deep.mkdir(parents=True)
-    for number in range(vetting.MOST_FILES):
+    for number in range(submitted.MOST_FILES):
         (place / f"00-figure-{number}.png").write_bytes(b"x")
         (place / "venv" / f"{number}.json").write_text("{}")
     submission = vet(course, "ada")
     assert answer_in(submission.notebooks[LESSON], "recompose") == solutions()["recompose"]
     assert submission.problems == [
-        f"folders more than {vetting.MOST_DEPTH} deep are left out",
-        f"more than {vetting.MOST_FILES} files; the rest is left out",
+        f"folders more than {submitted.MOST_DEPTH} deep are left out",
+        f"more than {submitted.MOST_FILES} files; the rest is left out",
     ]
 
 
 def test_nothing_beside_an_answer_takes_its_place_in_an_archive(folder, course):
     place = folder_of(folder, "ada")
     with zipfile.ZipFile(place / "Archive.zip", "w") as file:
-        for number in range(vetting.MOST_FILES):
+        for number in range(submitted.MOST_FILES):
             file.writestr(f"dora/venv/lib/{number}.json", "{}")
         file.writestr(f"__MACOSX/dora/._{LESSON}.ipynb", b"\0\5\x16\7")
         file.writestr(f"dora\\{LESSON}.ipynb", nbformat.writes(work()))  # as Windows packs it

@@ -1,8 +1,8 @@
 """One page for each student: points, what was missing, the answers and what the checks said.
 
-Of a lesson's own cells a page shows what was released, never what the gradebook or a solution
-holds; so mark schemes, hidden tests and solutions have no way into it. Of the student's cells it
-shows the text and what they printed, as text.
+Of a lesson's own cells, a page shows what was released and never what the gradebook or a solution
+contains, so mark schemes, hidden tests and solutions cannot get into it. Of the student's cells, it
+shows the source and what they printed, both as plain text.
 """
 
 import ast
@@ -22,7 +22,7 @@ from lab_grader.running.job import Mistake, Result
 
 PAGE = "index.html"
 EMPTY = Markup()
-# What a hidden call of a check does otherwise than a visible one, by the name of its argument.
+# In what a hidden call of a check differs from a visible one, by the name of the argument.
 KINDS = {
     "out_features": "other sizes",
     "in_features": "other sizes",
@@ -133,11 +133,11 @@ def make_page(
 
     Args:
         comments: those of the marker, by lesson and `grade_id`.
-        as_typed: show the student's text cells as they were typed, for one whose text takes
-            forever to be set.
+        as_typed: show the student's text cells as they were typed, because rendering them takes
+            forever.
 
     Raises:
-        PageError: what the checks said is not kept any more.
+        PageError: what the checks said is no longer cached.
     """
     result = _result(course, standing.student)
     lessons = [
@@ -156,14 +156,14 @@ def make_page(
     )
     folder = course.folder("feedback", standing.student)
     write_atomically(folder / PAGE, text)
-    for other in folder.glob("*.html"):  # of nbgrader, and of older versions of this
+    for other in folder.glob("*.html"):  # nbgrader's, and those of older versions of this module
         if other.name != PAGE:
             other.unlink()
     return folder / PAGE
 
 
 def _result(course: Course, student: str) -> Result:
-    """Return what came of executing what was recorded."""
+    """Return the result that the recorded marks come from."""
     note = course.work / "recorded" / course.assignment / f"{student}.json"
     key = json.loads(note.read_text())["key"] if note.exists() else ""
     result = Cache(course.work / "cache").load(key)
@@ -266,6 +266,7 @@ class _LessonMaker:
         visible = _calls(self.released[grade_id])
         hidden = _calls(self.lesson.graded[grade_id].source)[len(visible) :]
         test.released = code(self.released[grade_id])
+        # A test makes its calls in turn, the hidden ones last, and stops at the first that fails.
         failed = mistake.call if mistake else None
         reached = -1 if outputs is None else len(outputs) if failed is None else failed
         for number, call in enumerate(hidden, len(visible)):
@@ -274,16 +275,17 @@ class _LessonMaker:
         if outputs is None:
             test.missing = "not handed in" if mark is None else "was not run"
             return test
-        shown = outputs[: len(visible)]
-        if failed is not None and failed < len(visible):
-            shown = [*shown, *(_without_mistake(error) for error in outputs[failed + 1 :])]
-        test.said, test.mistake = _said(shown), mistake
-        if mistake and mistake.name:
-            test.missing = mistake.name
-        elif mistake and failed < len(visible):
-            test.missing = mistake.problem
-        elif mistake:
-            test.missing = f"fails with {test.hidden[failed - len(visible)][0]}"
+        test.mistake = mistake
+        test.said = _said(outputs[: len(visible)])
+        if mistake is None:
+            return test
+        if failed < len(visible):
+            error = map(_without_mistake, outputs[failed + 1 :])
+            test.said = _said([*outputs[: failed + 1], *error])
+            test.missing = mistake.name or mistake.problem
+        else:  # its sentence would give the hidden call away
+            kind, _ = test.hidden[failed - len(visible)]
+            test.missing = mistake.name or f"fails with {kind}"
         return test
 
 
@@ -298,7 +300,7 @@ def _calls(source: str) -> list[dict[str, str]]:
 
 
 def _kind(call: dict[str, str], visible: list[dict[str, str]]) -> str:
-    """Say what a hidden call tries that the visible ones do not, and nothing of how."""
+    """Return in words what a hidden call tries that no visible one does, without its values."""
     names = [name for name in call if all(call[name] != seen.get(name) for seen in visible)]
     if len(names) > 1:
         names = [name for name in names if name != "seed"]
@@ -314,7 +316,7 @@ def _without_mistake(error: dict) -> dict:
 
 
 def _said(outputs: list | None) -> Markup:
-    """Return what a cell printed, and its errors, as text; of pictures only that there is one."""
+    """Return what a cell printed, and its errors, as text; for a picture only that there is one."""
     texts = []
     for output in outputs or []:
         if output["output_type"] == "stream":

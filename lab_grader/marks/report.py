@@ -1,24 +1,18 @@
-"""What a class got wrong, on one page that needs no network: for its teacher, or for the class."""
+"""What a class got wrong, on one page that needs no network: for the instructor, or the class."""
 
-import ast
-import hashlib
-import re
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
-from markupsafe import Markup, escape
-from matplotlib.ticker import MaxNLocator
 from scipy.stats import pointbiserialr
 
 from lab_grader.intake.course import Course
-from lab_grader.marks.alike import REFERENCE, Pair, alike, answers
+from lab_grader.marks.alike import Pair, alike, answers
+from lab_grader.marks.anonymous import hider, names_of
+from lab_grader.marks.histogram import histogram
 from lab_grader.marks.history import Findings, Grading, gradings, scores_of
 from lab_grader.marks.rendering import templates
 from lab_grader.marks.standing import Standing, State, exercise_columns, read_standings
@@ -26,11 +20,10 @@ from lab_grader.running import workers
 from lab_grader.running.cache import write_atomically
 
 FEWEST = 10  # students, for a correlation
-TELLS, SAYS_LITTLE = 0.3, 0.1  # point-biserial: what a check should reach, and what is next to none
+SEPARATES, SEPARATES_LITTLE = 0.3, 0.1  # the least correlation for each remark
 LOW = 0.4  # of the points
 MOST_PAIRS = 40
 ALIKE_SECONDS, ALIKE_BYTES = 300, 4 << 30
-INK, BAR = "#010203", "#040506"  # in a figure; the page puts the colours of its theme there
 
 
 @dataclass
@@ -40,8 +33,8 @@ class Check:
     Attributes:
         tried: how many were graded in it.
         passed: how many got all of its points.
-        correlation: point-biserial, of passing it with the points of all other tests; None: too
-            few, or all alike.
+        correlation: point-biserial, of passing it with the points in all other tests; None for
+            too few students, or if all have the same.
     """
 
     lesson: str
@@ -60,9 +53,11 @@ class Check:
         """What the correlation says, in words."""
         if self.correlation is None:
             return ""
-        if self.correlation < SAYS_LITTLE:
+        if self.correlation < SEPARATES_LITTLE:
             return "does not separate strong from weak"
-        return "separates strong from weak" if self.correlation >= TELLS else "separates a little"
+        if self.correlation < SEPARATES:
+            return "separates a little"
+        return "separates strong from weak"
 
 
 @dataclass
@@ -92,15 +87,16 @@ def write_report(course: Course, names: bool = False) -> Path:
     """Write the report of an assignment; return its path.
 
     Args:
-        names: show who is who. Without it students are numbers, in arbitrary order.
+        names: show students' names; without it, they are numbers in arbitrary order.
     """
     standings = read_standings(course)
     kept = gradings(course)
     findings = kept[-1].students if kept else {}
-    who = _names(course, standings, names)
+    who = names_of(course, standings, names)
     marked = [it for it in standings if it.state in (State.FINAL, State.WAITING)]
+    most = sum(exercise_columns(course).values())
     pairs, no_pairs = _alike(course)
-    hide = _hider(standings) if not names else str
+    hide = str if names else hider(standings)
     text = (
         templates()
         .get_template("report.html")
@@ -108,12 +104,12 @@ def write_report(course: Course, names: bool = False) -> Path:
             assignment=course.assignment,
             names=names,
             when=kept[-1].when[:16].replace("T", " ") if kept else "",
-            most=sum(exercise_columns(course).values()),
+            most=most,
             counts={state: sum(it.state == state for it in standings) for state in State},
             marked=len(marked),
             summary=_summary(marked),
-            histogram=_histogram(course, marked),
-            attention=_attention(course, standings, findings, who, names),
+            histogram=histogram([it.score for it in marked], most),
+            attention=_attention(standings, findings, most, who, names),
             change=_changes(standings, kept, who),
             mistakes=_mistakes(course, findings, hide),
             checks=_checks(course, marked, findings),
@@ -132,55 +128,6 @@ def write_report(course: Course, names: bool = False) -> Path:
     return path
 
 
-def _names(course: Course, standings: list[Standing], names: bool) -> Callable[[str], str]:
-    """Return what shows a student: the name, or a number that stays the same in this course."""
-    if names:
-        known = {it.student: it.name for it in standings}
-        shown = {s: n if n == s else f"{n} ({s})" for s, n in known.items()}
-    else:
-        path = course.work / "reports" / "secret"
-        if not path.exists():
-            write_atomically(path, secrets.token_hex())
-        secret = path.read_text()
-
-        def order(student: str) -> str:
-            text = secret.encode() + student.encode(errors="surrogatepass")
-            return hashlib.sha256(text).hexdigest()
-
-        ordered = sorted((it.student for it in standings), key=order)
-        shown = {student: f"Student {number}" for number, student in enumerate(ordered, 1)}
-    shown[REFERENCE] = "the reference solution"
-    return lambda student: shown.get(student, "somebody who left")
-
-
-def _hider(standings: list[Standing]) -> Callable[[str], str]:
-    """Return what takes comments, long texts and everybody's names out of an answer."""
-    words = {w for it in standings for w in (it.student, it.first_name, it.last_name) if len(w) > 2}
-    anybody = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or "(?!)")
-
-    def hide(text: str) -> str:
-        try:
-            text = ast.unparse(_without_docstrings(ast.parse(text)))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            lines = text.splitlines()
-            text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-        return anybody.sub("…", text)
-
-    return hide
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [
-                it
-                for it in body
-                if not (isinstance(it, ast.Expr) and isinstance(it.value, ast.Constant))
-            ] or [ast.Pass()]
-    return tree
-
-
 def _summary(marked: list[Standing]) -> dict[str, float]:
     scores = [it.score for it in marked]
     if not scores:
@@ -189,49 +136,14 @@ def _summary(marked: list[Standing]) -> dict[str, float]:
     return {"mean": float(np.mean(scores)), "low": low, "median": middle, "high": high}
 
 
-def _histogram(course: Course, marked: list[Standing]) -> Markup:
-    """Return the distribution of the points as an SVG in the colours of the page."""
-    if not marked:
-        return Markup()
-    most = sum(exercise_columns(course).values())
-    width = max(1, round(most / 20))
-    edges = np.arange(0, most + width, width)
-    scores = [it.score for it in marked]
-    counts, _ = np.histogram(scores, edges)
-    with plt.rc_context(
-        {"svg.hashsalt": "report", "text.color": INK, "axes.labelcolor": INK}
-        | {"xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK, "font.size": 11}
-        | {"axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
-        ax.bar(edges[:-1], counts, width=0.9 * width, align="edge", color=BAR)
-        ax.axvline(np.median(scores), color=INK, linestyle="--", linewidth=1.2)
-        ax.set_xlim(0, edges[-1])
-        ax.set_xlabel(f"points of {most:g}")
-        ax.set_ylabel("students")
-        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-        text = StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-        plt.close(figure)
-    alt = (
-        f"Histogram of the points of {len(scores)} students: from {min(scores):g} to "
-        f"{max(scores):g}, half of them below {np.median(scores):g}."
-    )
-    svg = text.getvalue()[text.getvalue().index("<svg") :]
-    svg = svg.replace(INK, "currentColor").replace(BAR, "var(--bar)")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1))
-
-
 def _attention(
-    course: Course,
     standings: list[Standing],
     findings: dict[str, Findings],
+    most: float,
     who: Callable[[str], str],
     names: bool,
 ) -> list[Attention]:
     """Return those to look at; first those whose marks are missing, then by what they lost."""
-    most = sum(exercise_columns(course).values())
     found = []
     for it in standings:
         known = findings.get(it.student, Findings())
@@ -254,7 +166,7 @@ def _attention(
 def _changes(
     standings: list[Standing], kept: list[Grading], who: Callable[[str], str]
 ) -> dict[str, object]:
-    """Return what is otherwise than after the grading before the last one."""
+    """Return whose points changed since the grading before the last one."""
     if len(kept) < 2:
         return {}
     before, rows = kept[0], []
@@ -272,7 +184,7 @@ def _changes(
 def _mistakes(
     course: Course, findings: dict[str, Findings], hide: Callable[[str], str]
 ) -> list[NamedMistake]:
-    """Return the named mistakes, the one that most students made first."""
+    """Return the named mistakes, the most common one first."""
     found: dict[tuple[str, str, str], NamedMistake] = {}
     made: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
     for student, known in findings.items():

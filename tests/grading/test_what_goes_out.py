@@ -97,6 +97,14 @@ def test_no_page_tells_what_a_release_strips(course):
         assert "(9, 4)" not in path.read_text()
 
 
+def test_an_error_is_shown_once_also_where_the_first_of_several_calls_fails(course):
+    """`count-dora` has two calls that students see; the wrong answer is 0 in the first."""
+    page = course / "grading" / "feedback" / "wrong" / "dora" / "index.html"
+    errors = re.findall("^CheckFailed: .*", shown(page), re.MULTILINE)
+    assert sum("found 0." in error for error in errors) == 2  # one for each kind of adapter
+    assert len(errors) == len(set(errors))
+
+
 def test_nor_does_a_page_of_nbgraders_own(course):
     run(course, "nbgrader", "generate_feedback", "dora", "--student", "blank", "--force")
     folder = course / "grading" / "feedback" / "blank" / "dora"

@@ -215,8 +215,7 @@ widgets.rank_explorer(found)
 # ```
 #
 # Its result is a dict; print one to see its keys. The task is the toy regression of lesson 04,
-# which trains in a fraction of a second. (That is its only merit: it says nothing about
-# fine-tuning.)
+# which trains in a fraction of a second and says nothing about fine-tuning.
 #
 # <details><summary>Hint</summary>
 #
@@ -285,8 +284,8 @@ plots.show(
 )
 
 # %% [markdown]
-# Each row of a map is one magnitude; its colour says by how many per cent it differs from its
-# start. They move early, while the learning rate is high, some up and some down, and then stay.
+# Each row of a map is one magnitude, and its colour the change from its start in per cent. Magnitudes move
+# early, while the learning rate is high, some up and some down, and then stay.
 #
 # ### How much of the change is magnitude?
 #
@@ -417,8 +416,8 @@ plots.show(
 #
 # **Detaching the norm may cost something**: with the full gradient DoRA ends 0.0042 lower (0.0018 to 0.0066,
 # seed by seed). The gap to LoRA stays when $\alpha$ is halved or nothing is clipped. With the MLP adapted
-# too it is 0.004, with an interval that contains zero, and whether that is less than without the MLP is not
-# decided once all three comparisons count.
+# too it is 0.004, with an interval that contains zero; whether it is smaller than without the MLP is not
+# decided.
 #
 # **Found again** with the four other seeds: `m` alone ends lower than LoRA, and the norm alone is not
 # decided. The full gradient ends 0.0048 below DoRA, but with an interval that contains zero.

@@ -639,8 +639,8 @@ quiz.which_mistake("rslora")
 #   Models](https://arxiv.org/abs/2106.09685), 2021
 # - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998),
 #   2026: with each method's own learning rate the variants of LoRA end close together
-# - Chen, Villar and Hayou, [Learning Rate Scaling across LoRA
-#   Ranks](https://arxiv.org/abs/2602.06204), 2026: for which scalings and initialisations the best
+# - Chen, Villar and Hayou, [Learning Rate Scaling across LoRA Ranks and Transfer to Full
+#   Finetuning](https://arxiv.org/abs/2602.06204), 2026: for which scalings and initialisations the best
 #   learning rate depends on the rank
 # - Zelenin and Zhuravlyova, [Scaling DoRA](https://arxiv.org/abs/2603.22276), 2026: the norm from
 #   thin matrices

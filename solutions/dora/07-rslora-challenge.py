@@ -455,7 +455,8 @@ plots.show(
 # A larger scaling makes the same step of `lora_B` move $W'$ further, as a larger learning rate
 # would. So a comparison at one learning rate may only compare learning rates (lesson 04). At rank 64
 # both rules were therefore tried at four rates and at the neighbours of the best; three seeds chose,
-# and ten others report. A triangle means "above the picture":
+# and ten others report. As in lesson 04 an outline marks the rate that is chosen, and a triangle means
+# "above the picture", hollow for a dashed line:
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: validation loss over the learning rate.

@@ -434,7 +434,7 @@ plots.show(
 # The figure: losses over the training.
 plots.show(
     plots.loss_curves(chosen),
-    "Training and validation loss over three epochs, mean and range of ten seeds. The three "
+    "Training and validation loss over three epochs, means of ten seeds. The three "
     "adapters lie on each other; full fine-tuning is far below and begins to overfit.",
 )
 

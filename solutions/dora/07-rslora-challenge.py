@@ -481,9 +481,18 @@ for (method, stabilized), found in chosen.items():
         f"{found[0]['learning_rate']:g}, test loss there {mean(found):.3f}, "
         f"at {default_rate:g} {mean(runs(method, 64, stabilized)):.3f}"
     )
+highest = 2.2
+described = []
+for (method, stabilized), by_rate in curves.items():
+    at = {rate: statistics.fmean(losses) for rate, losses in by_rate.items()}
+    above = [plots.rate_text(rate) for rate in at if not at[rate] <= highest]
+    described.append(
+        f"{plots.NAMES[method]}, {plots.RULES[stabilized]}: lowest at "
+        f"{plots.rate_text(min(at, key=at.get))}, above {highest} at {', '.join(above) or 'none'}"
+    )
 plots.show(
-    plots.loss_by_rate_and_rule(curves, highest=2.2),
-    "Validation loss at rank 64 over the learning rate, for LoRA and DoRA under both rules.",
+    plots.loss_by_rate_and_rule(curves, highest),
+    "Validation loss at rank 64 over the learning rate. " + ". ".join(described) + ".",
 )
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]

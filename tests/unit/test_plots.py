@@ -1,5 +1,8 @@
 """Figures of runs and weights draw the numbers that they are given."""
 
+import re
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -109,6 +112,12 @@ def test_a_step_has_a_marker_for_each_form_and_way_in_its_methods_colour():
         "DoRA, PEFT's layer",
     ]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["as it is", "compiled"]
+
+
+def test_lessons_call_only_figures_that_exist():
+    lessons = sorted((Path(__file__).parents[2] / "solutions").rglob("*.py"))
+    asked = {name for path in lessons for name in re.findall(r"\bplots\.(\w+)", path.read_text())}
+    assert lessons and asked <= set(plots.__all__)
 
 
 NARROW = 810  # pixels that JupyterLab gives a figure at 1280, with the list of files beside it

@@ -1,6 +1,7 @@
 """How the tests of checks hold answers: functions of a class, in order, and tables by exercise.
 
-A file of `changes` has answers that are small changes of a right one: see `changed_answers`.
+A file of `changes` has answers that are small changes of a right one: see `changed_answers`. For
+lessons 01 to 03 it says of a wrong one what each cell says, as docstrings of `by_cell_*` do.
 
 A module of answers, one a lesson, has
 
@@ -10,7 +11,9 @@ A module of answers, one a lesson, has
 """
 
 import importlib
+import linecache
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +71,8 @@ class Changed:
 
     Attributes:
         name: what the answer does, in a word.
-        told: the name of the mistake that its check tells; `"unnamed"`, or None if it is right.
+        told: the name of the mistake that its check tells, or `"unnamed"`, by cell in lessons 01
+            to 03; None if it is right.
         source: its code.
     """
 
@@ -99,6 +103,19 @@ def changed_answers(path: Path) -> dict[str, list[Changed]]:
             source = _changed(right, lines.splitlines(), title)
             found[check].append(Changed(name, mistake or None, source))
     return found
+
+
+def function_of(answer: Changed, names: dict[str, object]) -> Callable:
+    """Run an answer's code as a cell; return the last function or class that it defines.
+
+    Args:
+        names: what the cells above have made.
+    """
+    file = f"<answer {answer.name}>"
+    linecache.cache[file] = len(answer.source), None, answer.source.splitlines(True), file
+    cell = dict(names)
+    exec(compile(answer.source, file, "exec"), cell)
+    return [v for k, v in cell.items() if callable(v) and k not in names and k[0] != "_"][-1]
 
 
 def _changed(right: list[str], lines: list[str], title: str) -> str:

@@ -4,10 +4,17 @@ One mistake costs the points of the cells that ask for what it breaks, and no ot
 named as what it is. The docstring of a wrong answer says so: cells and a name, for each name.
 """
 
+import copy
 import importlib
+import math
+import statistics
+from pathlib import Path
 
 import pytest
-from answers import answers
+import torch
+import torch.nn.functional as F
+from answers import answers, changed_answers, function_of
+from torch import nn
 
 from lab_utils import checks
 
@@ -27,30 +34,54 @@ EXERCISES = {
     for module in MODULES
     for name, exercise in importlib.import_module(f"by_cell_{module}").EXERCISES.items()
 }
+CHECKS = {name: exercise[0] for (_, name), exercise in EXERCISES.items()}
+ABOVE = {"torch": torch, "nn": nn, "F": F, "copy": copy, "math": math, "fmean": statistics.fmean}
 
 
-def cases(index):
-    return [
-        pytest.param(
-            name,
-            answer,
-            id=f"{'-'.join(name)}-{answer.__name__}",
-            marks=[pytest.mark.slow] if name[1] in ("lora", "dora") else [],
-        )
-        for name, exercise in EXERCISES.items()
-        for answer in answers(exercise[index])
-    ]
-
-
-def expected_of(answer):
-    """What each cell that fails says, from the docstring: the mistake's name, or "unnamed"."""
-    said = [part.rsplit(": ", 1) for part in " ".join(answer.__doc__.split()).split("; ")]
+def expected_of(told):
+    """What each cell that fails says: the mistake's name, or "unnamed"."""
+    said = [part.rsplit(": ", 1) for part in " ".join(told.split()).split("; ")]
     return {cell: name for cells, name in said for cell in cells.split(", ")}
 
 
-@pytest.mark.parametrize(("name", "answer"), cases(1))
+def collected():
+    """Every answer: its exercise, an id, itself, and what is said of it if it is wrong."""
+    for (module, name), (_, right, wrong) in EXERCISES.items():
+        for answer in answers(right):
+            yield name, f"{module}-{name}-{answer.__name__}", answer, None
+        for answer in answers(wrong):
+            yield name, f"{module}-{name}-{answer.__name__}", answer, answer.__doc__
+    for lesson in MODULES[:3]:
+        path = Path(__file__).parent / "changes" / f"{lesson}.txt"
+        for name, found in changed_answers(path).items():
+            for answer in found:
+                yield name, f"{lesson}-{name}-changed-{answer.name}", answer, answer.told
+
+
+ANSWERS = list(collected())
+
+
+def cases(wrong):
+    return [
+        pytest.param(
+            name,
+            *([answer, expected_of(told)] if wrong else [answer]),
+            id=title,
+            marks=[pytest.mark.slow] if name in ("lora", "dora") else [],
+        )
+        for name, title, answer, told in ANSWERS
+        if (told is not None) is wrong
+    ]
+
+
+def made(answer):
+    """Return an answer as a cell makes it, if it is one of `changes`."""
+    return answer if callable(answer) else function_of(answer, ABOVE)
+
+
+@pytest.mark.parametrize(("name", "answer"), cases(wrong=False))
 def test_a_right_answer_loses_no_point(name, answer, capsys):
-    check = EXERCISES[name][0]
+    check, answer = CHECKS[name], made(answer)
     check(answer)
     check(answer, seed=11)
     captured = capsys.readouterr()
@@ -58,28 +89,28 @@ def test_a_right_answer_loses_no_point(name, answer, capsys):
     assert captured.err == ""
 
 
-@pytest.mark.parametrize(("name", "answer"), cases(2))
-def test_a_wrong_answer_loses_the_points_of_what_it_breaks(name, answer, capsys):
-    check = EXERCISES[name][0]
+@pytest.mark.parametrize(("name", "answer", "expected"), cases(wrong=True))
+def test_a_wrong_answer_loses_the_points_of_what_it_breaks(name, answer, expected, capsys):
+    check, answer = CHECKS[name], made(answer)
     said = {}
-    for cell in CELLS[name[1]]:
+    for cell in CELLS[name]:
         try:
             check(answer) if cell == "all" else check(answer, cell)
         except checks.CheckFailed as failure:
             said[cell] = failure.mistake.name if failure.mistake else "unnamed"
-    assert said == expected_of(answer)
+    assert said == expected
     assert capsys.readouterr().err == ""
 
 
 def test_four_of_five_wrong_answers_are_named():
-    wrong = [answer for exercise in EXERCISES.values() for answer in answers(exercise[2])]
-    named = [answer for answer in wrong if set(expected_of(answer).values()) != {"unnamed"}]
-    assert len(wrong) > 300
+    wrong = [told for _, _, _, told in ANSWERS if told is not None]
+    named = [told for told in wrong if set(expected_of(told).values()) != {"unnamed"}]
+    assert len(wrong) > 800
     assert len(named) > 0.9 * len(wrong)
 
 
 def test_every_cell_is_failed_by_some_answer():
     failed = {name: set() for name in CELLS}
-    for (_, name), exercise in EXERCISES.items():
-        failed[name] |= {cell for answer in answers(exercise[2]) for cell in expected_of(answer)}
+    for name, _, _, told in ANSWERS:
+        failed[name] |= set(expected_of(told)) if told is not None else set()
     assert failed == {name: set(cells) for name, cells in CELLS.items()}

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import linecache
 import math
 import statistics
 from pathlib import Path
@@ -12,16 +11,17 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
-from answers import changed_answers
+from answers import changed_answers, function_of
 from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lab_utils import adapters, checks, comparison, data, layers, training
 
 CHANGES = Path(__file__).parent / "changes"
+LESSONS = ("head_to_head.txt", "peft_and_commonsense.txt", "rank_and_magnitude.txt", "rslora.txt")
 ANSWERS = [
     pytest.param(check, answer, id=f"{check.removeprefix('check_')}-{answer.name}")
-    for path in sorted(CHANGES.glob("*.txt"))
+    for path in map(CHANGES.joinpath, LESSONS)
     for check, found in changed_answers(path).items()
     for answer in found
 ]
@@ -50,15 +50,6 @@ def names():
         "inputs": task.train.inputs[:8],
         "targets": task.train.targets[:8],
     }
-
-
-def function_of(answer, names):
-    """Run an answer's code as a cell; return the last function that it defines."""
-    file = f"<answer {answer.name}>"
-    linecache.cache[file] = len(answer.source), None, answer.source.splitlines(True), file
-    cell = dict(names)
-    exec(compile(answer.source, file, "exec"), cell)
-    return [v for k, v in cell.items() if callable(v) and k not in names and k[0] != "_"][-1]
 
 
 @pytest.mark.parametrize(("check", "answer"), ANSWERS)

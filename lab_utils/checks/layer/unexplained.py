@@ -35,10 +35,13 @@ def unexplained(layer_type: Any, method: str, case: Case) -> Callable[[], Mistak
 def _broken_law(layer_type: Any, method: str, case: Case) -> Mistake | None:
     x = case.x
     inputs = {"x": x, "alone": x[:1], "nothing": 0 * x, "twice": 2 * x, "negative": -x}
+    inputs["vector"] = x.flatten(0, -2)[0] if x.ndim > 1 else x
     answers = _trained(layer_type, method, case, inputs)
     output, expected = answers.output("x"), (*x.shape[:-1], len(case.weight))
     if output.shape != expected:
         return _wrong_shape(tuple(output.shape), expected)
+    if not answers.fails("vector") and answers.output("vector").shape != expected[-1:]:
+        return _wrong_shape(tuple(answers.output("vector").shape), expected[-1:])
     if not output.isfinite().all():
         of_ones = (
             _with_magnitude(case, torch.ones_like(case.magnitude)) if method == "dora" else case

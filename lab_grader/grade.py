@@ -38,12 +38,12 @@ VET_SECONDS, VET_BYTES = 120, 3 << 30  # for reading a submission
 
 @dataclass
 class Outcome:
-    """What came of grading a class.
+    """The outcome of grading a class.
 
     Attributes:
         graded: the students whose marks are in the gradebook.
         failed: why a student could not be graded.
-        misplaced: what is among the submissions without being one.
+        misplaced: what lies among the submissions and is not one.
         problems, mended, notes: what an instructor should know of each student's submission.
         lessons: what each student handed in, in which a `seed` identifies a version.
         missed: the tests that each student failed.
@@ -61,7 +61,7 @@ class Outcome:
     tables: list[Path] = field(default_factory=list)
 
     def add(self, course: Course, submission: Submission, result: Result) -> None:
-        """Add what came of executing a submission."""
+        """Add the result of executing a submission."""
         student = submission.student
         self.notes[student] = result.notes
         self.lessons[student] = sorted(submission.notebooks)
@@ -82,7 +82,7 @@ class Outcome:
 
 
 def job_of(course: Course, submission: Submission, limits: Limits, sandbox: bool) -> Job:
-    """Return all that decides the marks of a submission."""
+    """Return everything that decides the marks of a submission."""
     notebooks = {
         name: [_cell(cell, course.lessons[name]) for cell in notebook.cells]
         for name, notebook in sorted(submission.notebooks.items())
@@ -115,7 +115,7 @@ def grade(
         jobs: how many submissions run at a time on this machine.
         dask: the address of a Dask scheduler, whose workers run them instead.
         sandbox: without it, students' code runs with the caller's rights.
-        again: execute also what was executed before.
+        again: also execute what was executed before.
         feedback: whether to make students' pages.
     """
     remove_left_behind()
@@ -178,11 +178,11 @@ def compare(
 
 @dataclass
 class Attempt:
-    """A submission on its way: what is to be executed for it, and what came of that.
+    """A submission on its way: what is to be executed for it, and the result.
 
     Attributes:
-        key: of the job, and of the code that executes it.
-        result: None until it is there.
+        key: identifies the job and the code that executes it.
+        result: None until it is known.
     """
 
     submission: Submission
@@ -199,12 +199,12 @@ def attempts_of(
     outcome: Outcome,
     again: bool = False,
 ) -> Iterator[Attempt]:
-    """Yield what each student handed in, vetted, with the result that is kept of it.
+    """Yield what each student handed in, vetted, with its cached result if there is one.
 
     Failures are reported in the outcome.
 
     Args:
-        again: leave what is kept aside.
+        again: ignore cached results.
     """
     limits, cache = Limits(cell_seconds=course.cell_seconds), Cache(course.work / "cache")
     for student, submission in vet_all(course, students, jobs, outcome):
@@ -227,10 +227,10 @@ def executed(
 ) -> Iterator[Attempt]:
     """Yield each attempt as soon as it has its result; failures are reported in the outcome.
 
-    What several handed in alike, as those do who handed in nothing, is executed once, and kept.
+    Equal submissions, such as those without any answer, are executed once. Results are cached.
 
     Args:
-        verb: what is done with an attempt once it was yielded, for the progress bar.
+        verb: what is done with an attempt once it has been yielded, for the progress bar.
     """
     cache, limits = Cache(course.work / "cache"), Limits(cell_seconds=course.cell_seconds)
     alike: dict[str, list[Attempt]] = {}
@@ -287,9 +287,9 @@ def _vet(root: str, assignment: str, student: str) -> Submission | str:
 
 @contextlib.contextmanager
 def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[None]:
-    """Any failure of one student's submission is reported, and the class continues.
+    """Report any failure of one student's submission, and go on with the class.
 
-    What concerns all of them, a full disk or a gradebook that cannot be written, ends the run.
+    What affects all of them, a full disk or a gradebook that cannot be written, ends the run.
     """
     try:
         yield
@@ -306,7 +306,7 @@ def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[Non
 
 
 def keep_traceback(folder: Path) -> Path:
-    """Write the traceback of the present exception where a maintainer can find it."""
+    """Write the traceback of the current exception to a file for maintainers; return its path."""
     path = folder / "lab_grader-errors.txt"
     with open(path, "a") as file:
         say([f"{datetime.now():%Y-%m-%d %H:%M:%S}", *traceback.format_exc().splitlines()], file)
@@ -320,8 +320,8 @@ def _has_page(course: Course, student: str) -> bool:
 def make_pages(course: Course, students: list[str], jobs: int, outcome: Outcome) -> None:
     """Make the pages of students who were graded, several at a time.
 
-    Texts of students take as long to set as they please, so each page has a bound; where it is
-    not enough, their texts are shown as they were typed.
+    What a student typed can take arbitrarily long to render, so each page has a limit; where that
+    is exceeded, the texts are shown as they were typed.
     """
     pending = dict.fromkeys(students, "")
     for as_typed in (False, True):

@@ -26,8 +26,8 @@ class Method:
         name: what sentences and figures call it.
         colour: that of the method in every figure. The colours are those of Okabe and Ito, which
             stay apart in the common forms of colour blindness.
-        marker: the shape of its points, for those who see no colours. The triangle that points
-            up is none of them: it says that something lies above a figure.
+        marker: the shape of its points, for those who cannot tell the colours apart. No method has
+            the triangle that points up: it says that something lies above a figure.
         maker: what makes the layer that takes the place of an `nn.Linear`; None without adapters.
     """
 

@@ -1,4 +1,4 @@
-"""Two operations for the layers that PyTorch has only in parts, each part a pass over memory.
+"""Two operations that the layers need and PyTorch has only in parts, each a pass over memory.
 
 Each has one readable form, which says what it computes. On a GPU, `updated_norm` runs as the kernel
 of `lab_utils.fused_gpu`, which computes the same.
@@ -14,17 +14,18 @@ try:
 except ImportError:  # Triton comes with PyTorch for GPUs, on Linux
     updated_norm_on_gpu = None
 
-BLOCK = 2**20  # how many numbers of the updated weight are there at a time
+BLOCK = 2**20  # how many numbers of the updated weight are built at a time
 SHORT = 256  # vectors with fewer numbers are measured in float64
 
 
 @torch.no_grad()
 def updated_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float, norm_dim: int) -> Tensor:
-    """Return the norms of `weight + scaling * B A`, which is never there as a whole.
+    """Return the norms of `weight + scaling * B A`, which is never built as a whole.
 
-    The precision is kept for all dtypes of the arguments and of autocast, even if the update undoes
-    all but a thousandth of the weight: the sum is built and measured in float32, whose rounding
-    errors average out over a long vector, or in float64 for a short one. No gradient flows back.
+    The result is precise for all dtypes of the arguments and under autocast, even if the update
+    undoes all but a thousandth of the weight: the sum is built and measured in float32, whose
+    rounding errors average out over a long vector, or in float64 for a short one. No gradient flows
+    back.
 
     Args:
         weight: `(out_features, in_features)`.

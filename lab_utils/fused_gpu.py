@@ -17,13 +17,17 @@ TILES = 8  # how many tiles a program walks over
 def updated_norm_on_gpu(
     weight: Tensor, A: Tensor, B: Tensor, scaling: float, norm_dim: int
 ) -> Tensor:
-    """Do what `lab_utils.fused.updated_norm` does; A and B must be float32 and on the GPU."""
+    """Return what `lab_utils.fused.updated_norm` returns, in float32, with the same arguments.
+
+    `A` and `B` must be float32, and all three on one GPU. `weight` may be half precision.
+    """
     if norm_dim == 0:  # the columns of W0 + s BA are the rows of W0^T + s A^T B^T
         weight, A, B = weight.T, B.T, A.T
     rows, columns = weight.shape
     grid = (triton.cdiv(rows, ROWS), triton.cdiv(columns, COLUMNS * TILES))
     squared = torch.empty(grid[1], rows, device=weight.device, dtype=torch.float32)
-    # Triton launches on the current GPU, which need not be the weight's. (A compiler sees to it.)
+    # Triton launches on the current GPU, which need not be the weight's. (torch.compile takes care
+    # of that itself.)
     compiling = torch.compiler.is_compiling()
     with contextlib.nullcontext() if compiling else torch.cuda.device_of(weight):
         _squared_lengths[grid](

@@ -214,13 +214,13 @@ class DoRALayer(LoRALayer):
         return (self.magnitude.detach() - self.base_norm).abs().flatten()
 
     def _norm_of(self, updated: Tensor) -> Tensor:
-        """Return `||V||` of a weight that is there, in the shape of `magnitude`."""
+        """Return `||V||` of a weight that has been built, in the shape of `magnitude`."""
         vectors = updated.detach() if self.detach_norm else updated
         norm = torch.linalg.vector_norm(vectors, dim=self.norm_dim, keepdim=True)
         return norm.clamp_min(self.eps)
 
     def _norm(self) -> Tensor:
-        """Return `||V||`, flat, without a weight that is built as a whole."""
+        """Return `||V||`, flat, without building the weight as a whole."""
         W0, A, B, s = self.original_layer.weight, self.lora_A, self.lora_B, self.scaling
         norm = updated_norm(W0, A, B, s, self.norm_dim).clamp_min(self.eps)
         if self.detach_norm:

@@ -124,7 +124,7 @@ def train_and_evaluate(
               magnitude gets none: decay would pull it to zero regardless of the data;
             - `rank_stabilized`: as in `LoRALayer`, False;
             - `targets`: `"attention"`, the four projections of a block, or `"all"`: for an
-              adapter its MLP besides, for `"full"` every parameter of the model. None is
+              adapter also its MLP, for `"full"` every parameter of the model. None means
               `"attention"` for adapters and `"all"` for `"full"`;
             - `device`: where to train, such as `"cuda"`; `"cpu"`, as the lessons' numbers are.
 
@@ -167,7 +167,7 @@ def _train_and_evaluate(
     pairing = {
         "base": base,
         "batches": fingerprint([task.train.inputs[epochs], task.train.targets[epochs]]),
-        # A method that starts by moving a part of the base into lora_A has no luck in it.
+        # If a method starts by moving a part of the base into lora_A, the seed has no say in it.
         "lora_A": fingerprint(layer.lora_A for layer in adapter_layers(model).values())
         if fingerprint(base_parameters(model)) == base
         else None,
@@ -222,7 +222,7 @@ def _train_and_evaluate(
 
 @contextlib.contextmanager
 def reproducible_on(name: str) -> Iterator[torch.device]:
-    """Give a device, on which PyTorch takes only algorithms that give the same numbers again.
+    """Yield a device on which PyTorch uses only algorithms that give the same numbers again.
 
     Raises:
         ValueError: this machine has no such device.
@@ -309,7 +309,7 @@ def train_step(
     inputs, targets = batch
     optimizer.zero_grad()
     loss = loss_function(model(inputs), targets)
-    if loss.requires_grad:  # nothing of a frozen model does
+    if loss.requires_grad:  # that of a frozen model does not
         loss.backward()
     parameters = trainable_parameters(model).values()
     gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)

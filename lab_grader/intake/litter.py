@@ -6,7 +6,7 @@ NAMES = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"}
 
 
 def is_litter(path: PurePosixPath) -> bool:
-    """Whether a file, by its path in a submission or a download, is none of a person's.
+    """Return whether a system and not a person made a file, by its path in a submission.
 
     macOS keeps what other file systems do not hold in `._NAME` beside each NAME.
     """

@@ -1,5 +1,7 @@
-"""What decides the marks of a submission, and what comes of executing it: plain values that travel
-to a worker and back, and can be kept. Nothing here imports PyTorch, which takes seconds.
+"""What decides the marks of a submission, and the result of executing it.
+
+Both are plain values that travel to a worker and back, and can be cached. Nothing here imports
+PyTorch, which takes seconds.
 """
 
 import hashlib
@@ -26,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides a submission's marks.
+    """Everything that decides a submission's marks.
 
     Attributes:
         notebooks: the cells of each notebook; None for text cells.
@@ -66,10 +68,10 @@ class Mistake:
 
 @dataclass
 class Result:
-    """What came of executing a submission.
+    """The result of executing a submission.
 
     Attributes:
-        outputs: of each cell; None: it was not run. Those of a test are one stream for each
+        outputs: of each cell; None if it was not run. Those of a test are one stream for each
             call that was made, and then the error, if it failed.
         notes: what a person should look at.
         mistakes: the tests that failed, each once.

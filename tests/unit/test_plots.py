@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.colors import rgb_to_hsv, to_rgb
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from lab_utils import adapters, plots
@@ -213,6 +214,8 @@ def test_no_line_strikes_a_label_through():
 def test_methods_differ_in_more_than_colour_and_maps_use_no_methods_colour():
     markers = list(adapters.MARKERS.values())
     assert len(set(markers)) == len(markers) and "^" not in markers
+    assert set(markers) <= set(Line2D.markers), "an entry of METHODS has its arguments in order"
+    assert len(set(plots.COLOURS.values())) == len(markers)
     hues = {name: rgb_to_hsv(to_rgb(colour))[0] for name, colour in plots.COLOURS.items()}
     del hues["frozen"]  # it is grey
     for end in (0.0, 0.15, 0.85, 1.0):

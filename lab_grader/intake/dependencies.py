@@ -74,6 +74,19 @@ def names_of(source: str) -> Names:
     return _names_and_cost(source)[0]
 
 
+def as_python(source: str) -> str:
+    """Return a cell as IPython runs it, its magics written as calls, on the same lines.
+
+    The empty text is returned for a cell that takes too long to read.
+    """
+    if len(source) > MOST_TEXT or _longest(source.splitlines()) > LONGEST_TRANSFORMED_LINE:
+        return ""
+    try:
+        return _Reader().transform_cell(source)
+    except (SyntaxError, _TooLong, RuntimeError, MemoryError):
+        return ""
+
+
 @functools.lru_cache(maxsize=500)
 def _names_and_cost(source: str) -> tuple[Names, int]:
     """Return the names of a cell, and how many characters were read for it."""

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from lab_grader.intake.dependencies import needed
+from lab_grader.intake.dependencies import as_python, needed
 from lab_grader.running.job import Job, Mistake, Result
 from lab_grader.running.kernel import CannotStart, Died, EndedBefore, Kernel, RemoteError, TimedOut
 from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.masks import stopped_by_a_mask
+from lab_grader.sandbox.masks import stopped_by_what_is_missing
 from lab_grader.sandbox.place import Sandbox, Unconfined
 from lab_grader.wire.calls import Call, NotATestCell, read_test_cell
 from lab_grader.wire.remote import ReferenceInReach, RemoteObject
@@ -225,7 +225,7 @@ class _NotebookRun:
                 outputs = self.kernel.run(self.cells[index].source, self.budget.cell_bytes())
                 if self._deaths and self.cells[index].role != "lesson":  # it may be what ended it
                     self.kernel.ask_whether_it_runs()
-                if self.cells[index].role != "lesson" and stopped_by_a_mask(outputs, self.hidden):
+                if self.cells[index].role != "lesson" and stopped_by_what_is_missing(outputs):
                     outputs += self._run_rest(index, outputs)
             except Died as death:
                 if self._go_on_after(what, death):
@@ -238,7 +238,7 @@ class _NotebookRun:
         """Run what a cell did not reach, one statement at a time; return the outputs.
 
         Before its answer a cell may call the reference, which is hidden while its exercise is
-        graded, or import a package that is: in the notebook nothing was raised there.
+        graded, or use what was there where the notebook was written: Colab's modules, a drive.
         """
         found: list[NotebookNode] = []
         room = self.budget.cell_bytes() - len(json.dumps(outputs))
@@ -409,15 +409,16 @@ def _quiet(printed: io.StringIO) -> Iterator[None]:
 
 def _statements_after(source: str, error: NotebookNode) -> list[str]:
     """Return the statements of a cell after the one that raised an error, each as text; none if
-    the cell is not plain Python."""
+    the cell cannot be read."""
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    python = as_python(source)
     try:
-        tree = compile(source, "cell", "exec", flags)
+        tree = compile(python, "cell", "exec", flags)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     raised = CELL_LINE.search(COLOUR.sub("", "\n".join(error.traceback)))
     reached = int(raised[1]) if raised else 0
-    lines = io.StringIO(source, newline=None).readlines()
+    lines = io.StringIO(python, newline=None).readlines()
     return [
         "".join(lines[_first_line(statement) - 1 : statement.end_lineno])
         for statement in tree.body

@@ -20,6 +20,12 @@ CHECKS = str(Path(lab_utils.__file__).parent / "checks")
 # Answers but for a word each.
 MISTAKES = frozenset(map(str, (Path(CHECKS).parent / "mistakes").glob("*.py")))
 QUIZ = str(Path(CHECKS).parent / "quiz.py")
+# What is raised where there is no such module, file, network, or person at a keyboard.
+MISSING = {
+    *("ImportError", "ModuleNotFoundError", "OSError", "FileNotFoundError", "NotADirectoryError"),
+    *("PermissionError", "ConnectionError", "ConnectionRefusedError", "URLError", "gaierror"),
+    "StdinNotImplementedError",
+}
 SILENT = '''"""What a student's code sees here while it is graded: it says nothing."""
 
 
@@ -93,13 +99,10 @@ def with_compiled(hidden: frozenset[str]) -> frozenset[str]:
     return hidden | {str(folder) for folder in folders if folder.exists()}
 
 
-def stopped_by_a_mask(outputs: list[dict], hidden: frozenset[str]) -> bool:
-    """Whether a cell that said this stopped at a hidden function or at an empty package."""
+def stopped_by_what_is_missing(outputs: list[dict]) -> bool:
+    """Whether a cell stopped at a hidden function, or at what a sandbox does not have."""
     last = outputs[-1] if outputs else {}
     if last.get("output_type") != "error":
         return False
-    packages = {Path(path).name for path in hidden if not path.endswith(".py")}
     name, why = last["ename"], last["evalue"]
-    if name in ("ImportError", "ModuleNotFoundError", "AttributeError"):
-        return any(f"'{package}" in why for package in packages)
-    return name == "NotImplementedError" and why == NOT_HERE
+    return name in MISSING or (name == "NotImplementedError" and why == NOT_HERE)

@@ -14,7 +14,9 @@ import io
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import traceback
 from types import CodeType, ModuleType
 from typing import Any
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from IPython import get_ipython
+from IPython.utils.text import LSString, SList
 from torch import Tensor, nn
 
 from lab_grader.wire import line
@@ -62,8 +65,10 @@ def begin(address: str, most_bytes: int) -> None:
     end = socket.socket(socket.AF_UNIX)
     end.connect(address)
     to_grader = line.Line(end, most_bytes)
+    shell = get_ipython()
     # exit() and quit() ask whoever shows the notebook to end its process; here others need it.
-    get_ipython().ask_exit = lambda: None
+    shell.ask_exit = lambda: None
+    shell.system, shell.getoutput = _run_in_shell, _output_of_shell
     asyncio.get_running_loop().add_reader(end, _answer_next, to_grader, os.getpid())
     fresh_start()
 
@@ -89,6 +94,29 @@ def _answer_next(to_grader: line.Line, pid: int) -> None:
     if text := printed.getvalue():
         to_grader.send(line.PRINTED, text.encode(errors="replace"))
     to_grader.send(*reply)
+
+
+def _run_in_shell(command: str) -> None:
+    """Do what `!command` does, without a terminal: a sandbox has none, and IPython uses one."""
+    shell = get_ipython()
+    said, shell.user_ns["_exit_code"] = _in_shell(shell.var_expand(command, depth=1))
+    print(said, end="")
+
+
+def _output_of_shell(command: str, split: bool = True, depth: int = 0) -> SList | LSString:
+    """Do what `lines = !command` does, likewise."""
+    said, _ = _in_shell(get_ipython().var_expand(command, depth=depth + 1))
+    return SList(said.splitlines()) if split else LSString(said)
+
+
+def _in_shell(command: str) -> tuple[str, int]:
+    """Return what a command says, and its exit code."""
+    with tempfile.TemporaryFile() as file:  # not a pipe, which what it leaves behind keeps open
+        code = subprocess.call(
+            command, shell=True, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        )
+        file.seek(0)
+        return file.read().decode(errors="replace"), code
 
 
 def _end_if_forked(pid: int) -> None:

@@ -105,8 +105,13 @@ CODE = {
         lambda: before("decompose", "expected = decomposition.decompose(torch.ones(2, 2))"),
         ALL,
     ),
-    "imports-what-is-hidden-first": (
-        lambda: before("decompose", "import math\nfrom peft import LoraConfig"),
+    "uses-what-is-elsewhere-first": (
+        lambda: before(
+            "decompose",
+            "!pip install x\n%pip install y\nfrom google.colab import drive\n"
+            "drive.mount('/x')\nname = input()\n%cd /content\nopen('/content/data.csv')\n"
+            "(said,) = !echo $name 1\nassert said.endswith('1')",
+        ),
         ALL,
     ),
     "system-exit-cell": (lambda: after("recompose", "raise SystemExit"), ALL),

@@ -1,7 +1,7 @@
 """Notebooks in archives and compressed files, within each other too: in memory, within a bound.
 
-What a file is decides its content, not its name. Whatever Python's standard library opens is
-opened: zip, tar, gzip, bzip2, xz. Nothing is written, so no path in an archive leads anywhere.
+The content of a file decides what it is, not its name. Whatever Python's standard library can open
+is opened: zip, tar, gzip, bzip2, xz. Nothing is written, so no path in an archive leads anywhere.
 """
 
 import bz2

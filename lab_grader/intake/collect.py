@@ -37,7 +37,7 @@ MOST_BYTES_EACH = 1 << 30  # of a student
 
 @dataclass
 class Collected:
-    """What came of collecting.
+    """The outcome of collecting.
 
     Attributes:
         files: where each file went, by student and by its path in the submission.

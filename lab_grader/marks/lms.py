@@ -25,7 +25,7 @@ class WorksheetError(Exception):
 
 @dataclass
 class Filled:
-    """What came of filling in a worksheet.
+    """The outcome of filling in a worksheet.
 
     Attributes:
         said: what an instructor should know, a line each.

@@ -97,10 +97,6 @@ CODE = {
     "exits-inside": (lambda: inside("import os\nos._exit(1)"), marks_without("recompose")),
     "kills-all": (lambda: inside("import os\nos.kill(-1, 9)"), marks_without("recompose")),
     "exits-as-in-a-console": (lambda: after("decompose", "exit()\nquit()"), ALL),
-    "ends-after-its-cell": (
-        lambda: after("decompose", "get_ipython().exit_now = True"),
-        NO_DECOMPOSE,
-    ),
     "compares-with-the-reference-first": (
         lambda: before("decompose", "expected = decomposition.decompose(torch.ones(2, 2))"),
         ALL,

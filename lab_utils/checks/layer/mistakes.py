@@ -232,7 +232,7 @@ NO_NORMALISATION = Mistake(
 )
 MAGNITUDE_CHANGED = Mistake(
     "magnitude not as it is",
-    "m multiplies the direction as it is: no square, exp, softplus or sigmoid of it.",
+    "m multiplies the direction as it is: no abs, clamp, square, exp, softplus or sigmoid of it.",
     HOLDS,
 )
 DIVIDED_BY_MAGNITUDE = Mistake(

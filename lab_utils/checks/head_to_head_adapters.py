@@ -107,6 +107,9 @@ NOT_THE_MODEL_ALONE = Mistake(
 SCALING_AS_ALPHA = Mistake(
     "scaling applied twice", "The layer divides alpha by the rank itself: pass alpha=alpha.", ADD
 )
+ALPHA_ROUNDED = Mistake(
+    "alpha rounded", "alpha may be any number above 0: hand it on as it is.", ADD
+)
 OTHER_DEFAULTS = Mistake(
     "other defaults", "Without rank and alpha the adapters have rank=8 and alpha=16.0.", ADD
 )
@@ -183,15 +186,16 @@ def check_add_adapters(
             if name == "types":
                 _check_types(report, add_adapters_to_model, n_blocks, seed)
                 continue
-            for adapter_type in ("lora", "dora"):
-                case = _adapted_case(adapter_type, n_blocks, rank, alpha, seed)
+            # a whole alpha first: with it rank and alpha can be swapped
+            for adapter_type, given in (("lora", alpha), ("dora", alpha + 0.5)):
+                case = _adapted_case(adapter_type, n_blocks, rank, given, seed)
                 found = probe(
                     ask_adapted,
                     add_adapters_to_model,
-                    *(adapter_type, case.state, n_blocks, rank, alpha, case.inputs, case.targets),
+                    *(adapter_type, case.state, n_blocks, rank, given, case.inputs, case.targets),
                     *(case.values, RATE),
                     step=f"add_adapters_to_model(model, {adapter_type!r}, rank={rank}, "
-                    f"alpha={alpha:g})",
+                    f"alpha={given:g})",
                     reference=REFERENCE,
                 )
                 if not report.expect(
@@ -465,6 +469,8 @@ def _wrong_arguments(case: AdaptedCase, found: set[tuple[int, float]]) -> Mistak
             return SCALING_AS_ALPHA
         if like(case.alpha * math.sqrt(case.rank)):
             return STABILIZED
+        if like(math.trunc(case.alpha)) or like(round(case.alpha)):
+            return ALPHA_ROUNDED
         constant = any(map(like, (1.0, 8.0, 16.0, 32.0, rank, 2.0 * rank)))
         return ARGUMENTS_LOST if constant else None
     # the defaults, of this exercise and of the layers, whatever was given

@@ -1,5 +1,6 @@
 """Checks of lesson 04: `paired_difference`."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,6 +110,22 @@ NULL_IF_UNDECIDED = _pairs(
     "zero where the interval contains it", "Return what was found, decided or not."
 )
 AROUND_ZERO = _pairs("interval around zero", "The interval lies around the mean difference.")
+OTHER_QUANTILE = _pairs(
+    "another quantile", "The quantile is stats.t.ppf((1 + confidence) / 2, n - 1)."
+)
+OTHER_SPREAD = _pairs(
+    "another measure of the spread", "s is the standard deviation of the differences."
+)
+ONE_END = _pairs("one end twice", "The result is (mean, low, high): mean - half and mean + half.")
+OTHER_WIDTH = _pairs(
+    "another half-width",
+    "The interval lies around the mean, but is not t * s / sqrt(n) wide on each side: look at each "
+    "of the three.",
+)
+UNEQUAL_ENDS = _pairs(
+    "ends at unequal distances", "Both ends are t * s / sqrt(n) away from the mean."
+)
+NARROW = _pairs("precision lost", "Compute with plain floats: float16 has three digits.")
 PAIRS_ROUNDED = _pairs("rounded", "Return the numbers themselves; round what you print.")
 
 
@@ -243,6 +260,7 @@ def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
         (RELATIVE, [100 * value for value in relative]),
         (RELATIVE, around(ratios_half, ratios.mean().item())),
         (RELATIVE, around(ratios_half, 1 + ratios.mean().item())),
+        (RELATIVE, around(100 * ratios_half, 100 * ratios.mean().item())),
         (SORTED, around(t * (b.sort().values - a.sort().values).std().item() / math.sqrt(n))),
         (MISALIGNED, around(t * (b - a.flip(0)).std().item() / math.sqrt(n))),
         (MISALIGNED, around(t * (b - a.roll(1)).std().item() / math.sqrt(n))),
@@ -259,6 +277,7 @@ def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
             around(t * logs.std().item() / math.sqrt(n), logs.mean().item()),
         ),
         *((LEFT_OUT, _of_some(case, part)) for part in (slice(1, None), slice(-1))),
+        *((NARROW, torch.tensor(right).to(d).tolist()) for d in (torch.float16, torch.bfloat16)),
         (
             CONFIDENCE_PER_CENT,
             around(scipy.stats.t.ppf((1 + level / 100) / 2, n - 1) * error),
@@ -300,6 +319,7 @@ def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
         (UNPAIRED, [mean, pooled.low, pooled.high]),
         (HALF_ONLY, [mean, t * error, t * error]),
         (AROUND_ZERO, [mean, -t * error, t * error]),
+        *((ONE_END, [mean, end, end]) for end in right[1:]),
         (ENDS_SWAPPED, [mean, right[2], right[1]]),
         (IN_ORDER, [right[1], mean, right[2]]),
         (IN_ORDER, [right[1], right[2], mean]),
@@ -313,7 +333,105 @@ def _of_some(case: Pairs, part: slice) -> list[float]:
     lora, dora = case.lora[part], case.dora[part]
     if len(lora) > 1:
         return interval(lora, dora, case.level)
-    return [dora[0] - lora[0], math.nan, math.nan]
+    return [dora[0] - lora[0] if lora else math.nan, math.nan, math.nan]
+
+
+def _of_some_seeds(
+    cases: list[Pairs], expected: list[list[float]], found: list[list[float]]
+) -> Mistake | None:
+    """Return whether the numbers are those of the first few seeds, or the last, or each second."""
+    few = range(2, max(len(case.lora) for case in cases))
+    parts = [slice(k) for k in few] + [slice(-k, None) for k in few] + [slice(k, None) for k in few]
+    for part in [*parts, slice(0, None, 2), slice(1, None, 2)]:
+        triples = [_of_some(case, part) for case in cases]
+        if _same_triples(found, triples) and not _same_triples(triples, expected):
+            return LEFT_OUT
+    return None
+
+
+def _half_widths(case: Pairs) -> dict[tuple[Mistake, ...], list[float]]:
+    """Return the half-widths of any wrong quantile, spread and root, by their mistakes.
+
+    Only of two mistakes or three at once: what one makes is known.
+    """
+    a, b = (torch.tensor(losses, dtype=torch.float64) for losses in (case.lora, case.dora))
+    d, n, level = b - a, len(case.lora), case.level
+    t, z = scipy.stats.t.ppf, scipy.stats.norm.ppf
+    quantiles = [
+        ((), t((1 + level) / 2, n - 1)),
+        *(((NORMAL,), q) for q in (z((1 + level) / 2), z(0.975), 1.96, 2.0)),
+        ((ONE_SIDED,), t(level, n - 1)),
+        ((NORMAL, ONE_SIDED), z(level)),
+        *(((DEGREES,), t((1 + level) / 2, max(df, 1))) for df in (n, n - 2, 2 * n - 2)),
+        ((ONE_SIDED, DEGREES), t(level, n)),
+        ((FIXED_CONFIDENCE,), t(0.975, n - 1)),
+        ((OUTSIDE_TAKEN,), t(1 - level / 2, n - 1)),
+        ((OUTSIDE_TAKEN,), t(1 - level, n - 1)),
+        ((NO_QUANTILE,), 1.0),
+        *(
+            ((OTHER_QUANTILE,), q)
+            for q in (
+                t(1 - (1 - level) / 4, n - 1),
+                level,
+                scipy.stats.t.cdf((1 + level) / 2, n - 1),
+                scipy.stats.t.pdf((1 + level) / 2, n - 1),
+                scipy.stats.t.cdf(level, n - 1),
+            )
+        ),
+    ]
+    off = (d - d.mean()).abs()
+    spreads = [
+        ((), d.std().item()),
+        ((POPULATION,), d.std(correction=0).item()),
+        ((VARIANCE,), d.var().item()),
+        ((VARIANCE, POPULATION), d.var(correction=0).item()),
+        ((UNPAIRED,), math.sqrt((a.var() + b.var()).item())),
+        ((UNPAIRED,), math.sqrt((a.var() + b.var()).item() / 2)),
+        ((UNPAIRED,), (a.std() - b.std()).abs().item()),
+        ((UNPAIRED,), (b[:, None] - a).std().item()),
+        ((UNPAIRED,), (b[:, None] - a).std(correction=0).item()),
+        *(((UNPAIRED, POPULATION), x.std(correction=0).item()) for x in (a, b)),
+        *(((UNPAIRED,), x.std().item()) for x in (a, b)),
+        *(((OTHER_SPREAD,), x) for x in (off.mean().item(), off.median().item())),
+        ((OTHER_SPREAD,), (d.max() - d.min()).item()),
+        ((OTHER_SPREAD,), ((d.max() - d.min()) / 2).item()),
+        ((OTHER_SPREAD,), d.norm().item()),
+        ((OTHER_SPREAD,), d.square().mean().sqrt().item()),
+    ]
+    roots = [((), math.sqrt(n)), ((NOT_OF_THE_MEAN,), 1.0), ((DIVIDED_BY_N,), float(n))]
+    roots.append(((ROOT_OF_LESS,), math.sqrt(n - 1)))
+    made: dict[tuple[Mistake, ...], list[float]] = {}
+    for (of_q, q), (of_s, s), (of_r, r) in itertools.product(quantiles, spreads, roots):
+        made.setdefault((*of_q, *of_s, *of_r), []).append(float(q * s / r))
+    return made
+
+
+def _of_the_width(
+    cases: list[Pairs], expected: list[list[float]], found: list[list[float]]
+) -> Mistake | None:
+    """Return what is wrong with intervals around the right means, if it is the half-width."""
+    ends = [(mean - low, high - mean) for mean, low, high in found]
+    if not _same_triples([mean for mean, *_ in found], [mean for mean, *_ in expected]):
+        return None
+    if not all(map(math.isfinite, itertools.chain(*ends))):
+        return None
+    if not all(_same_triples(below, above) for below, above in ends):
+        apart_ = [
+            not _same_triples(below, above) for below, above in ends[:-1]
+        ]  # the last: 2 seeds
+        return UNEQUAL_ENDS if all(apart_) else None
+    halves = [below for below, _ in ends]
+    tables = [_half_widths(case) for case in cases]
+    fitting = [
+        mistakes
+        for mistakes, first in tables[0].items()
+        if any(
+            _same_triples(halves, [table[mistakes][i] for table in tables])
+            for i in range(len(first))
+        )
+    ]
+    common = [m for m in fitting[0] if all(m in others for others in fitting)] if fitting else []
+    return common[0] if common else OTHER_WIDTH
 
 
 def _check_triples(
@@ -328,10 +446,13 @@ def _check_triples(
         (of_one[0][0], [triple for _, triple in of_one]) for of_one in zip(*of_cases, strict=True)
     ]
     mistake = only_explanation(found, predicted, _same_triples) or _fixed_quantile(cases, found)
+    mistake = mistake or _of_some_seeds(cases, expected, found)
     if mistake is None:  # two faults, perhaps: one of the mean, one of the interval
         part = slice(0, 1) if name == "mean" else slice(1, 3)
         parts = [(m, [triple[part] for triple in triples]) for m, triples in predicted]
         mistake = only_explanation([triple[part] for triple in found], parts, _same_triples)
+    if mistake is None and name == "interval":
+        mistake = _of_the_width(cases, expected, found)
     rounded = only_explanation(
         found, roundings(expected, PAIRS_ROUNDED), lambda a, b: near(a, b, 1e-12)
     )

@@ -113,7 +113,11 @@ A_PART = _step(
 FACTOR_RETURNED = _step(
     "factor in the place of the norm", "Return the norm that clip_grad_norm_ found."
 )
-CLIPPED_TWICE = _step("clipped to another length", "Hand max_norm on to clip_grad_norm_ as it is.")
+CLIPPED_TWICE = _step(
+    "clipped to another length",
+    "The step goes the right way, but not as far: clip_grad_norm_ with max_norm as it is, and no "
+    "more, decides the length.",
+)
 RATE_CHANGED = _step(
     "another learning rate", "The settings of the optimiser are not train_step's to change."
 )
@@ -148,6 +152,30 @@ TARGETS_LOST = _step(
 ORDER = _step("norm before loss", "Return (loss, gradient_norm), in this order.")
 EVALUATION = _step(
     "model in evaluation mode", "Dropout rests in it: leave model.eval() out of a training step."
+)
+OTHER_LOSS = _step(
+    "another loss",
+    "Already before the first step the loss is another, and so is its gradient: differentiate "
+    "data.next_byte_loss(model(inputs), targets), as it is.",
+)
+LOSS_MULTIPLIED = _step(
+    "loss multiplied", "next_byte_loss is a mean in nats: multiply it by nothing."
+)
+OTHER_LOSS_RETURNED = _step(
+    "another number than the loss",
+    "The steps are right: return the loss that you differentiated, as it is.",
+)
+OTHER_NORM_RETURNED = _step(
+    "another number than the norm",
+    "The steps and the losses are right: return the norm that clip_grad_norm_ found.",
+)
+CARRIED_OVER = _step(
+    "right in the first step only",
+    "From step to step the optimiser keeps its state, and nothing else is kept: the gradients of "
+    "all parameters are new.",
+)
+THROWN_AWAY = _step(
+    "long gradients thrown away", "Those longer than max_norm are made as short as it, not zero."
 )
 STEP_ROUNDED = _step("rounded", "Return the numbers themselves; round what you print.")
 
@@ -220,6 +248,9 @@ WRONG_WAYS: list[tuple[Mistake, Way]] = [
     *((MAX_NORM_IGNORED, Way(limit=f"always {limit:g}")) for limit in (0.1, 0.5)),
     (CLIPPED_TWICE, Way(limit="squared")),
     *((CLIPPED_TWICE, Way(limit=f"times {factor:g}")) for factor in (0.5, 0.1, 2.0, 10.0)),
+    *((A_PART, Way(targets=part)) for part in ("but the last window", "first positions")),
+    (SUM_OF_NORMS, Way(clip="sum", norm="sum")),
+    (THROWN_AWAY, Way(clip="thrown away")),
     (TARGETS_LOST, Way(targets="inputs")),
     (TARGETS_LOST, Way(targets="swapped")),
     (TWICE_BACKWARD, Way(scale="twice")),
@@ -337,10 +368,13 @@ def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
             "inputs": (inputs, inputs),
             "swapped": (targets, inputs),
             "first window": (inputs[:1], targets[:1]),
+            "but the last window": (inputs[:-1], targets[:-1]),
         }.get(way.targets, (inputs, targets))
         logits = model(read)
         if way.targets == "last position":
             logits, compared = logits[:, -1:], compared[:, -1:]
+        elif way.targets == "first positions":
+            logits, compared = logits[:, :-1], compared[:, :-1]
         elif way.targets == "shifted":
             logits, compared = logits[:, :-1], compared[:, 1:]
         elif way.targets == "softmax":
@@ -352,7 +386,7 @@ def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
         weights_before = _flat(dict(model.named_parameters())).norm().item()
         before = _norms(list(trained.values()), parameters)
         _clip(way.clip, list(trained.values()), parameters, limit, len(inputs))
-        after = _norms(list(trained.values()), parameters)
+        after = _norms(list(trained.values()), parameters)["before"] if way.norm == "after" else 0
         optimizer.step()
         value = loss.item() * factor.get(way.loss, factor.get(way.scale, 1))
         if way.loss in ("after", "averaged"):
@@ -362,7 +396,7 @@ def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
         losses.append(math.exp(value) if way.loss == "exp" else made.get(way.loss, value))
         now = _flat(dict(model.named_parameters()))
         others = {
-            "after": after["before"],
+            "after": after,
             "limit": limit,
             "factor": min(1.0, limit / (before["before"] + 1e-6)),
             "moved weights": _flat(trained).norm().item(),
@@ -431,13 +465,18 @@ def _clip(
         norm(trained, limit, norm_type=math.inf if clip == "largest" else 1.0)
     elif clip in ("matrices", "all but the last"):
         norm([p for p in trained if p.dim() > 1] if clip == "matrices" else trained[:-1], limit)
-    elif clip in ("always", "squared", "inverse", "averaged"):
+    elif clip == "thrown away":
+        if torch.cat([p.grad.flatten() for p in trained]).norm() > limit:
+            for parameter in trained:
+                parameter.grad = None
+    elif clip in ("always", "squared", "inverse", "averaged", "sum"):
         together = torch.cat([p.grad.flatten() for p in trained]).norm()
         factor = {
             "always": limit / together,
             "squared": min(1.0, limit / together.item() ** 2),
             "inverse": max(1.0, together.item() / limit),
             "averaged": min(1.0, limit / together.item()) / size,
+            "sum": min(1.0, limit / sum(p.grad.norm().item() for p in trained)),
         }[clip]
         for parameter in trained:
             parameter.grad.mul_(factor)
@@ -524,6 +563,60 @@ def _explain_steps(
                 left = [(mistake, way) for mistake, way in left if like(index, steps, way, parts)]
         if len({mistake for mistake, _ in left}) == 1:
             return left[0][0]
+    if not wrong:
+        return None
+    # two faults: gradients that add up, and one that shows in the first step already
+    left = [
+        (mistake, replace(way, zero=False))
+        for mistake, way in WRONG_WAYS
+        if all(like(i, 1, way, ("norm", "loss", "weights")) for i in range(len(trainings)))
+    ]
+    for index in range(len(trainings)):
+        every = len(trainings[index].batches)
+        left = [
+            (mistake, way)
+            for mistake, way in left
+            if like(index, every, way, ("norm", "loss", "weights"))
+        ]
+    return ACCUMULATED if left else _part_at_fault(trainings, expected, found)
+
+
+def _part_at_fault(
+    trainings: list[Training], expected: list[dict], found: list[dict]
+) -> Mistake | None:
+    """Return which part of a step is wrong: what is returned, the loss, or the clipping.
+
+    What this says is so whatever the cause is.
+    """
+    right = {p: _agree(found, expected, p) for p in ("norm", "loss", "weights")}
+    if any(trace[part] is None for trace in found for part in ("norm", "loss")):
+        return None
+    if right["weights"] and right["norm"]:
+        return OTHER_LOSS_RETURNED
+    if right["weights"] and right["loss"]:
+        return OTHER_NORM_RETURNED
+
+    def first(traces: list[dict], part: str) -> list[Tensor]:
+        return [trace[part][:1] for trace in traces]
+
+    pairs = {p: list(zip(first(found, p), first(expected, p), strict=True)) for p in right}
+    same = {part: [near(f, e, CLOSE) for f, e in of_part] for part, of_part in pairs.items()}
+    if all(map(all, same.values())):
+        return CARRIED_OVER
+    if all(same["loss"]) and all(same["norm"]):
+        moves = [(f.flatten(), e.flatten()) for f, e in pairs["weights"]]
+        plain = [m for m, t in zip(moves, trainings, strict=True) if t.optimizer == "SGD"]
+        parallel = all(f.norm() > 0 and near(f * (e.norm() / f.norm()), e, 1e-4) for f, e in plain)
+        return CLIPPED_TWICE if parallel else None
+    if not any(same["loss"]):
+        by = {part: [(f / e).item() for f, e in pairs[part]] for part in ("loss", "norm")}
+        factor = by["loss"][0]
+        if near(by["loss"], [factor] * len(found), 1e-4) and near(
+            by["norm"], [abs(factor)] * len(found), 1e-4
+        ):
+            return LOSS_MULTIPLIED
+        if not any(same["norm"]) and not all(same["weights"]):
+            return OTHER_LOSS
     return None
 
 
@@ -532,7 +625,9 @@ def _are_rounded(found: list[dict], expected: list[dict]) -> bool:
     for part in ("norm", "loss"):
         if all(trace[part] is not None for trace in found):
             columns = [trace[part].tolist() for trace in found]
-            rounded = roundings([trace[part].tolist() for trace in expected], STEP_ROUNDED)
+            right = [trace[part].tolist() for trace in expected]
+            whole = [[float(math.trunc(value)) for value in of_one] for of_one in right]
+            rounded = [*roundings(right, STEP_ROUNDED), (STEP_ROUNDED, whole)]
             if only_explanation(columns, rounded, lambda a, b: near(a, b, 1e-12)):
                 return True
     return False

@@ -16,6 +16,7 @@ from lab_utils.checks.diagnosis import (
     describe,
     differ,
     expect_numbers,
+    is_plain,
     listed,
     near,
     nothing_returned,
@@ -147,6 +148,13 @@ TRANSPOSED = _file(
     "transposed factor", "PEFT keeps (rank, in) and (out, rank) too: write them as they are."
 )
 FACTORS_SWAPPED = _file("factors swapped", "lora_A is (rank, in), lora_B is (out, rank).")
+REORDERED = _file("entries in another order", "Write each tensor as the layer has it.")
+RESHAPED = _file("another shape", "The numbers are right: write them in PEFT's shapes.")
+SIGN_LOST = _file("sign changed", "Write each tensor as the layer has it, sign and all.")
+CHANGE_WRITTEN = _file("change of the magnitude", "Write layer.magnitude itself.")
+MEAN_WRITTEN = _file("mean of the magnitude", "PEFT's magnitude has one number for each output.")
+ERASED = _file("zeros written", "Write the layer's own numbers: layer.lora_A, layer.lora_B.")
+NESTED = _file("a dict in a dict", "The whole name is one key: prefix.lora_A.weight.")
 SCALING_FOLDED_IN = _file(
     "scaling folded in", "PEFT multiplies by lora_alpha / r itself: write lora_B as it is."
 )
@@ -190,6 +198,11 @@ PER_CHOICE = _score(
 ROUNDED = _score("rounded", "Return the share itself; round what you print.")
 ONE_QUESTION = _score(
     "one question only", "Go through all questions: return comes after the loop, and counts add up."
+)
+NEGATIVE = _score("sign", "Return the share of right answers, from 0 to 1.")
+LITTLE_PRECISION = _score("precision lost", "Compute with plain floats: float16 has three digits.")
+CONSTANT = _score(
+    "the same for all scores", "It is the same whatever the scores are: count question by question."
 )
 NOTHING_COUNTED = _score(
     "nothing counted",
@@ -481,7 +494,7 @@ def check_to_peft_state(
     Args:
         aspect: `"lora"` or `"dora"`, the kind of the layer; both if None.
         in_features, out_features, rank, seed: of the layer; no two sizes the same, so that no
-            transposed factor fits. A second layer has rank 1.
+            transposed factor fits. A second layer has rank 1 and float64.
         prefix: what every name starts with.
 
     Raises:
@@ -490,8 +503,11 @@ def check_to_peft_state(
     for name in chosen(aspect, ("lora", "dora")):
         title = f"to_peft_state · {name} · {in_features} → {out_features}, rank {rank}"
         with Report(title) as report:
-            for case, where in ((rank, prefix), (1, f"{prefix}.inner")):
-                layer = _draw_layer(name, in_features, out_features, case, seed)
+            for case, where, dtype in (
+                (rank, prefix, torch.float32),
+                (1, f"{prefix}.inner", torch.float64),
+            ):
+                layer = _draw_layer(name, in_features, out_features, case, seed, dtype)
                 kind = "LoRALayer" if name == "lora" else "DoRALayer"
                 found = probe(
                     ask_state,
@@ -514,20 +530,21 @@ SCALING = 1.5  # of the layers that are written; not 1, which would hide it
 
 
 def _draw_layer(
-    method: str, in_features: int, out_features: int, rank: int, seed: int
+    method: str, in_features: int, out_features: int, rank: int, seed: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Return the tensors of a trained layer, and what it makes of an `x`."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, dtype=dtype)
 
     weight, x = draw(out_features, in_features), draw(3, in_features)
     trained = {"lora_A": draw(rank, in_features), "lora_B": draw(out_features, rank)}
     magnitude = draw(out_features, 1).abs() + 1.0
+    magnitude[0] *= -1.0  # training may take it there
     if method == "dora":
         trained["magnitude"] = magnitude
-    base = torch.nn.Linear(in_features, out_features, bias=False)
+    base = torch.nn.Linear(in_features, out_features, bias=False, dtype=dtype)
     with torch.no_grad():
         base.weight.copy_(weight)
         layer = {"lora": LoRALayer, "dora": DoRALayer}[method](base, rank, alpha=SCALING * rank)
@@ -562,7 +579,9 @@ def _expect_state(
         not missing and not extra and texts,
         f"rank {rank}: the names are {', '.join(n.removeprefix(prefix) for n in expected)}",
         f"expected the names {', '.join(expected)}; found {listed(list(written), 4) or 'none'}.",
-        _name_mistake(missing, extra, prefix, method),
+        NESTED
+        if any(isinstance(value, dict) for value in written.values())
+        else _name_mistake(missing, extra, prefix, method),
     )
     mistakes = _wrong_tensors(weight, trained)
     for name, value in expected.items():
@@ -577,21 +596,38 @@ def _expect_state(
             NO_TENSORS,
         ):
             continue
-        narrow = tensor.dtype in (torch.float16, torch.bfloat16)
-        mistake = only_explanation(tensor, mistakes[short], _same_tensor)
         whole = not tensor.is_floating_point() and not tensor.is_complex()
+        narrow = whole or torch.finfo(tensor.dtype).eps > torch.finfo(value.dtype).eps
         if whole or (narrow and near(tensor, value, 0.02)):
             mistake = PRECISION_LOST
+        else:
+            mistake = only_explanation(tensor, mistakes[short], _same_tensor)
+            mistake = mistake or _other_places(tensor, value)
+        problem = differ(tensor, value)
+        if narrow and _same_tensor(tensor, value):
+            problem = (
+                f"expected {value.dtype}, as in the layer, or a wider one, found {tensor.dtype}"
+            )
         report.expect(
             _same_tensor(tensor, value) and not narrow,
             f"rank {rank}: {short}",
-            f"{short}, rank {rank}: {differ(tensor, value)}.",
+            f"{short}, rank {rank}: {problem}.",
             mistake,
         )
     attached = ", ".join(found["with gradient"])
     problem = f"expected tensors without gradients, found {attached} with requires_grad."
     report.expect(not attached, f"rank {rank}: the tensors are detached", problem, GRADIENT_KEPT)
     _expect_untouched(report, found, layer)
+
+
+def _other_places(found: Tensor, expected: Tensor) -> Mistake | None:
+    """Return whether the right numbers were written in another order or shape."""
+    if not is_plain(found) or found.numel() != expected.numel():
+        return None
+    one, other = (t.detach().double().flatten().sort().values for t in (found, expected))
+    if not near(one, other, CLOSE):
+        return None
+    return REORDERED if found.shape == expected.shape else RESHAPED
 
 
 def _same_tensor(found: Tensor, expected: Tensor) -> bool:
@@ -657,8 +693,14 @@ def _wrong_tensors(
         wrong[short] = [
             (PRODUCT, lora_B @ lora_A),
             *((FACTORS_SWAPPED, value) for value in (other, other.T)),
-            *((SCALING_FOLDED_IN, factor * own) for factor in (SCALING, SCALING**0.5)),
-            *([(TRANSPOSED, own.T)] if len(lora_A) > 1 else []),
+            *((SCALING_FOLDED_IN, f * own) for f in (SCALING, SCALING**0.5, 1 / SCALING)),
+            *((SIGN_LOST, value) for value in (-own, own.abs())),
+            (ERASED, torch.zeros_like(own)),
+            *(
+                (TRANSPOSED, f * own.T)
+                for f in (1, SCALING, SCALING**0.5, 1 / SCALING)
+                if len(lora_A) > 1
+            ),
             *([(SQUEEZED, own.squeeze())] if len(lora_A) == 1 else []),
             *((NOT_FLAT_FACTOR, own.flatten()) for _ in range(len(lora_A) > 1)),
             *roundings(own, STATE_ROUNDED),
@@ -673,6 +715,11 @@ def _wrong_tensors(
             *((START_MAGNITUDE, value) for value in (start, start.view(-1, 1))),
             *((FACTOR_WRITTEN, flat / norm) for norm in (start, updated)),
             (UPDATED_NORM, updated),
+            *((SIGN_LOST, value) for value in (-flat, flat.abs())),
+            *((CHANGE_WRITTEN, v) for v in (flat - start, (flat - start).abs(), flat / start - 1)),
+            *((MEAN_WRITTEN, v) for v in (flat.mean(), flat.mean().view(1), flat.norm())),
+            (ERASED, torch.zeros_like(flat)),
+            *((SCALING_FOLDED_IN, f * flat) for f in (SCALING, SCALING**0.5, 1 / SCALING)),
             *roundings(flat, STATE_ROUNDED),
         ]
     return wrong
@@ -737,7 +784,7 @@ def check_choice_accuracy(
                 continue
             mistake = only_explanation(
                 found, [*predicted, *roundings(expected, ROUNDED, range(1, 5))]
-            )
+            ) or _of_two(found, expected, predicted, [len(scores) for scores, _ in draws])
             for (scores, _), right, value in zip(draws, expected, found, strict=True):
                 report.expect(
                     near(value, right),
@@ -773,6 +820,30 @@ def _draw_accuracies(
         if tell_apart(expected, [*predicted, *roundings(expected, ROUNDED, range(1, 5))]):
             return draws, expected, predicted
     raise AssertionError(f"no {questions} questions tell all mistakes apart, seed {seed}")
+
+
+def _of_two(
+    found: list[float],
+    expected: list[float],
+    predicted: list[tuple[Mistake, list[float]]],
+    questions: list[int],
+) -> Mistake | None:
+    """Return what is wrong if the share that a mistake gives was written in another way, too."""
+    if near([-value for value in found], expected):
+        return NEGATIVE
+    for dtype in (torch.float16, torch.bfloat16):
+        if near(found, torch.tensor(expected).to(dtype).tolist(), 1e-9):
+            return LITTLE_PRECISION
+    again = []
+    for mistake, values in predicted:
+        again += [
+            (mistake, [100 * value for value in values]),
+            (mistake, [n * value for n, value in zip(questions, values, strict=True)]),
+            (mistake, [1 - value for value in values]),
+            *roundings(values, mistake, range(1, 5)),
+        ]
+    constant = near(found, found[:1] * len(found))
+    return only_explanation(found, again) or (CONSTANT if constant else None)
 
 
 def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | None:
@@ -867,7 +938,7 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
         (LENIENT, share(lambda row, answer: row[answer] >= row[0])),
         *(
             (CHOICES_CUT, share(lambda row, answer, part=part: cut(row[part], row) == answer))
-            for part in (slice(shortest), slice(4), slice(3), slice(-1), slice(1, None))
+            for part in (*map(slice, (shortest, 4, 3, 2)), slice(-1), slice(1, None))
             if any(row[part] != row for row in scores)
         ),
         *(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import lab_utils.adapters
-from lab_utils.adapters import adapter_layers, add_adapters_to_model
+from lab_utils.adapters import ATTENTION, adapter_layers, add_adapters_to_model
 from lab_utils.checks.diagnosis import (
     apart,
     describe,
@@ -28,8 +28,14 @@ from lab_utils.checks.diagnosis import (
     tell_apart,
 )
 from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen
-from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call_function, check
+from lab_utils.checks.subject import (
+    REFERENCE_MATHEMATICS,
+    call_function,
+    call_watched,
+    check,
+)
 from lab_utils.data import language_task
+from lab_utils.questions.runs import ask_models
 
 SCALING = "1. What the rank does to the scaling"
 FIXED = "2. A fixed alpha, or nothing to see"
@@ -112,10 +118,37 @@ OTHER_BATCH = Mistake(
     "Take the first eight windows of the training part, as in the cell above.",
     GRADIENTS,
 )
-NEARLY = Mistake(
-    "another model or batch",
-    "The norm is a little off: make the model of step 1, with a new generator of seed 0 for each "
-    "rank and without dropout, and take inputs and targets as they are.",
+NO_GENERATOR = Mistake(
+    "no generator",
+    "Pass generator=torch.Generator().manual_seed(0), a new one for each rank.",
+    GRADIENTS,
+)
+OTHER_SETTING = Mistake(
+    "another model",
+    "Make the model of step 1: without dropout, and with adapters in the attention alone.",
+    GRADIENTS,
+)
+MISPLACED = Mistake(
+    "norms under other ranks",
+    "The norms are right, but each stands under another rank's key.",
+    GRADIENTS,
+)
+OTHER_GRADIENT = Mistake(
+    "another gradient",
+    "The model read the right inputs, but the gradient is not that of task.loss(model(inputs), "
+    "targets) before the first step, with the model as it was made.",
+    GRADIENTS,
+)
+GRADIENT_SCALED = Mistake(
+    "gradient scaled",
+    "The gradient goes the right way, but has another length than that of task.loss(model(inputs), "
+    "targets): leave the loss as it is, call backward() once, and do not clip.",
+    GRADIENTS,
+)
+ANOTHER_MEASURE = Mistake(
+    "another measure of the gradient",
+    "The gradient is right: return its norm as it is, that of all trained parameters and of no "
+    "others.",
     GRADIENTS,
 )
 LOSS_RETURNED = Mistake(
@@ -217,7 +250,6 @@ SCALED_TWICE = Mistake(
 DORA = ("dora", "dora-input")
 ALPHA = 16.0
 BATCH = 8
-LUCK = 0.25  # relative: what another lora_A or batch changes
 CLOSE = 1e-5  # relative: the exercise fixes the batch and the generator; this allows for rounding
 
 
@@ -388,11 +420,11 @@ def check_gradient_norms_by_rank(
         stabilized = name == "stabilized"
         with Report(f"gradient_norms_by_rank · {name} · ranks {tuple(ranks)}") as report:
             # nothing is forbidden: the exercise is to measure the lab's own layers
-            found = call_function(gradient_norms_by_rank, tuple(ranks), stabilized, reference=())
-            values = _norms_found(report, found, ranks)
+            seen = call_watched(ask_models, gradient_norms_by_rank, tuple(ranks), stabilized)
+            values = _norms_found(report, seen["result"], ranks)
             if values is not None:
                 ask = functools.partial(_norms_with, gradient_norms_by_rank, ranks)
-                _expect_norms(report, values, ranks, stabilized, ask)
+                _expect_norms(report, values, ranks, stabilized, ask, seen["models"])
 
 
 def _norms_found(report: Report, found: Any, ranks: Sequence[int]) -> list[float] | None:
@@ -436,6 +468,7 @@ def _expect_norms(
     ranks: Sequence[int],
     stabilized: bool,
     ask: Callable[[bool], list[float] | None],
+    models: list[dict[str, Any]],
 ) -> None:
     expected = [_measured(rank, stabilized) for rank in ranks]
     rule = "alpha / sqrt(rank)" if stabilized else "alpha / rank"
@@ -443,11 +476,12 @@ def _expect_norms(
     if not near(found, expected, CLOSE):
         wrong = _wrong_norms(ranks, stabilized, expected)
         mistake = (
-            only_explanation(found, wrong, lambda a, b: near(a, b, CLOSE))
+            _model_at_fault(models, ranks)
+            or only_explanation(found, wrong, lambda a, b: near(a, b, CLOSE))
             or _by_both_rules(found, wrong, ranks, stabilized, ask)
             or _by_formula(found, ranks, stabilized)
             or _other_run(found, ranks, stabilized)
-            or _off_by_luck(found, expected)
+            or _gradient_at_fault(models, ranks, stabilized)
             or _off_by_a_factor(found, expected)
         )
         if mistake is RULE_IGNORED[stabilized]:
@@ -552,6 +586,9 @@ def _wrong_norms(
         *((OTHER_ALPHA, [n * a / ALPHA for n in expected]) for a in (1.0, 4.0, 8.0, 64.0)),
         *roundings(expected, NORMS_ROUNDED),
     ]
+    places = dict(zip(ranks, expected, strict=True))
+    orders = (sorted(ranks), sorted(ranks, reverse=True), [*ranks[1:], ranks[0]], ranks[::-1])
+    wrong += [(MISPLACED, [places[r] for r in o]) for o in orders if tuple(o) != tuple(ranks)]
     root_mean = [n / math.sqrt(_trained(rank)) for n, rank in zip(expected, ranks, strict=True)]
     if not stabilized:  # else it is what alpha / rank gives
         scalings = scaled(together, lambda rank: ALPHA / math.sqrt(rank), False)
@@ -616,11 +653,77 @@ def _off_by_a_factor(found: list[float], expected: list[float]) -> Mistake | Non
     return ONE_FACTOR if near(factors, factors[:1] * len(factors), CLOSE) else None
 
 
-def _off_by_luck(found: list[float], expected: list[float]) -> Mistake | None:
-    """Return whether the norms are a little off, and not all by the same factor."""
-    factors = [value / right for value, right in zip(found, expected, strict=True)]
-    scattered = not near(factors, factors[:1] * len(factors), CLOSE)
-    return NEARLY if near(found, expected, LUCK) and scattered else None
+def _model_at_fault(models: list[dict[str, Any]], ranks: Sequence[int]) -> Mistake | None:
+    """Return what is wrong with the models that were made, as it was seen; not by which rule."""
+    if not models:  # made in another way, or not at all
+        return None
+    train = language_task().train
+    faults = []
+    for rank in ranks:
+        made = [model for model in models if model["rank"] == rank]
+        if not made:
+            return RANK_LOST if len(models) >= len(ranks) else None
+        per_model = []
+        for model in made:
+            alpha, read = model["alpha"], model["inputs"]
+            grows = all(m["alpha"] in (m["rank"], 2 * m["rank"]) for m in models)
+            per_model.append(
+                WITH_MAGNITUDE
+                if model["adapter_type"] in DORA
+                else OTHER_SETTING
+                if model["dropout"]
+                or set(model["target_modules"]) != set(ATTENTION)
+                or model["adapter_type"] != "lora"
+                else (GROWING_ALPHA if grows else OTHER_ALPHA)
+                if alpha not in (ALPHA, ALPHA / rank, ALPHA / math.sqrt(rank))
+                else NO_GENERATOR
+                if model["seed"] is None
+                else OTHER_SEED
+                if model["seed"] != 0
+                else ONE_GENERATOR
+                if not model["fresh"]
+                else OTHER_BATCH
+                if read and not any(_within(batch, train.inputs[:BATCH], train) for batch in read)
+                else None
+            )
+        if None not in per_model:
+            faults.append(per_model[0])
+    return faults[0] if faults else None
+
+
+def _within(batch: Tensor, inputs: Tensor, train: Any) -> bool:
+    """Return whether a model read the windows of the exercise: all at once, or one by one.
+
+    Targets in the place of inputs are a mistake of their own.
+    """
+    if batch.shape == inputs.shape:
+        return torch.equal(batch, inputs) or torch.equal(batch, train.targets[:BATCH])
+    return len(batch) == 1 and any(torch.equal(batch[0], window) for window in inputs[1:])
+
+
+def _gradient_at_fault(
+    models: list[dict[str, Any]], ranks: Sequence[int], stabilized: bool
+) -> Mistake | None:
+    """Return whether the gradients are wrong that the right models were left with, or the norm."""
+    if [model["rank"] for model in models] != list(ranks):
+        return None
+    if any(model["rank_stabilized"] != stabilized for model in models):
+        return None
+    factors = []
+    for model in models:
+        own = [g for name, g in model["gradients"].items() if name.endswith("lora_B")]
+        right = [
+            g * _scaling(ALPHA, model["rank"], stabilized) for g in _unit_gradients(model["rank"])
+        ]
+        if len(own) != len(right):
+            return None
+        one, other = (torch.cat([g.flatten() for g in gradients]) for gradients in (own, right))
+        factors.append((one.norm() / other.norm()).item())
+        if not near(one, other * factors[-1], 1e-4):
+            return OTHER_GRADIENT
+    if near(factors, [1.0] * len(factors), CLOSE):
+        return ANOTHER_MEASURE
+    return GRADIENT_SCALED
 
 
 def _measured(rank: int, stabilized: bool) -> float:

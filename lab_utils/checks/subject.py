@@ -162,15 +162,33 @@ def call(
     Raises:
         CheckFailed: as in `probe`.
     """
+    step = _as_written(function, arguments, named)
+    found = probe(ask_call, function, list(arguments), named, step=step, reference=reference)
+    _last_answer.set(found["result"])
+    return Called(found["result"], found["after"])
+
+
+def call_watched(
+    question: Callable, function: Callable | Remote, *arguments: Any
+) -> dict[str, Any]:
+    """Call the student's function as `call` does, with nothing forbidden, and watch what it runs.
+
+    Args:
+        question: calls the function with a list of arguments; what it gives back has a `result`.
+    """
+    step = _as_written(function, arguments, {})
+    found = probe(question, function, list(arguments), step=step, reference=())
+    _last_answer.set(found["result"])
+    return found
+
+
+def _as_written(function: Callable | Remote, arguments: Any, named: dict[str, Any]) -> str:
     given = [
         f"a tensor of {tuple(a.shape)}" if isinstance(a, Tensor) else shown(a, 60)
         for a in arguments
     ]
     given += [f"{name}={value!r}" for name, value in named.items()]
-    step = f"{name_of(function)}({', '.join(given)})"
-    found = probe(ask_call, function, list(arguments), named, step=step, reference=reference)
-    _last_answer.set(found["result"])
-    return Called(found["result"], found["after"])
+    return f"{name_of(function)}({', '.join(given)})"
 
 
 def call_function(function: Callable | Remote, *arguments: Any, **named: Any) -> Any:

@@ -84,7 +84,7 @@ def ask_state(
         x: what the layer is run on, and its gradients taken, after the call.
     """
     out_features, in_features = weight.shape
-    base = nn.Linear(in_features, out_features, bias=False)
+    base = nn.Linear(in_features, out_features, bias=False, dtype=weight.dtype)
     with torch.no_grad():
         base.weight.copy_(weight)
     rank = len(trained["lora_A"])

@@ -183,7 +183,7 @@ class WrongAdd:
         raise ValueError("no")
 
     def only_lora(model, adapter_type, rank=8, alpha=16.0):
-        """unnamed: add_adapters_to_model(model, 'dora', rank=3, alpha=12) raise"""
+        """unnamed: add_adapters_to_model(model, 'dora', rank=3, alpha=12.5) raise"""
         if adapter_type != "lora":
             raise ValueError("no")
         return adapt(model, "lora", rank, alpha)
@@ -703,7 +703,7 @@ class WrongStep:
         )
 
     def acc_no_clip(model, batch, optimizer, max_norm=1.0):
-        """unnamed: with SGD, step 2: gradient norm: expected 4.41, found 6.62;"""
+        """gradients accumulated"""
         loss, n = step(model, batch, optimizer, max_norm, z=False, clip=False)
         return (loss.item(), n.item())
 
@@ -860,7 +860,7 @@ class WrongPairs:
         )
 
     def boot(loss, d, confidence=0.95):
-        """unnamed: interval of 95%, 5 seeds of both signs: low: expected -0.041"""
+        """ends at unequal distances"""
         m, h, x = parts(loss, d, confidence)
         g = np.random.default_rng(0)
         b = [g.choice(x, len(x)).mean() for _ in range(500)]

@@ -473,7 +473,7 @@ class WrongState:
         return d
 
     def abs_(layer, prefix):
-        """unnamed: .lora_A.weight, rank 2: expected -2.977, found 2.977 at (1,"""
+        """sign changed"""
         return {k: v.abs() for k, v in state(layer, prefix).items()}
 
     def rounded(layer, prefix):
@@ -616,7 +616,7 @@ class WrongAcc:
         )
 
     def fixed2(scores, answers):
-        """unnamed: accuracy of"""
+        """the same for all scores"""
         return sum((max(range(2), key=lambda i: r[i]) == x for r, x in zip(scores, answers))) / len(
             scores
         )
@@ -666,7 +666,7 @@ class WrongAcc:
         return accuracy(scores[:-1], answers[:-1])
 
     def const(scores, answers):
-        """unnamed: accuracy of"""
+        """the same for all scores"""
         return 2 / 3
 
     def tup(scores, answers):

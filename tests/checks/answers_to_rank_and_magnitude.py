@@ -1,7 +1,6 @@
 """Answers as students write them, lesson 05; the docstring of a wrong one says what it gets."""
 
 import math
-from functools import cache
 
 import numpy as np
 import torch
@@ -9,7 +8,6 @@ import torch
 from lab_utils import checks, training
 
 
-@cache
 def trained(m, r, **k):
     return training.train_and_evaluate(
         m, **{"n_epochs": 1} | k, rank=r, task="regression", verbose=False
@@ -127,7 +125,7 @@ class WrongRanks:
         return {m: {r: run(m, r, alpha=16.0) for r in ranks} for m in METHODS}
 
     def lr(ranks=(4, 8, 16, 32)):
-        """unnamed: lora: test loss of a run with n_epochs=1, task='regression',"""
+        """a setting that was not asked for"""
         return {m: {r: run(m, r, learning_rate=0.01) for r in ranks} for m in METHODS}
 
     def train_last(ranks=(4, 8, 16, 32)):
@@ -231,7 +229,6 @@ class WrongRanks:
         return {m: {r: True for r in ranks} for m in METHODS}
 
 
-@cache
 def recorded(n, what="q_proj", seed=0, rank=8, **k):
     rows = []
     training.train_and_evaluate(
@@ -397,7 +394,7 @@ class WrongTrack:
         return statistics_of(recorded(n_epochs, rank=4))
 
     def lr(n_epochs=50):
-        """unnamed: history: expected 0.6717, found 0.8595 at (64, 8)."""
+        """a setting that was not asked for"""
         return statistics_of(recorded(n_epochs, learning_rate=0.01))
 
     def aliased(n_epochs=50):
@@ -463,7 +460,7 @@ class WrongTrack:
         return d
 
     def sparse(n_epochs=50):
-        """unnamed: sparse(2) returned a dict of 3 (Tensor, float), which the ch"""
+        """unnamed: history: expected torch.float32, found torch.float32, torc"""
         d = statistics_of(recorded(n_epochs))
         d["history"] = d["history"].to_sparse()
         return d

@@ -200,7 +200,7 @@ class WrongNorms:
         }
 
     def test_batch(ranks, rank_stabilized):
-        """another model or batch"""
+        """another batch"""
         return {
             r: length(
                 gradients(adapted(r, rank_stabilized), task.test.inputs[:8], task.test.targets[:8])
@@ -209,7 +209,7 @@ class WrongNorms:
         }
 
     def no_gen(ranks, rank_stabilized):
-        """another model or batch"""
+        """no generator"""
         return {r: length(gradients(adapted(r, rank_stabilized, gen=None))) for r in ranks}
 
     def seed42(ranks, rank_stabilized):
@@ -226,7 +226,7 @@ class WrongNorms:
         return {r: length(gradients(adapted(r, rank_stabilized, gen=g))) for r in ranks}
 
     def dropout(ranks, rank_stabilized):
-        """another model or batch"""
+        """another model"""
         return {
             r: length(gradients(adapted(r, rank_stabilized, dropout=0.1).train())) for r in ranks
         }
@@ -258,7 +258,7 @@ class WrongNorms:
         return d
 
     def alpha32(ranks, rank_stabilized):
-        """twice the gradient"""
+        """another alpha"""
         return {r: length(gradients(adapted(r, rank_stabilized, alpha=32.0))) for r in ranks}
 
     def alpha8(ranks, rank_stabilized):
@@ -303,7 +303,7 @@ class WrongNorms:
         }
 
     def meanabs(ranks, rank_stabilized):
-        """unnamed: rank 16, alpha / rank: the gradient's norm: expected"""
+        """another measure of the gradient"""
         return {
             r: torch.cat([g.flatten() for g in gradients(adapted(r, rank_stabilized))])
             .abs()
@@ -381,7 +381,7 @@ class WrongNorms:
         return {r: length(gradients(adapted(r, rank_stabilized), f=8)) for r in ranks}
 
     def ratio(ranks, rank_stabilized):
-        """one factor at every rank"""
+        """another measure of the gradient"""
         d = {r: length(gradients(adapted(r, rank_stabilized))) for r in ranks}
         f = d[ranks[0]]
         return {r: v / f for r, v in d.items()}
@@ -418,7 +418,7 @@ class WrongNorms:
             return d
 
     def targets_inputs(ranks, rank_stabilized):
-        """unnamed: rank 16, alpha / rank: the gradient's norm: expected"""
+        """another gradient"""
         return {r: length(gradients(adapted(r, rank_stabilized), inputs, inputs)) for r in ranks}
 
     def twoarg(ranks, rank_stabilized):

@@ -1,9 +1,12 @@
 """The fast lane of the checks: where a check takes a second or more, two answers of a kind."""
 
+import copy
 from collections import Counter
 
 import pytest
 import torch
+
+from lab_utils import training
 
 HEAVY = ("compare_across_ranks", "track_magnitude_changes", "gradient_norms_by_rank")
 FEW = 2  # of the same test and exercise; the others are left to `make test`
@@ -27,3 +30,31 @@ def _the_same_draws():
     The seed is none that a lesson uses: with its seed 0 a forgotten generator would do no harm.
     """
     torch.manual_seed(987_654_321)
+
+
+_made = {}  # runs of training by their settings
+_train = training._train_and_evaluate
+
+
+@pytest.fixture
+def runs_are_made_once(monkeypatch):
+    """Make each run of training once: what it returns, and what `on_step` sees, is kept."""
+
+    def remembered(run, device, verbose, on_step):
+        if run not in _made:
+            seen = []
+
+            def keep(step, model, loss):
+                seen.append((step, copy.deepcopy(model.state_dict()), loss))
+                keep.model = model
+
+            _made[run] = _train(run, device, verbose, keep), seen, keep.model
+        result, seen, model = _made[run]
+        if on_step is not None:
+            model = copy.deepcopy(model)
+            for step, state, loss in seen:
+                model.load_state_dict(state)  # in place, as an optimiser does
+                on_step(step, model, loss)
+        return copy.deepcopy(result)
+
+    monkeypatch.setattr(training, "_train_and_evaluate", remembered)

@@ -15,6 +15,7 @@ from lab_utils.checks.diagnosis import near, tell_apart
 EXERCISES = of_lessons("EXERCISES", LATER)
 
 
+@pytest.mark.usefixtures("runs_are_made_once")
 @pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
 def test_a_right_answer_passes(check, answer, capsys):
     check(answer)
@@ -23,6 +24,7 @@ def test_a_right_answer_passes(check, answer, capsys):
     assert captured.err == ""
 
 
+@pytest.mark.usefixtures("runs_are_made_once")
 @pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 2))
 def test_a_wrong_answer_is_told_what_is_so(check, answer, capsys):
     with pytest.raises(checks.CheckFailed) as raised:

@@ -52,6 +52,7 @@ def names():
     }
 
 
+@pytest.mark.usefixtures("runs_are_made_once")
 @pytest.mark.parametrize(("check", "answer"), ANSWERS)
 def test_an_answer_is_told_what_is_so(check, answer, names, capsys):
     ask = getattr(checks, check)

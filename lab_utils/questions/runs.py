@@ -1,0 +1,90 @@
+"""What lessons 05 and 07 ask of a student's functions: call them, and watch what they run.
+
+What was watched only names a mistake: whether an answer is right follows from what it returns.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from lab_utils import adapters, training
+
+
+def ask_runs(function: Callable, arguments: list[Any]) -> dict[str, Any]:
+    """Return what the function returns, and the settings and numbers of each run of training."""
+    runs: list[dict[str, Any]] = []
+    train = training._train_and_evaluate
+
+    def watched(run: training.Settings, *others: Any) -> dict:
+        runs.append({"settings": asdict(run), "numbers": {}})
+        result = train(run, *others)
+        runs[-1]["numbers"] = {
+            key: float(value) for key, value in result.items() if type(value) in (int, float)
+        }
+        return result
+
+    with mock.patch.object(training, "_train_and_evaluate", watched):
+        result = function(*arguments)
+    return {"result": result, "runs": runs}
+
+
+def ask_models(function: Callable, arguments: list[Any]) -> dict[str, Any]:
+    """Return what the function returns, and of each model that it adapts how, and what came of it.
+
+    Of a model: the settings; `seed` and `fresh` of the generator (None without one); `inputs` that
+    it read, one for each forward pass; and the gradient of each trained parameter at the end.
+    """
+    seen: list[dict[str, Any]] = []
+    models: list[nn.Module] = []
+    adapt = adapters.add_adapters_to_model
+
+    def watched(
+        model: nn.Module,
+        adapter_type: str,
+        rank: int = 8,
+        alpha: float = 16.0,
+        dropout: float = 0.0,
+        **named: Any,
+    ) -> nn.Module:
+        generator = named.get("generator")
+        seed = fresh = None
+        if isinstance(generator, torch.Generator):
+            seed = generator.initial_seed()
+            start = torch.Generator().manual_seed(seed).get_state()
+            fresh = torch.equal(generator.get_state(), start)
+        adapted = adapt(model, adapter_type, rank, alpha, dropout, **named)
+        inputs: list[Tensor] = []
+
+        def read(_: nn.Module, arguments: tuple) -> None:
+            inputs.extend(a.detach().clone() for a in arguments[:1] if isinstance(a, Tensor))
+
+        adapted.register_forward_pre_hook(read)
+        seen.append(
+            {
+                "adapter_type": str(adapter_type),
+                "rank": int(rank),
+                "alpha": float(alpha),
+                "dropout": float(dropout),
+                "rank_stabilized": bool(named.get("rank_stabilized", False)),
+                "target_modules": list(named.get("target_modules", adapters.ATTENTION)),
+                "seed": seed,
+                "fresh": fresh,
+                "inputs": inputs,
+            }
+        )
+        models.append(adapted)
+        return adapted
+
+    with mock.patch.object(adapters, "add_adapters_to_model", watched):
+        result = function(*arguments)
+    for row, model in zip(seen, models, strict=True):
+        row["gradients"] = {
+            name: parameter.grad.detach().clone()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and parameter.grad is not None
+        }
+    return {"result": result, "models": seen}

@@ -156,8 +156,12 @@ def accuracy_by_rate(
             }
             for at, (method, by_rate) in enumerate(by_method.items()):
                 colour, aside = COLOURS[method], 1.05 ** (2 * at - len(by_method) + 1)
-                means = [100 * fmean(by_rate[rate][s] for s in paired[rate]) for rate in rates]
-                top.plot([aside * rate for rate in rates], means, color=colour)
+                means = {
+                    rate: 100 * fmean(by_rate[rate][seed] for seed in seeds)
+                    for rate, seeds in paired.items()
+                    if seeds
+                }
+                top.plot([aside * rate for rate in means], means.values(), color=colour)
                 for rate in rates:
                     for seed, accuracy in by_rate[rate].items():
                         face = colour if seed in paired[rate] else "none"

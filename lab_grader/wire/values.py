@@ -70,7 +70,7 @@ def _take_apart(value: Any, arrays: dict[str, Tensor]) -> Any:
     try:
         return _tree_of(value, arrays)
     except Exception:  # a type that only looks like one that travels: sparse, quantised, endless
-        return {"unknown": [type(value).__name__, _shown(value)]}
+        return {"unknown": [_called(value), _shown(value)]}
 
 
 def _tree_of(value: Any, arrays: dict[str, Tensor]) -> Any:
@@ -92,7 +92,20 @@ def _tree_of(value: Any, arrays: dict[str, Tensor]) -> Any:
             return plain(value)
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
-    return {"unknown": [type(value).__name__, _shown(value)]}
+    return {"unknown": [_called(value), _shown(value)]}
+
+
+def _called(value: Any) -> str:
+    """Return the name of a value's type, and of a tensor's what keeps it from travelling."""
+    if isinstance(value, Tensor):
+        odd = (
+            ("meta tensor", value.is_meta),
+            ("quantised tensor", value.is_quantized),
+            ("sparse tensor", value.layout is not torch.strided),
+            ("complex tensor", value.is_complex()),
+        )
+        return next((name for name, is_so in odd if is_so), type(value).__name__)
+    return type(value).__name__
 
 
 def _shown(value: Any) -> str:

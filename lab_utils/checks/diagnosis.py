@@ -3,12 +3,10 @@
 A mistake is named only where it explains every case that was asked, and no other does.
 """
 
-import inspect
 import itertools
 import math
 import numbers
 import re
-import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -104,13 +102,26 @@ def _is(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
+def _is_called(*names: str) -> Callable[[Any], bool]:
+    """Ask for a type by its name: in grading a value that cannot travel comes as a stand-in whose
+    type has the name of the student's."""
+    return lambda value: type(value).__name__ in names
+
+
+def _is_odd(kind: str) -> Callable[[Any], bool]:
+    called = _is_called(kind.removeprefix("a "))
+    return lambda value: (
+        called(value) or (isinstance(value, Tensor) and oddity(value).startswith(kind))
+    )
+
+
 # What people give in place of what is asked; the first that fits is said.
 KINDS: dict[str, Callable[[Any], bool]] = {
     "None": _is(type(None)),
-    **{
-        kind: lambda value, kind=kind: isinstance(value, Tensor) and oddity(value).startswith(kind)
-        for kind in ("a meta tensor", "a quantised tensor", "a sparse tensor", "a complex tensor")
-    },
+    "a meta tensor": _is_odd("a meta tensor"),
+    "a quantised tensor": _is_odd("a quantised tensor"),
+    "a sparse tensor": _is_odd("a sparse tensor"),
+    "a complex tensor": _is_odd("a complex tensor"),
     "a tensor": _is(Tensor),
     "a NumPy array": _is(np.ndarray),
     "a NumPy number": _is(np.generic),
@@ -122,8 +133,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a tuple": _is(tuple),
     "a dict": _is(dict),
     "a set": _is(set, frozenset),
-    "a generator": _is(types.GeneratorType),
-    "a function": lambda value: inspect.isroutine(value) or inspect.isclass(value),
+    "a generator": _is_called("generator"),
+    "a function": _is_called("function", "builtin_function_or_method", "method", "type"),
 }
 ALSO = {"a number": ("a NumPy number", "a whole number", "a float")}  # what is one, too
 ITEM = ".item() makes a plain number of a tensor that has one."

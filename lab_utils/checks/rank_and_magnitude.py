@@ -20,6 +20,7 @@ from lab_utils.checks.diagnosis import (
     number,
     only_explanation,
     other_kind,
+    returned_kind,
     roundings,
 )
 from lab_utils.checks.report import Mistake, Report, chosen
@@ -205,7 +206,7 @@ def check_compare_across_ranks(
                 isinstance(found, dict),
                 "it returns a dict",
                 f"compare_across_ranks must return a dict; found {describe(found)}.",
-                LISTS if isinstance(found, list | tuple) else other_kind(found, "a dict", RANKS),
+                LISTS if isinstance(found, list | tuple) else returned_kind(found, "a dict", RANKS),
             ):
                 continue
             if name == "keys":

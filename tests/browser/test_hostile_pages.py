@@ -138,22 +138,29 @@ def submission(course):
         return gradebook.find_submission_notebook(LESSON, "dora", "eve").id
 
 
-def visit(browser, url):
-    """Open a page, click on all that can be clicked, and wait until nothing is loaded any more."""
-    context = browser.new_context()
-    context.route("https://**", lambda route: route.abort())
-    page = context.new_page()
-    page.goto(url, wait_until="load")
-    text = page.locator("body").inner_text()
-    page.wait_for_timeout(1000)
-    page.evaluate(
-        """() => [...document.querySelectorAll('.rendered_html :is(a, button)')]
-            .filter(it => !/^(https|#)|\\.ipynb$/.test(it.getAttribute('href') ?? ''))
-            .forEach((it, index) => setTimeout(() => it.click(), 50 * index))"""
-    )
-    page.wait_for_timeout(4000)
-    context.close()
-    return text
+def visit(browser, *urls):
+    """Open pages, click on all that can be clicked, and wait until nothing is loaded any more.
+
+    Each is as if it were alone: with storage and cookies of its own.
+    """
+    pages = []
+    for url in urls:
+        context = browser.new_context()
+        context.route("https://**", lambda route: route.abort())
+        pages.append(context.new_page())
+        pages[-1].goto(url, wait_until="load")
+    texts = [page.locator("body").inner_text() for page in pages]
+    pages[0].wait_for_timeout(1000)
+    for page in pages:
+        page.evaluate(
+            """() => [...document.querySelectorAll('.rendered_html :is(a, button)')]
+                .filter(it => !/^(https|#)|\\.ipynb$/.test(it.getAttribute('href') ?? ''))
+                .forEach((it, index) => setTimeout(() => it.click(), 50 * index))"""
+        )
+    pages[0].wait_for_timeout(4000)
+    for page in pages:
+        page.context.close()
+    return texts
 
 
 def feedback(course):
@@ -183,12 +190,12 @@ def test_pages_of_a_hostile_submission(chromium, course, home, tmp_path, stock):
             config.write(STOCK)
         without_attachments(course)
     reports.clear()
-    said = visit(chromium, feedback(course))
+    (said,) = visit(chromium, feedback(course))
     arrived = set(reports)
     with in_browser.serve(course, "lab") as (url, token):
         page = f"{url}/formgrader/submissions/{submission(course)}/"
-        said_there = visit(chromium, f"{page}?token={token}")
-        files = [visit(chromium, f"{page}{name}?token={token}") for name in ACTIVE_FILES]
+        there = [f"{page}{name}?token={token}" for name in ("", *ACTIVE_FILES)]
+        said_there, *files = visit(chromium, *there)
     if stock:
         assert {*MARKDOWN, *OUTPUTS} - arrived == HARMLESS
         assert {"name", "out-javascript"} <= reports

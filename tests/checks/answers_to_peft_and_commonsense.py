@@ -616,7 +616,7 @@ class WrongAcc:
         )
 
     def fixed2(scores, answers):
-        """the same for all scores"""
+        """choices left out"""
         return sum((max(range(2), key=lambda i: r[i]) == x for r, x in zip(scores, answers))) / len(
             scores
         )

@@ -184,7 +184,7 @@ class WrongRanks:
             print(run("lora", r))
 
     def nonevals(ranks=(4, 8, 16, 32)):
-        """unnamed: lora: expected finite floats, found None (is there a return?)."""
+        """None, not a number"""
         return {m: {r: None for r in ranks} for m in METHODS}
 
     def weird(ranks=(4, 8, 16, 32)):

@@ -8,6 +8,7 @@ import ast
 import copy
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +47,20 @@ OPERATORS = {
 }
 
 
+@cache
 def solution(name):
-    """The solved definition of an exercise, as a syntax tree without docstrings."""
+    """The solved definition of an exercise without docstrings, as text."""
     trees = (ast.parse(path.read_text()) for path in sorted(SOLUTIONS.glob("*.py")))
     (found,) = (n for tree in trees for n in tree.body if getattr(n, "name", None) == name)
     for node in ast.walk(found):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
             del node.body[0]
-    return found
+    return ast.unparse(found)
+
+
+def tree_of(name):
+    """The syntax tree of a solution, which may be changed."""
+    return ast.parse(solution(name)).body[0]
 
 
 def changes(node):
@@ -97,18 +104,18 @@ def replace_by(node, other):
 def mutants(name):
     """Each changed solution, as text, by how the change reads."""
     found = {}
-    count = len(list(ast.walk(solution(name))))
+    count = len(list(ast.walk(tree_of(name))))
     for position in range(count):
         choice = 0
         while True:
-            tree = solution(name)
+            tree = tree_of(name)
             options = list(changes(list(ast.walk(tree))[position]))
             if choice >= len(options):
                 break
             reads, apply = options[choice]
             apply()
             text = ast.unparse(tree)
-            if text != ast.unparse(solution(name)):
+            if text != solution(name):
                 found[f"{reads} ({position})"] = text
             choice += 1
     return found
@@ -123,7 +130,7 @@ def made(name, text):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_no_mutant_lives(name):
     check, _, _ = EXERCISES[name]
-    check(made(name, ast.unparse(solution(name))))
+    check(made(name, solution(name)))
     alive = []
     for reads, text in mutants(name).items():
         if reads.startswith(TOO_LONG):

@@ -163,7 +163,7 @@ class WrongNorms:
         return RightNorms.one_vector(ranks, True)
 
     def default_alpha_of_the_paper(ranks, rank_stabilized):
-        """twice the gradient"""
+        """another alpha"""
         return by_rank(lambda r: length(gradients(adapted(r, rank_stabilized, alpha=32.0))), ranks)
 
     def alpha_of_peft(ranks, rank_stabilized):

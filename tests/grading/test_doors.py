@@ -28,7 +28,7 @@ NOTHING = dict.fromkeys(POINTS, 0)
 
 
 def hostile(path):
-    """Answers that write a file outside, where they can."""
+    """Right answers in a cell that first writes a file outside, where it can."""
     right = solutions()
     return right | {"decompose": f"open({str(path)!r}, 'w').write('it ran')\n{right['decompose']}"}
 
@@ -50,7 +50,7 @@ def hand_in_a_class(course, mark):
     return {
         "honest": everything,
         "half": marks_without("recompose"),
-        "writer": marks_without("decompose"),
+        "writer": everything,  # what stands below the line that stopped runs, too
         "renamed": everything,
         "damaged": NOTHING,
         "linked": everything,

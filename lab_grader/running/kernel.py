@@ -45,7 +45,11 @@ class Died(Exception):
 
 
 class EndedBefore(Died):
-    """The kernel ended, as far as is known before it began to do what it was asked."""
+    """The kernel ended, and what it was asked may be innocent.
+
+    It had not begun to do that, or was found to use too much at the first look since then: that may
+    come of what it had been asked before.
+    """
 
 
 class CannotStart(Exception):
@@ -83,6 +87,7 @@ class Kernel:
         self._line: line.Line | None = None
         self._guard: _Guard | None = None
         self._busy = False  # whether it has begun to do what it was asked last
+        self._asked_at = 0.0  # on the monotonic clock
 
     def __enter__(self) -> "Kernel":
         return self
@@ -269,7 +274,7 @@ class Kernel:
     def _prepare(self) -> None:
         """Be ready to send a request."""
         self.start()
-        self._busy = False
+        self._busy, self._asked_at = False, time.monotonic()
         self._watch()
 
     def _execute(
@@ -332,11 +337,12 @@ class Kernel:
         """Notice if the kernel has ended, or was ended because it used more than it may.
 
         Raises:
-            Died: it has ended. `EndedBefore` if it had not begun to do what it was asked.
+            Died: it has ended. `EndedBefore` if that may not be what it was asked last.
         """
         kind = Died if self._busy else EndedBefore
         if self._guard.exceeded:
-            self._die(self._guard.exceeded, kind)
+            was_fine = self._guard.fine_at > self._asked_at
+            self._die(self._guard.exceeded, kind if was_fine else EndedBefore)
         if not self.place.kernel_runs():
             self._die(self._guard.exceeded or "its process ended" + self._last_words(), kind)
 
@@ -357,10 +363,11 @@ class _Guard:
 
     Attributes:
         exceeded: what it used too much of, in words; empty until then.
+        fine_at: when the last look began that found nothing, on the monotonic clock.
     """
 
     def __init__(self, place: Sandbox | Unconfined, limits: Limits) -> None:
-        self.exceeded = ""
+        self.exceeded, self.fine_at = "", 0.0
         self._place, self._limits = place, limits
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_again_and_again, daemon=True)
@@ -373,14 +380,20 @@ class _Guard:
 
     def _look_again_and_again(self) -> None:
         while not self._ended.wait(WATCH_SECONDS):
-            processes, memory_bytes = self._place.usage()
-            if processes > self._limits.processes:
-                self.exceeded = f"it had more than {self._limits.processes} processes"
-            elif memory_bytes > self._limits.memory_bytes:
-                megabytes = self._limits.memory_bytes >> 20
-                self.exceeded = f"it took more than {megabytes:,} MB of memory"
+            began = time.monotonic()
+            self.exceeded = self.exceeded or self._too_much()
             if self.exceeded:
                 self._place.kill_kernel()
+            else:
+                self.fine_at = began
+
+    def _too_much(self) -> str:
+        processes, memory_bytes = self._place.usage()
+        if processes > self._limits.processes:
+            return f"it had more than {self._limits.processes} processes"
+        if memory_bytes > self._limits.memory_bytes:
+            return f"it took more than {self._limits.memory_bytes >> 20:,} MB of memory"
+        return ""
 
 
 class _Outputs:

@@ -263,7 +263,12 @@ class Sandbox:
         ]
         with open(self.folder / "stderr", "ab") as stderr:  # to append, since it may be cut
             self._server = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=0,
+                umask=0o022,  # kernels are other users: folders above what they see let them pass
             )
 
     def _end_server(self) -> None:

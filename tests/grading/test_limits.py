@@ -10,6 +10,7 @@ import textwrap
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import zmq
@@ -330,10 +331,12 @@ def test_linux_ends_a_kernel_before_anything_else(kernel):
 def test_memory_has_a_limit_between_two_requests(kernel):
     """While the grader is busy with something else, a thread of the student's goes on."""
     cell = """
-import threading
+import threading, time
 def take():
     held = []
-    while True: held.append(b'1' * (1 << 24))
+    while True:
+        try: held.append(b'1' * (1 << 24))
+        except MemoryError: time.sleep(0.1)  # and keep what there is
 threading.Thread(target=take, daemon=True).start()
 """
     kernel.run(cell, ROOM)
@@ -343,6 +346,26 @@ threading.Thread(target=take, daemon=True).start()
     assert not kernel.place.kernel_runs()
     with pytest.raises(EndedBefore, match="it took more than 1,536 MB of memory"):
         kernel.run("print(1)", ROOM)
+
+
+FORK = """
+import os, time
+try:
+    while os.fork(): pass
+    time.sleep(60)
+except BlockingIOError: print("no more")
+"""
+
+
+def test_what_is_asked_next_is_not_blamed_for_what_was_left_behind(kernel):
+    kernel._guard._place = closed = Mock(usage=Mock(return_value=(65, 0)))
+    with pytest.raises(EndedBefore, match="it had more than 64 processes"):
+        kernel.run("import time; time.sleep(4)", ROOM)
+    assert closed.kill_kernel.called
+    with pytest.raises(Died, match="it had more than 64 processes") as raised:
+        kernel.run(f"import time; time.sleep(1)\n{FORK}\ntime.sleep(3)", ROOM)
+    assert raised.type is Died
+    assert said(kernel.run("print(1)", ROOM)) == "1\n"
 
 
 MEMORY_BYTES = 1 << 28

@@ -53,6 +53,20 @@ def test_the_reference_is_hidden_from_a_kernel_and_not_from_the_next(sandbox):
     assert shows == ["False", "True", "False"]
 
 
+def test_a_kernel_sees_what_it_may_see_whatever_the_graders_umask_is():
+    """Folders are made above what it sees, and it is not the user who makes them."""
+    before = os.umask(0o077)
+    try:
+        with (
+            closing(Sandbox(LIMITS)) as sandbox,
+            sandbox.holding({}),
+            Kernel(sandbox, REFERENCE, LIMITS) as kernel,
+        ):
+            assert printed(kernel, "import os; print(oct(os.umask(0)))") == "0o22"
+    finally:
+        os.umask(before)
+
+
 def test_no_other_process_shows_what_is_hidden(kernel):
     """The fork server's files are not masked, and its user may be the student's."""
     said = printed(

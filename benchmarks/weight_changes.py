@@ -40,9 +40,8 @@ from lab_utils.training import Settings, WeightRecorder, batch_order, train_and_
 
 RANK_OF = {"full": None, "lora": 8, "dora": 8}
 SEEDS = range(5)
-AGAIN = range(
-    30, 33
-)  # those that neither chose a rate nor were looked at when the lesson was written
+# Those that neither chose a rate nor were looked at when the lesson was written.
+AGAIN = range(30, 33)
 RANKS = (4, 8, 16, 32)
 LAYER = "blocks.1.q_proj"
 

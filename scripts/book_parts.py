@@ -23,7 +23,7 @@ from lab_utils import widgets
 
 # What a picture may depend on: the lab's own modules, and what was recorded.
 LAB = Path(widgets.__file__).parent
-DRAWN_BY = sorted([*LAB.glob("*.py"), *LAB.glob("plots/*.py"), *LAB.glob("results/*.*")])
+DRAWN_BY = sorted([*LAB.glob("*.py"), *LAB.glob("plots/*.py"), *LAB.glob("results/**/*.*")])
 MOST = {1: 8, 2: 7, 3: 5}  # values of a control, by how many controls there are
 EXPLORER = re.compile(r"^widgets\.\w+_explorer\(", re.MULTILINE)
 

@@ -61,12 +61,10 @@ def _json(content: bytes, complain: Callable[[str], None]) -> dict[str, Any]:
     if not content.strip(BLANK.encode()):
         raise Unreadable("an empty file" if not content else "a file with nothing but blanks")
     encoding = json.detect_encoding(content)
-    text, replaced = content.decode(encoding, errors="replace"), False
-    if "\N{REPLACEMENT CHARACTER}" in text:
-        try:
-            content.decode(encoding)
-        except UnicodeDecodeError:
-            replaced = True
+    try:
+        text, replaced = content.decode(encoding), False
+    except UnicodeDecodeError:
+        text, replaced = content.decode(encoding, errors="replace"), True
     text = text.lstrip("\ufeff \t\r\n")
     try:
         found, end = json.JSONDecoder(parse_int=_whole_number).raw_decode(text)

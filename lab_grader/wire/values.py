@@ -15,6 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from lab_utils.questions.odd_tensors import odd_kind
+
 LONGEST_DESCRIPTION = 2000
 LENGTH = struct.Struct("!Q")  # of the JSON, in bytes; after it come the arrays, if there are any
 DTYPES = {  # of the arrays that travel
@@ -96,16 +98,9 @@ def _tree_of(value: Any, arrays: dict[str, Tensor]) -> Any:
 
 
 def _called(value: Any) -> str:
-    """Return the name of a value's type, and of a tensor's what keeps it from travelling."""
-    if isinstance(value, Tensor):
-        odd = (
-            ("meta tensor", value.is_meta),
-            ("quantised tensor", value.is_quantized),
-            ("sparse tensor", value.layout is not torch.strided),
-            ("complex tensor", value.is_complex()),
-        )
-        return next((name for name, is_so in odd if is_so), type(value).__name__)
-    return type(value).__name__
+    """Return the name of a value's type; if it is a tensor, what keeps it from travelling."""
+    odd = odd_kind(value) if isinstance(value, Tensor) else ""
+    return odd or type(value).__name__
 
 
 def _shown(value: Any) -> str:

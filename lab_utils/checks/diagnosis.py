@@ -7,6 +7,7 @@ import itertools
 import math
 import numbers
 import re
+import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab_utils.checks.report import Mistake, Report, oddity
+from lab_utils.checks.report import Mistake, Report
+from lab_utils.questions import odd_tensors
+from lab_utils.questions.odd_tensors import odd_kind
 
 LONGEST = 120  # characters of a student's value in a message
 
@@ -98,33 +101,26 @@ def other_kind(value: Any, wanted: str, section: str) -> Mistake | None:
     return Mistake(f"{kind}, not {wanted}", advice, section)
 
 
-def _is(*types: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, types)
-
-
-def _is_called(*names: str) -> Callable[[Any], bool]:
-    """Ask for a type by its name: in grading a value that cannot travel comes as a stand-in whose
-    type has the name of the student's."""
-    return lambda value: type(value).__name__ in names
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    """Ask for some types, or for what stands in for them: in grading, a value that cannot travel
+    comes as one of a type that has the name of the student's."""
+    names = {kind.__name__ for kind in kinds}
+    return lambda value: isinstance(value, kinds) or type(value).__name__ in names
 
 
 def _is_odd(kind: str) -> Callable[[Any], bool]:
-    called = _is_called(kind.removeprefix("a "))
     return lambda value: (
-        called(value) or (isinstance(value, Tensor) and oddity(value).startswith(kind))
+        odd_kind(value) == kind if isinstance(value, Tensor) else type(value).__name__ == kind
     )
 
 
 # What people give in place of what is asked; the first that fits is said.
 KINDS: dict[str, Callable[[Any], bool]] = {
     "None": _is(type(None)),
-    "a meta tensor": _is_odd("a meta tensor"),
-    "a quantised tensor": _is_odd("a quantised tensor"),
-    "a sparse tensor": _is_odd("a sparse tensor"),
-    "a complex tensor": _is_odd("a complex tensor"),
+    **{f"a {kind}": _is_odd(kind) for kind in odd_tensors.KINDS},
     "a tensor": _is(Tensor),
     "a NumPy array": _is(np.ndarray),
-    "a NumPy number": _is(np.generic),
+    "a NumPy number": _is(np.generic, np.complex64, np.complex128),
     "a truth value": _is(bool),
     "a text": _is(str),
     "a whole number": _is(int),
@@ -133,8 +129,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a tuple": _is(tuple),
     "a dict": _is(dict),
     "a set": _is(set, frozenset),
-    "a generator": _is_called("generator"),
-    "a function": _is_called("function", "builtin_function_or_method", "method", "type"),
+    "a generator": _is(types.GeneratorType),
+    "a function": _is(types.FunctionType, types.BuiltinFunctionType, types.MethodType, type),
 }
 ALSO = {"a number": ("a NumPy number", "a whole number", "a float")}  # what is one, too
 ITEM = ".item() makes a plain number of a tensor that has one."

@@ -16,10 +16,10 @@ from lab_utils.checks.report import (
     close,
     kind_of,
     named,
-    oddity,
     shown,
 )
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
+from lab_utils.questions.odd_tensors import odd_kind
 
 DECOMPOSE = "3. Decompose a matrix that you can see"
 COUNT = "5. What it costs: count the parameters"
@@ -311,7 +311,7 @@ def _handles_zeros(decompose: Callable, weight: Tensor, special: Tensor, norm_di
             return False
         if not isinstance(found, tuple | list) or len(found) != 2:
             return False
-        if not all(isinstance(part, Tensor) and not oddity(part) for part in found):
+        if not all(isinstance(part, Tensor) and not odd_kind(part) for part in found):
             return False
         magnitude, direction = found
         sizes = [measure(given, norm_dim) for measure in MEASURES]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lab_utils.questions.odd_tensors import odd_kind
 from lab_utils.questions.usual_causes import without_usual_cause
 
 # What has passed in this process: the exercise and the aspect, as a report's title has them.
@@ -164,7 +165,7 @@ class Report:
             mistake: what to name if it is none.
         """
         problem = f"expected {what} as a tensor of real numbers, found {kind_of(value)}."
-        plain = isinstance(value, Tensor) and not oddity(value)
+        plain = isinstance(value, Tensor) and not odd_kind(value)
         return plain or self.expect(False, f"{what} is a tensor", problem, mistake)
 
     def expect_number(self, value: object, what: str) -> bool:
@@ -300,24 +301,15 @@ def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:
     return [aspect]
 
 
-def oddity(tensor: Tensor) -> str:
-    """Say what keeps a tensor from being compared number by number; "" if nothing does."""
-    if tensor.is_meta:
-        return "a meta tensor, without numbers"
-    if tensor.is_quantized:
-        return f"a quantised tensor, {tensor.dtype}"
-    if tensor.layout is not torch.strided:
-        return f"a sparse tensor, {tensor.layout}"
-    return f"a complex tensor, {tensor.dtype}" if tensor.is_complex() else ""
-
-
 def kind_of(value: Any) -> str:
     """Say what kind of value this is: its type, that of its items, the shape of a tensor."""
     if value is None:
         return "nothing (None: is there a return?)"
     if isinstance(value, Tensor):
-        odd = oddity(value)
-        return odd or f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+        if odd := odd_kind(value):
+            details = {"meta tensor": "without numbers", "sparse tensor": value.layout}
+            return f"a {odd}, {details.get(odd, value.dtype)}"
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     name = type(value).__name__
     if name == "ndarray":
         return "a NumPy array (write it with torch, which keeps the gradient)"

@@ -151,7 +151,7 @@ def accuracy_by_rate(
         for (top, bottom), (rank, by_method) in zip(axes.T, accuracies.items(), strict=True):
             rates = sorted(set().union(*by_method.values()))
             paired = {
-                rate: set.intersection(*(set(by_rate[rate]) for by_rate in by_method.values()))
+                rate: set.intersection(*(set(runs.get(rate, ())) for runs in by_method.values()))
                 for rate in rates
             }
             for at, (method, by_rate) in enumerate(by_method.items()):
@@ -162,8 +162,8 @@ def accuracy_by_rate(
                     if seeds
                 }
                 top.plot([aside * rate for rate in means], means.values(), color=colour)
-                for rate in rates:
-                    for seed, accuracy in by_rate[rate].items():
+                for rate, by_seed in by_rate.items():
+                    for seed, accuracy in by_seed.items():
                         face = colour if seed in paired[rate] else "none"
                         shape = {"marker": MARKERS[method], "edgecolors": colour, "s": 18}
                         top.scatter(aside * rate, 100 * accuracy, facecolors=face, **shape)

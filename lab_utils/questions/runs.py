@@ -3,6 +3,7 @@
 What was watched only names a mistake: whether an answer is right follows from what it returns.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -42,21 +43,17 @@ def ask_models(function: Callable, arguments: list[Any]) -> dict[str, Any]:
     models: list[nn.Module] = []
     adapt = adapters.add_adapters_to_model
 
-    def watched(
-        model: nn.Module,
-        adapter_type: str,
-        rank: int = 8,
-        alpha: float = 16.0,
-        dropout: float = 0.0,
-        **named: Any,
-    ) -> nn.Module:
-        generator = named.get("generator")
+    def watched(*arguments: Any, **named: Any) -> nn.Module:
+        generator = named.get("generator")  # as it is before anything is drawn from it
         seed = fresh = None
         if isinstance(generator, torch.Generator):
             seed = generator.initial_seed()
             start = torch.Generator().manual_seed(seed).get_state()
             fresh = torch.equal(generator.get_state(), start)
-        adapted = adapt(model, adapter_type, rank, alpha, dropout, **named)
+        adapted = adapt(*arguments, **named)
+        given = inspect.signature(adapt).bind(*arguments, **named)
+        given.apply_defaults()
+        settings = given.arguments
         inputs: list[Tensor] = []
 
         def read(_: nn.Module, arguments: tuple) -> None:
@@ -65,12 +62,12 @@ def ask_models(function: Callable, arguments: list[Any]) -> dict[str, Any]:
         adapted.register_forward_pre_hook(read)
         seen.append(
             {
-                "adapter_type": str(adapter_type),
-                "rank": int(rank),
-                "alpha": float(alpha),
-                "dropout": float(dropout),
-                "rank_stabilized": bool(named.get("rank_stabilized", False)),
-                "target_modules": list(named.get("target_modules", adapters.ATTENTION)),
+                "adapter_type": str(settings["adapter_type"]),
+                "rank": int(settings["rank"]),
+                "alpha": float(settings["alpha"]),
+                "dropout": float(settings["dropout"]),
+                "rank_stabilized": bool(settings["rank_stabilized"]),
+                "target_modules": list(settings["target_modules"]),
                 "seed": seed,
                 "fresh": fresh,
                 "inputs": inputs,

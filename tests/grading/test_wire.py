@@ -6,6 +6,7 @@ import safetensors.torch
 import torch
 
 from lab_grader.wire.values import Unknown, pack, unpack
+from lab_utils.checks.diagnosis import other_kind
 
 
 def there_and_back(value):
@@ -142,3 +143,19 @@ def text_with(tree, arrays=None):
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match="not"):
         unpack(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *((i for i in "a"), len, Mute, "".join, lambda: 1, {1}, frozenset({1}), True, None, 1, "a"),
+        *(np.array(["a"]), np.ma.array([1]), np.complex64(1), np.float32(1), {"a": 1}, [1], (1,)),
+        *(torch.ones(2, device="meta"), torch.ones(2).to_sparse(), torch.ones(2) * 1j),
+        torch.nn.Parameter(torch.ones(1)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_value_is_called_is_the_same_on_both_sides(value):
+    here = other_kind(value, "a pair", "a section")
+    there = other_kind(there_and_back(value), "a pair", "a section")
+    assert here is not None and there == here

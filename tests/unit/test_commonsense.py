@@ -294,7 +294,7 @@ def test_the_summary():
 
 def test_the_figure_draws_the_difference_at_each_rate():
     records = [r for r in made_up_records() if r["learning_rate"] in (None, 1e-3)]
-    lora = {1e-3: {0: 0.5, 1: 0.6}, 2e-3: {0: 0.9}}
+    lora = {1e-3: {0: 0.5, 1: 0.6}, 2e-3: {0: 0.9}, 3e-3: {0: 0.9}}
     dora = {1e-3: {0: 0.7, 1: 0.8, 2: 0.9}, 2e-3: {1: 0.9}}
     accuracies = {8: {"lora": lora, "dora": dora}}
     top, bottom = plots.accuracy_by_rate(accuracies, measurement.at_each_rate(records)).axes

@@ -34,10 +34,10 @@ from lab_utils.checks.report import (
     close,
     kind_of,
     named,
-    oddity,
 )
 from lab_utils.checks.subject import REFERENCE_LAYERS, name_of, probe
 from lab_utils.questions.layers import HELD_INSIDE, ask_layer
+from lab_utils.questions.odd_tensors import odd_kind
 
 MODES = ("evaluation", "training")
 
@@ -73,7 +73,7 @@ class Answers:
         return self.tensor(self[step]["output"], "forward")
 
     def tensor(self, value: Any, method: str) -> Tensor:
-        if not isinstance(value, Tensor) or oddity(value):
+        if not isinstance(value, Tensor) or odd_kind(value):
             failure = CheckFailed(
                 f"{self.name}.{method} must return a tensor of real numbers; found "
                 f"{kind_of(value)}."

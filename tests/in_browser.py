@@ -242,12 +242,16 @@ class LabPage:
         self.page.locator(f'.lm-Menu-item[data-command="{command}"]').click()
 
     def wait_for_error(self, index):
-        """Wait until a cell has failed, after all cells were told to run."""
+        """Wait until a cell has failed, after all cells were told to run.
+
+        Its count comes with the kernel's reply, which may be later than its output.
+        """
         self.page.wait_for_function(
             """index => {
-                const cells = window.jupyterapp.shell.currentWidget.content.model.cells;
-                const outputs = cells.get(index).outputs.toJSON();
-                return outputs.some(output => output.output_type === 'error');
+                const cell = window.jupyterapp.shell.currentWidget.content.model.cells.get(index);
+                const outputs = cell.outputs.toJSON();
+                const failed = outputs.some(output => output.output_type === 'error');
+                return failed && cell.executionCount;
             }""",
             arg=index,
             timeout=60_000,

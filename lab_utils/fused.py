@@ -1,18 +1,19 @@
 """Two operations that the layers need and PyTorch has only in parts, each a pass over memory.
 
-Each has one readable form, which says what it computes. On a GPU, `updated_norm` runs as the kernel
-of `lab_utils.fused_gpu`, which computes the same.
+Each has one readable form, which says what it computes. On a GPU, kernels of `lab_utils.fused_gpu`
+compute the same.
 """
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lab_utils.decomposition import at_least_float32
 
 try:
-    from lab_utils.fused_gpu import updated_norm_on_gpu
+    from lab_utils import fused_gpu
 except ImportError:  # Triton comes with PyTorch for GPUs, on Linux
-    updated_norm_on_gpu = None
+    fused_gpu = None
 
 BLOCK = 2**20  # how many numbers of the updated weight are built at a time
 SHORT = 256  # vectors with fewer numbers are measured in float64
@@ -41,8 +42,8 @@ def updated_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float, norm_dim:
     if weight.shape[norm_dim] < SHORT and weight.device.type in ("cpu", "cuda"):
         dtype = torch.float64
     A, B = A.to(dtype), B.to(dtype)
-    if weight.is_cuda and updated_norm_on_gpu and dtype == torch.float32:
-        return updated_norm_on_gpu(weight, A, B, scaling, norm_dim)
+    if weight.is_cuda and fused_gpu and dtype == torch.float32:
+        return fused_gpu.updated_norm_on_gpu(weight, A, B, scaling, norm_dim)
     rows = max(1, BLOCK // weight.shape[1])
     with torch.autocast(weight.device.type, enabled=False):
         squared = [
@@ -77,6 +78,9 @@ class _ScaleFeatures(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, factor = ctx.saved_tensors
+        # a compiler makes such a kernel itself, together with what comes before and after
+        if x.is_cuda and fused_gpu and all(ctx.needs_input_grad) and not is_compiling():
+            return fused_gpu.scale_gradients_on_gpu(x, factor, grad)
         grad_x = grad_factor = None
         if ctx.needs_input_grad[0]:
             grad_x = torch.mul(grad, factor, out=torch.empty_like(grad))

@@ -1,4 +1,4 @@
-"""`updated_norm` of `lab_utils.fused` as one Triton kernel, which reads the weight once.
+"""What `lab_utils.fused` computes, as Triton kernels that read the large tensors once.
 
 Importing it raises ImportError if Triton is not installed.
 """
@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS, COLUMNS = 64, 64  # of the tile of the weight that a program has in its registers
-TILES = 8  # how many tiles a program walks over
+NORM_ROWS, NORM_COLUMNS = 16, 128  # of the tile of the weight that a program has in its registers
+SCALE_ROWS, SCALE_COLUMNS, SCALE_TILES = 16, 128, 8  # and of the activations; tiles of a program
 
 
 def updated_norm_on_gpu(
@@ -24,30 +24,58 @@ def updated_norm_on_gpu(
     if norm_dim == 0:  # the columns of W0 + s BA are the rows of W0^T + s A^T B^T
         weight, A, B = weight.T, B.T, A.T
     rows, columns = weight.shape
-    grid = (triton.cdiv(rows, ROWS), triton.cdiv(columns, COLUMNS * TILES))
-    squared = torch.empty(grid[1], rows, device=weight.device, dtype=torch.float32)
-    # Triton launches on the current GPU, which need not be the weight's. (torch.compile takes care
-    # of that itself.)
-    compiling = torch.compiler.is_compiling()
-    with contextlib.nullcontext() if compiling else torch.cuda.device_of(weight):
-        _squared_lengths[grid](
-            *(weight, A, B, squared, scaling, rows, columns),
+    norm = torch.empty(rows, device=weight.device, dtype=torch.float32)
+    with _on_device_of(weight):
+        _norms_of_rows[(triton.cdiv(rows, NORM_ROWS),)](
+            *(weight, A, B, norm, scaling, rows, columns),
             *(*weight.stride(), *A.stride(), *B.stride()),
-            ROWS=ROWS,
-            COLUMNS=COLUMNS,
-            TILES=TILES,
+            ROWS=NORM_ROWS,
+            COLUMNS=NORM_COLUMNS,
             RANK=A.shape[0],
             RANKS=min(64, max(16, triton.next_power_of_2(A.shape[0]))),
         )
-    return squared.sum(dim=0).sqrt()
+    return norm
+
+
+def scale_gradients_on_gpu(x: Tensor, factor: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `x` and `factor` in `x * factor`, given that of the product.
+
+    Args:
+        x: `(..., features)`, on a GPU.
+        factor: `(features,)`.
+        grad: as `x`.
+    """
+    features = len(factor)
+    x, grad = x.contiguous(), grad.contiguous()
+    rows = x.numel() // features
+    parts = triton.cdiv(rows, SCALE_ROWS * SCALE_TILES)
+    grad_x = torch.empty_like(x)
+    grad_factor = torch.empty(parts, features, device=x.device, dtype=torch.float32)
+    with _on_device_of(x):
+        _gradients_of_scaling[(triton.cdiv(features, SCALE_COLUMNS), parts)](
+            *(x, factor, grad, grad_x, grad_factor, rows, features),
+            ROWS=SCALE_ROWS,
+            COLUMNS=SCALE_COLUMNS,
+            TILES=SCALE_TILES,
+        )
+    return grad_x, grad_factor.sum(dim=0, dtype=factor.dtype)
+
+
+def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Triton launches on the current GPU, which need not be the tensor's.
+
+    `torch.compile` takes care of that itself.
+    """
+    compiling = torch.compiler.is_compiling()
+    return contextlib.nullcontext() if compiling else torch.cuda.device_of(tensor)
 
 
 @triton.jit
-def _squared_lengths(
+def _norms_of_rows(
     weight,
     A,
     B,
-    squared,
+    norm,
     scaling,
     rows,
     columns,
@@ -59,36 +87,63 @@ def _squared_lengths(
     B_column,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    TILES: tl.constexpr,
     RANK: tl.constexpr,
     RANKS: tl.constexpr,
 ):
-    """Sum the squares of some columns of `weight + scaling * B A`, for some of its rows.
+    """Measure some rows of `weight + scaling * B A`.
 
     The arguments `*_row` and `*_column` are strides. Positions beyond an edge are read as 0.
     """
-    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    total = tl.zeros([ROWS], tl.float32)
-    for tile in range(TILES):
-        c = (tl.program_id(1) * TILES + tile) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        inside = (r < rows) & (c < columns)
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    squared = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for start in range(0, columns, COLUMNS):
+        c = start + tl.arange(0, COLUMNS)
+        inside = (r < rows)[:, None] & (c < columns)[None, :]
         # 64 bits, since a weight may have more than 2**31 numbers
-        at = r.to(tl.int64) * weight_row + c.to(tl.int64) * weight_column
+        at = r.to(tl.int64)[:, None] * weight_row + c.to(tl.int64)[None, :] * weight_column
         V = tl.load(weight + at, mask=inside, other=0).to(tl.float32)
         for first in range(0, RANK, RANKS):
             k = first + tl.arange(0, RANKS)
             of_B = tl.load(
-                B + r * B_row + k[None, :] * B_column,
-                mask=(r < rows) & (k[None, :] < RANK),
+                B + r[:, None] * B_row + k[None, :] * B_column,
+                mask=(r < rows)[:, None] & (k < RANK)[None, :],
                 other=0,
             )
             of_A = tl.load(
-                A + k[:, None] * A_row + c * A_column,
-                mask=(k[:, None] < RANK) & (c < columns),
+                A + k[:, None] * A_row + c[None, :] * A_column,
+                mask=(k < RANK)[:, None] & (c < columns)[None, :],
                 other=0,
             )
             # "ieee": in float32, not in TF32, which has the digits of bfloat16 and three more bits
             V = tl.dot((scaling * of_B).to(tl.float32), of_A, V, input_precision="ieee")
-        total += tl.sum(V * V, axis=1)
-    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    tl.store(squared + tl.program_id(1) * rows + r, total, mask=r < rows)
+        squared += V * V
+    tl.store(norm + r, tl.sqrt(tl.sum(squared, axis=1)), mask=r < rows)
+
+
+@triton.jit
+def _gradients_of_scaling(
+    x,
+    factor,
+    grad,
+    grad_x,
+    grad_factor,
+    rows,
+    features,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    TILES: tl.constexpr,
+):
+    """Write `grad * factor`, and sum `grad * x` over some rows, for some of the features."""
+    c = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    scale = tl.load(factor + c, mask=c < features, other=0).to(tl.float32)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for tile in range(TILES):
+        r = (tl.program_id(1) * TILES + tile) * ROWS + tl.arange(0, ROWS)
+        inside = (r < rows)[:, None] & (c < features)[None, :]
+        at = r.to(tl.int64)[:, None] * features + c[None, :]
+        of_grad = tl.load(grad + at, mask=inside, other=0).to(tl.float32)
+        total += of_grad * tl.load(x + at, mask=inside, other=0).to(tl.float32)
+        tl.store(grad_x + at, of_grad * scale[None, :], mask=inside)
+    tl.store(
+        grad_factor + tl.program_id(1) * features + c, tl.sum(total, axis=0), mask=c < features
+    )

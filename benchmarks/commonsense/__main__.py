@@ -17,17 +17,8 @@ from lab_utils.commonsense.rows import TASKS, RowsError, tasks_in
 def main(arguments: list[str] | None = None) -> None:
     """Measure what the results file lacks, and print what follows from it."""
     args = _parser().parse_args(arguments)
-    machine = runs.Machine(
-        model=args.model,
-        data=args.data,
-        tasks=tuple(args.tasks or (tasks_in(args.data) if args.data else TASKS)),
-        device=args.device,
-        compiled=args.compile,
-        cuda_graphs=args.cuda_graphs,
-        jobs=args.jobs,
-    )
     records = runs.measure_all(
-        machine,
+        machine_of(args),
         args.results,
         ranks=args.ranks,
         rates=args.rates,
@@ -55,11 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add_machine_options(parser)
     add = parser.add_argument
-    add("--model", default="smollm2-135m", help="smollm2-135m, or a folder with a model")
-    add("--data", default=os.environ.get("DORA_LAB_DATA"), help="folder with rows; else the hub's")
     add("--results", type=Path, required=True, help="JSON lines, one a run; resumed if it is there")
-    add("--tasks", nargs="+", choices=TASKS, help="by default all that --data has")
     add("--ranks", nargs="+", type=int, default=[8, 32])
     add("--rates", nargs="+", type=float, default=runs.RATES, help="learning rates to try")
     add("--grid-seeds", type=int, default=3, help="seeds that every rate is tried with")
@@ -68,6 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=64)
     add("--steps", type=int, help="stop each training after so many steps")
     add("--rows", type=int, help="take so many training and test rows of each task")
+    return parser
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `machine_of` reads to a parser."""
+    add = parser.add_argument
+    add("--model", default="smollm2-135m", help="smollm2-135m, or a folder with a model")
+    add("--data", default=os.environ.get("DORA_LAB_DATA"), help="folder with rows; else the hub's")
+    add("--tasks", nargs="+", choices=TASKS, help="by default all that --data has")
     add(
         "--device",
         type=_device,
@@ -77,7 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="fuse the operations of each layer")
     add("--cuda-graphs", action=argparse.BooleanOptionalAction, default=True)
     add("--jobs", type=int, default=1, help="runs at a time; times are measured only with 1")
-    return parser
+
+
+def machine_of(args: argparse.Namespace) -> runs.Machine:
+    """Return where and how to measure, by a parser's arguments."""
+    return runs.Machine(
+        model=args.model,
+        data=args.data,
+        tasks=tuple(args.tasks or (tasks_in(args.data) if args.data else TASKS)),
+        device=args.device,
+        compiled=args.compile,
+        cuda_graphs=args.cuda_graphs,
+        jobs=args.jobs,
+    )
 
 
 def _device(name: str) -> str:

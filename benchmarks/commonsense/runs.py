@@ -187,9 +187,10 @@ def _fingerprint_texts(part: dict[str, tuple[list[dict], list[Text]]]) -> str:
 
 def _made_with(machine: Machine) -> dict:
     found = comparison.made_with()
-    found["command"] = found["command"].replace(
-        "__main__.py", "python -m benchmarks.commonsense", 1
-    )
+    module = {"__main__.py": "benchmarks.commonsense", "again.py": "benchmarks.commonsense.again"}
+    program, *options = found["command"].split(" ")
+    if program in module:
+        found["command"] = " ".join(["python -m", module[program], *options])
     packages = {name: version(name) for name in ("transformers", "peft")}
     on_gpu = torch.device(machine.device).type == "cuda"
     device = torch.cuda.get_device_name(machine.device) if on_gpu else platform.machine()

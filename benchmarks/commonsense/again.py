@@ -1,0 +1,47 @@
+"""Train what lesson 06 compares anew, with seeds that neither chose a rate nor were reported.
+
+    python -m benchmarks.commonsense.again --jobs 4     # 80 runs; can be continued
+
+Both methods, with one rate for both. Prints their difference as reported and as found again.
+Results: lab_utils/results/commonsense-again.jsonl.
+"""
+
+import argparse
+import functools
+from pathlib import Path
+
+from benchmarks.commonsense.__main__ import add_machine_options, machine_of
+from benchmarks.commonsense.runs import measure
+from lab_utils.commonsense.measurement import PAIR, Run, at_each_rate, require_one_base
+from lab_utils.comparison import RESULTS, read_results, sweep
+
+SEEDS = range(30, 38)
+RATES = {8: (6e-4, 2e-3), 32: (2e-4, 2e-3, 6e-3)}  # those compared with many seeds, and the highest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add_machine_options(parser)
+    parser.add_argument("--results", type=Path, default=RESULTS / "commonsense-again.jsonl")
+    args = parser.parse_args()
+    planned = [
+        Run(adapter_type=m, rank=rank, learning_rate=rate, seed=seed, epochs=2, batch_size=64)
+        for seed in SEEDS
+        for rank, rates in RATES.items()
+        for rate in rates
+        for m in PAIR
+    ]
+    measured = functools.partial(measure, machine=machine_of(args))
+    again = sweep(planned, args.results, n_jobs=args.jobs, measure=measured)
+    before = read_results(RESULTS / "commonsense.jsonl", Run)
+    require_one_base(before + again)
+    for rank, by_rate in at_each_rate(again).items():
+        for rate, found in by_rate.items():
+            print(f"rank {rank}, rate {rate:g}, as reported: {at_each_rate(before)[rank][rate]}")
+            print(f"rank {rank}, rate {rate:g}, again: {found}")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab_utils.checks.report import Mistake, Report
+from lab_utils.checks.report import Mistake, Report, largest_at
 from lab_utils.questions import odd_tensors
 from lab_utils.questions.odd_tensors import odd_kind
 
@@ -308,7 +308,7 @@ def differ(found: Tensor, expected: Tensor) -> str:
         count = int((~found.isfinite()).sum())
         return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"
     gap = (found.detach().double() - expected.double()).abs()
-    index = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+    index = largest_at(gap)
     text = apart(expected[index].item(), found[index].item()) + (f" at {index}" if index else "")
     if found.dtype in (torch.float16, torch.bfloat16) and near(found, expected, 0.01):
         text = f"{text}: {found.dtype} has too few digits, expected {expected.dtype}"

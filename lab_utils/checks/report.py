@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -280,12 +281,18 @@ def difference(found: Tensor, expected: Tensor, scale_dim: int | None = None) ->
     gap = (found - expected).abs().nan_to_num(nan=math.inf)
     if scale_dim is not None:
         gap = gap / expected.abs().amax(scale_dim, keepdim=True).clamp_min(1e-30)
-    index = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+    index = largest_at(gap)
     place = f" at index {index}" if index else ""
     pair = expected[index].item(), found[index].item()
     digits = next((n for n in (4, 6, 9) if f"{pair[0]:.{n}g}" != f"{pair[1]:.{n}g}"), 17)
     coarse = f" (it is {kind})" if kind in (torch.float16, torch.bfloat16) else ""
     return f"expected {pair[0]:.{digits}g}{place}, found {pair[1]:.{digits}g}{coarse}"
+
+
+def largest_at(values: Tensor) -> tuple[int, ...]:
+    """Return the index of the largest value."""
+    # torch.unravel_index would import SymPy, for a second.
+    return tuple(int(i) for i in np.unravel_index(values.argmax().item(), values.shape))
 
 
 def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab_utils.questions.student_code import StudentCodeFailed, student_code
+from lab_utils.questions.student_code import StudentCodeFailed, drawing_from, student_code
 
 
 def ask_layer(
@@ -80,13 +80,13 @@ def _build(
             )
     out_features, in_features = base["weight"].shape
     bias = base["bias"] is not None
-    linear = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=bias)
+    with torch.random.fork_rng(devices=[]):  # nn.utils.skip_init imports SymPy, for a second
+        linear = nn.Linear(in_features, out_features, bias=bias)
     with torch.no_grad():
         linear.weight.copy_(base["weight"])
         if base["bias"] is not None:
             linear.bias.copy_(base["bias"])
-    with torch.random.fork_rng(devices=[]), student_code(f"{name}.__init__"):
-        torch.manual_seed(seed)
+    with drawing_from(seed), student_code(f"{name}.__init__"):
         layer = layer_type(linear, **arguments)
     if not isinstance(layer, nn.Module):
         raise StudentCodeFailed(f"{name}(...) is a {type(layer).__name__}, not an nn.Module.")
@@ -189,8 +189,7 @@ def _turned(value: Tensor, shape: torch.Size) -> Tensor:
 def forward(subject: Subject, x: Tensor, training: bool, seed: int) -> dict[str, Any]:
     """Return the output for `x`, and what `x` is after the call; `seed` is for dropout."""
     given = x.to(subject.dtype, copy=True)
-    with torch.random.fork_rng(devices=[]), _forward_of(subject, x):
-        torch.manual_seed(seed)
+    with drawing_from(seed), _forward_of(subject, x):
         subject.layer.train(training)
         output = subject.layer(given)
     subject.layer.eval()
@@ -255,8 +254,7 @@ def learn(subject: Subject, x: Tensor, weights: Tensor, rate: float) -> Any:
 def merge(subject: Subject, training: bool) -> dict[str, Any]:
     """Merge the layer in training or evaluation mode; return what it becomes."""
     subject.layer.train(training)
-    with torch.random.fork_rng(devices=[]), student_code(f"{subject.name}.merge()"):
-        torch.manual_seed(int(training))
+    with drawing_from(int(training)), student_code(f"{subject.name}.merge()"):
         merged = subject.layer.merge()
     mode = subject.layer.training
     subject.layer.eval()

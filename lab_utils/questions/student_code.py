@@ -79,6 +79,18 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Let PyTorch's global generator, the CPU's, draw what follows from a seed.
+
+    Afterwards it goes on as if nothing had been drawn. `torch.manual_seed` would also write down
+    the stack of calls for each kind of device that is not there, which takes longer than a layer.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
 def _no_leftovers() -> Iterator[None]:
     """Let `torch.empty` and its kin return NaN."""
     mode = torch.get_deterministic_debug_mode()

@@ -32,7 +32,7 @@ def trained(layer, seed=10):
         for parameter in layer.parameters():
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.add_(0.3 * noise.to(parameter.dtype))
+                parameter.add_(0.3 * noise.to(parameter))
     return layer
 
 

@@ -83,14 +83,14 @@ print(updated)
 #
 # $$W' = m \odot \frac{W_0 + s\,BA}{\lVert W_0 + s\,BA \rVert}$$
 #
-# Each row is divided by its own norm. $m$ holds one trained number per row and starts as
-# $\lVert W_0 \rVert$, so again $W' = W_0$ before training.
+# Each row is divided by its own norm. $m$ holds one trained number per row, which multiplies that row
+# ($\odot$). It starts as $\lVert W_0 \rVert$, so again $W' = W_0$ before training.
 #
-# *Why would that help?* The paper (sections 3.2 and 4.1, figure 2; VL-BART) compared how far training
-# moved magnitudes and directions. In LoRA the two moved together (correlation +0.83); in full
-# fine-tuning they moved against each other (-0.62), and in DoRA too (-0.31). That is an observation
-# on one model, and it does not say which method ends with the lower loss: lesson 03 repeats the
-# measurement, and lesson 04 makes the comparison.
+# *Why would that help?* The paper (sections 3.2 and 4.1, figure 2) compared how far training moved
+# magnitudes and directions in VL-BART, a model of images and text. In LoRA the two moved together
+# (correlation +0.83). In full fine-tuning, which trains every weight itself, they moved against each
+# other (-0.62), and in DoRA too (-0.31). That is an observation on one model, and it does not say which
+# method ends with the lower loss. Lesson 03 repeats the measurement, and lesson 04 makes the comparison.
 
 # %% [markdown]
 # ## 3. Decompose a matrix that you can see
@@ -118,9 +118,10 @@ plots.show(
 # | `norm_dim=1` (default) | a row | output neuron | `(out_features, 1)` |
 # | `norm_dim=0` | a column | input feature | `(1, in_features)` |
 #
-# The paper says "column-wise norm", and its figures draw $W$ as (in, out): its columns are
-# PyTorch's **rows**. The authors' code and PEFT keep one magnitude per output neuron, and so does
-# this lab. Some tutorials use the other axis; lesson 02 shows how to notice.
+# The paper takes the norm "across each column". It draws $W$ as (in, out), [its first author
+# explains](https://github.com/nbasyl/DoRA/issues/1), so its columns are PyTorch's **rows**. The
+# authors' code and PEFT keep one magnitude per output neuron, and so does this lab. Some tutorials use
+# the other axis; lesson 02 shows how to notice.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: the same, with columns of length 1.
@@ -136,12 +137,12 @@ plots.show(
 # 2049](https://github.com/huggingface/peft/issues/2049) counts 434 in one, and DoRA gave NaN), so
 # never divide by zero.
 #
-# What holds, for any weight, square or not:
+# What must hold, for any weight, square or not:
 # - `magnitude` has the Euclidean length of each vector, in the shape of the table above;
 # - `direction` has the shape of the weight: each vector divided by its length;
 # - a vector of zeros, row or column, has magnitude 0 and direction 0;
 # - a vector shorter than `eps` is divided by `eps` instead, and a longer one, however short, has a
-#   direction of length 1. (To divide by the length plus `eps` is as good.) `magnitude` does not
+#   direction of length 1. (Dividing by the length plus `eps` is accepted, too.) `magnitude` does not
 #   depend on `eps`;
 # - the tensor that is passed in stays as it is.
 #
@@ -204,10 +205,10 @@ checks.check_decompose(decompose, "zeros", out_features=6, in_features=3, seed=1
 # %% [markdown]
 # ### Exercise 2: `recompose` (2 points)
 #
-# Put the weight back together. What holds:
+# Put the weight back together. What must hold:
 # - a magnitude of shape `(out_features, 1)` multiplies rows and one of shape `(1, in_features)`
 #   columns, on a square weight too;
-# - a direction need not have length 1, and a magnitude may be negative: multiply what you get;
+# - a direction need not have length 1, and a magnitude may be negative: multiply whatever you get;
 # - both tensors that are passed in stay as they are.
 
 
@@ -245,8 +246,8 @@ widgets.vector_explorer()
 # <details><summary>Answers</summary>
 #
 # 1. LoRA changes only the length. DoRA changes nothing: dividing by the norm removes the part along `w0`.
-# 2. The update must be a chord of the circle: its length and its angle depend on each other (about
-#    1.05 at 105°).
+# 2. The tip of `w0` must end on the same circle, so the update is a chord of it: its length and its
+#    angle depend on each other (about 1.05 at 105°).
 # 3. Any `u` that turns `w0` by 30° will do, since `m` is already 2.
 # </details>
 #
@@ -264,8 +265,8 @@ for row in range(3):
     print(f"{row}     {lengths[0]:.2f}     {lengths[1]:.2f}   {lengths[2]:.2f}   {turn[row]:.0f}°")
 
 # %% [markdown]
-# The two measures of change that the paper uses, on merged weights (eq. 3 and 4), are averages
-# over the rows: $\Delta M$ of the change of length, $\Delta D$ of one minus the cosine of the turn.
+# The paper measures a change by two averages over the rows (eq. 3 and 4): $\Delta M$ is the mean change
+# of length, and $\Delta D$ the mean of one minus the cosine of the turn.
 
 # %% tags=["nbval-check-output"]
 for name, after in (("LoRA", updated), ("DoRA", dora)):
@@ -284,7 +285,7 @@ for name, after in (("LoRA", updated), ("DoRA", dora)):
 #
 # ### Exercise 3: `count_trainable` (3 points)
 #
-# What holds, for layers of any sizes:
+# What must hold, for layers of any size:
 # - the count is an `int`;
 # - it counts what is trained: the frozen layer's weight and bias are not;
 # - only DoRA has magnitudes, on the axis that `norm_dim` says.

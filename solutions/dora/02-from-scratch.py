@@ -77,7 +77,7 @@ from lab_utils.memory import kept_for_backward
 #
 # ### Exercise 1: `LoRALayer` (5 points)
 #
-# What holds, with or without a bias, for any rank, alpha and sizes:
+# What must hold, with or without a bias, for any rank, alpha and sizes:
 # - `self.original_layer` is the layer that was passed in: frozen, not copied, never changed;
 # - `lora_A` and `lora_B` are parameters of the layer itself, with the shapes above, and nothing
 #   else is trainable. `lora_A` is random, `lora_B` is zero;
@@ -85,9 +85,9 @@ from lab_utils.memory import kept_for_backward
 # - `forward` takes an `x` with any leading dimensions: one vector, a batch, an empty one, four
 #   dimensions. It leaves `x` as it is;
 # - gradients reach `lora_A`, `lora_B` and `x`, in training and in evaluation mode;
-# - in training mode each input of `lora_A` is dropped with probability `dropout`, and else divided
+# - in training mode each input of `lora_A` is dropped with probability `dropout`, and otherwise divided
 #   by `1 - dropout`. Nothing else is dropped, and in evaluation mode nothing at all;
-# - `merge()` returns a new `nn.Linear`, the same in either mode, with the base's bias, or none. It
+# - `merge()` returns a new `nn.Linear`, the same in either mode, with the base's bias if it has one. It
 #   changes neither parameters nor mode, and what is frozen stays frozen.
 #
 # <details><summary>Hint: forward</summary>
@@ -189,7 +189,7 @@ checks.check_lora_layer(LoRALayer, "merge", in_features=5, out_features=9, bias=
 #
 # $$W' = m \odot \frac{V}{\lVert V \rVert}, \qquad V = W_0 + s\,BA$$
 #
-# Everything that a LoRA layer holds, and one thing more: `magnitude`, an `nn.Parameter` that starts as
+# It holds everything that a LoRA layer holds, and `magnitude`, an `nn.Parameter` that starts as
 # $\lVert W_0 \rVert$. With $B = 0$ the norm is $\lVert W_0 \rVert$ too, the two cancel, and the layer
 # starts as the frozen one. A random magnitude, or one of ones, would destroy the pretrained
 # layer before the first step.
@@ -232,8 +232,8 @@ widgets.matrix_explorer(explored, update)
 # `weight` is `(out_features, in_features)`. DoRA's default, in the authors' code, in PEFT and
 # here, is one magnitude per **output** neuron: the norm of each row, `dim=1`. The other reading,
 # one per **input** feature, is `dim=0`. On a square layer the two have the same number of
-# magnitudes and fit the same shapes, and both start as the frozen layer. Nothing fails, and you
-# train something other than you think. Only a non-square layer, or a trained one, shows it:
+# magnitudes, both broadcast without an error, and both start as the frozen layer. Nothing fails, and
+# you train something other than you think. Only a non-square layer, or a trained one, shows it:
 
 # %% tags=["nbval-check-output"]
 for in_features, out_features in ((6, 6), (6, 4)):
@@ -268,16 +268,17 @@ for in_features, out_features in ((6, 6), (6, 4)):
 # perpendicular to $v$, so it turns $v$ and can only lengthen it; noisy gradients lengthen it more, and
 # the factor $m / \lVert v \rVert$ then makes later steps smaller automatically. (That is strictly so where
 # $v$ itself is trained. DoRA's optimiser moves `lora_A` and `lora_B`, and $v$ follows.) The paper's
-# section 4.2 argues from this gradient. But autograd must then keep what it needs to differentiate the
-# norm, so section 4.3 treats the norm as a constant $C$ in the backward pass (eq. 11), in all later runs:
+# section 4.2 takes this as its first argument. But autograd must then keep what it needs to differentiate
+# the norm, so section 4.3 treats the norm as a constant $C$ in the backward pass (eq. 11), and so do all
+# its later runs:
 #
 # $$\nabla_v L = \frac{m}{C} \nabla_{w'} L$$
 #
 # The output and the gradient of $m$ stay the same, but the gradient of $v$ keeps its part along $v$: of
-# "better gradient flow" only the factor is left, and section 4.2 argues about a gradient that is not
-# used. The paper reports 24.4 % less memory on LLaMA-7B, and accuracies of 78.3 and 78.1 (table 7);
-# lesson 05 measures what it does to our loss. In code it is one call: `norm.detach()`. Detach only the
-# norm: if you detach $V$, `lora_A` and `lora_B` learn nothing.
+# "better gradient flow" only the factor is left. (The second argument of section 4.2 is about the
+# gradient of $m$, which does not change.) On LLaMA-7B the paper reports 24.4 % less memory, and an
+# accuracy of 78.1 in place of 78.3 (table 7); lesson 05 measures what it does to our loss. In code it is
+# one call: `norm.detach()`. Detach only the norm: if you detach $V$, `lora_A` and `lora_B` learn nothing.
 #
 # With `lora_A` the identity, the gradient of `lora_B` is that of $V$, and the difference shows:
 
@@ -336,14 +337,14 @@ print("same output, to 1e-5:", torch.allclose(merged(x), dora(x), rtol=0, atol=1
 # %% [markdown]
 # ### Exercise 2: `DoRALayer` (12 points)
 #
-# It may reuse your `LoRALayer`. What holds, with `norm_dim=1` and with `norm_dim=0`:
-# - all that holds for `LoRALayer`, with $W'$ in place of $W_0 + s\,BA$;
+# It may reuse your `LoRALayer`. What must hold, with `norm_dim=1` and with `norm_dim=0`:
+# - all that must hold for `LoRALayer`, with $W'$ in place of $W_0 + s\,BA$;
 # - `magnitude` is an `nn.Parameter` of shape `(out_features, 1)`, or `(1, in_features)` with
-#   `norm_dim=0`. It starts as $\lVert W_0 \rVert$ and multiplies as it is: training may take it to
-#   zero or below;
+#   `norm_dim=0`. It starts as $\lVert W_0 \rVert$ and multiplies as it is, with its sign: training may
+#   take it to zero or below;
 # - a vector of zeros in $W_0$ stays zero before training: never divide by zero;
-# - in training mode the norm is a constant in the backward pass. In evaluation mode it may be one
-#   or not: nobody trains there;
+# - in training mode the norm is a constant in the backward pass. In evaluation mode, where nobody
+#   trains, it may be one or not;
 # - dropout takes the lab's form or PEFT's.
 #
 # <details><summary>Hint: a plan</summary>
@@ -567,7 +568,7 @@ plots.show(
 
 # %% [markdown]
 # These are tensors that wait for the backward pass, for one layer and 64 tokens; tensors that exist only
-# within `forward` are not in the bars. The next figure shows time. `benchmarks/layers.py` ran training
+# within `forward` are not in the bars. The next figure shows time: `benchmarks/layers.py` ran training
 # steps of one layer as in a large model, 4096 by 4096 in bfloat16 with 4096 tokens, on a GPU, in four
 # ways: as it is, so that Python launches one operation after the other; recorded once as a CUDA graph
 # and replayed, without Python; compiled by `torch.compile`, which fuses operations that pass over the
@@ -632,13 +633,14 @@ for width in (128, 2048):
 # %% [markdown]
 # What to learn from it:
 #
-# - **A step consists of launches as well as arithmetic.** DoRA has more operations than LoRA. Replaying
-#   them without Python removes part of the gap, fusing them removes more, and with both little is left.
-#   DoRA adds little arithmetic, but many passes over memory.
+# - **A step consists of launches and of passes over memory as well as of arithmetic.** DoRA has more
+#   operations than LoRA, most of which only pass over memory. Replaying them without Python saves DoRA about
+#   0.2 ms, and so does fusing them; with both, it takes about 0.06 ms more than LoRA. (A ratio can
+#   mislead: compiling alone brings the two closer also because it makes LoRA *slower*.)
 # - **Above all, the blocks save memory.** The textbook form needs more than twice as much. (Its times are
 #   so long because it multiplies in float32, which a GPU does many times more slowly than in bfloat16.)
-# - The ratio of two times is valid only for one size, device and way of running. On a CPU, DoRA takes half
-#   as long again as LoRA in a small layer, and less than a tenth longer in a large one.
+# - The ratio of two times is valid only for one size, device and way of running. On one CPU thread, DoRA
+#   takes half as long again as LoRA in a small layer, and less than a tenth longer in a large one.
 #
 # What a whole training takes, in seconds and in peak memory, is measured in lesson 04.
 #
@@ -656,7 +658,7 @@ for width in (128, 2048):
 #    trained layer, a gradient, or a look at `requires_grad`.
 # 2. Both axes have the same number of magnitudes and the same first output. Move `lora_B` and compare
 #    with the formula, or look at a non-square layer.
-# 3. You gain memory. You lose weight normalisation's property that the gradient of each row of $V$ is
+# 3. You save memory. You lose weight normalisation's property that the gradient of each row of $V$ is
 #    perpendicular to that row.
 # 4. It would be noise on what the pretrained layer knows, from the first step.
 # </details>

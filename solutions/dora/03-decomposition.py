@@ -52,8 +52,8 @@ from lab_utils import checks, comparison, decomposition, plots, progress, quiz, 
 #
 # The cell below adapts it three ways: by LoRA, by DoRA (both of rank 8, on the four attention
 # projections of every block), and by full fine-tuning, which trains everything. Each uses the
-# learning rate that was best for it on validation data; lesson 04 shows how that was found. They
-# see the same batches in the same order, for one pass over the data.
+# learning rate that was best for it on validation data after three passes over the text; lesson 04
+# shows how that was found. They see the same batches in the same order, here for one pass.
 
 # %%
 LAYER = "blocks.1.q_proj"
@@ -96,12 +96,12 @@ for method, weight in after.items():
 # %% [markdown]
 # Each picture has its own scale, so read the numbers first. The largest changes that LoRA and DoRA made
 # are about five times as large as anything in the update of full fine-tuning. At least three things may
-# contribute: an update of low rank has few directions to work with; it has a higher learning rate; and
-# full fine-tuning can change the MLPs and the embedding instead.
+# contribute: an update of low rank has few directions to work with; LoRA and DoRA have a higher learning
+# rate; and full fine-tuning can change the MLPs and the embedding instead.
 #
 # Now the middle column. **LoRA made nearly every row longer.** In full fine-tuning most rows of this layer
 # became *shorter*, and so did most in DoRA, which trains lengths separately. Is this the coupling that the
-# paper describes? First two measures, then the question of what chance would have done.
+# paper describes? First we need two measures, and then what chance would have done.
 #
 # ## 2. How far did the lengths move?
 #
@@ -115,7 +115,7 @@ for method, weight in after.items():
 # ### Exercise 1: `magnitude_change` (3 points)
 #
 # Use PyTorch's own functions; `lab_utils.decomposition` is the reference, and calling it earns no
-# marks. What holds, for any two weights of one shape, square or not:
+# marks. What must hold, for any two weights of one shape, square or not:
 # - the result is a plain `float`, not a tensor;
 # - `norm_dim=1`, the default, compares rows, and `norm_dim=0` columns;
 # - both weights stay as they are.
@@ -166,7 +166,7 @@ checks.check_magnitude_change(magnitude_change, "columns", out_features=11, in_f
 #
 # ### Exercise 2: `direction_change` (4 points)
 #
-# What holds, in addition to what holds for `magnitude_change`:
+# What must hold, besides all that must hold for `magnitude_change`:
 # - a vector of zeros, before, after or both, has no direction and no angle to anything: count it as
 #   a right angle, so 1.
 #
@@ -284,7 +284,7 @@ widgets.training_explorer()
 #
 # ### Exercise 3: `coupling` (3 points)
 #
-# Pearson's correlation of two lists of the same length. What holds:
+# Pearson's correlation of two lists of the same length. What must hold:
 # - the result is a plain `float`;
 # - where either list does not vary there is no correlation: return NaN (`math.nan`), and let nothing
 #   crash. `[0.1] * 3` does not vary, although its mean is rounded to another number;
@@ -415,12 +415,13 @@ for title, records in (("five seeds", runs), ("three others", again)):
 # come from how far training went, from how layers differ, or from a mixture of both. The paper's 24
 # points and ours are few, and they are not independent.
 #
-# **What this lesson supports:** in our runs, with all eight seeds, LoRA changes lengths about as much as any
-# update of that size does by geometry, and DoRA does not: at the end about half of its rows, over all
-# layers, became shorter, where chance shortens 2 %. Full fine-tuning lies between: 31 % became shorter,
-# where chance shortens 16 %. **What it does not support:** that LoRA needs a freedom that it
-# lacks, that full fine-tuning in general has a negative correlation, or that resembling it is what
-# makes a method good. Whether DoRA *trains* better is a question about losses: lesson 04.
+# **What this lesson supports:** in our runs, with all eight seeds, LoRA changes lengths nearly as much as a
+# random update of that size does (4 to 11 % less, by the kind of projection), and DoRA does not: at the end
+# about half of its rows, over all layers, became shorter, where chance shortens 2 %. Full fine-tuning
+# lies between: 31 % became shorter, where chance shortens 16 %. **What it does not support:** that LoRA
+# needs a freedom that it lacks, that full fine-tuning in general has a negative correlation, or that
+# resembling it is what makes a method good. Whether DoRA *trains* better is a question about losses:
+# lesson 04.
 #
 # ## 6. Which mistake is this?
 #

@@ -83,13 +83,13 @@ print("an example:", repr(bytes(task.train.inputs[3].tolist()).decode()[:60]))
 #
 # ### Exercise 1: `add_adapters_to_model` (5 points)
 #
-# Return a **copy** of a language model with adapters. What holds:
+# Return a **copy** of a language model with adapters. What must hold:
 # - `q_proj`, `k_proj`, `v_proj` and `o_proj` of every block are replaced by `layers.LoRALayer`
-#   (`"lora"`) or `layers.DoRALayer` (`"dora"`), each a new one with this rank and alpha and all else
-#   by default;
+#   (`"lora"`) or `layers.DoRALayer` (`"dora"`), each a new one with this rank and alpha, and with its
+#   other arguments left at their defaults;
 # - nothing but the adapters is trainable;
-# - the model that you are given stays as it is, trainable too, and shares no tensor with the copy:
-#   the other method has to start from it;
+# - the model that you are given stays as it is (what is trainable stays trainable), and shares no tensor
+#   with the copy: the other method has to start from it;
 # - any other `adapter_type`, such as `"LoRA"`, `"dora-input"`, `""`, `None` or a number, is an error:
 #   raise `ValueError`;
 # - the copy may be in training or in evaluation mode.
@@ -170,10 +170,10 @@ except comparison.PairingError as error:
 #
 # ### Exercise 2: `train_step` (4 points)
 #
-# One step on one batch. What holds:
+# One step on one batch. What must hold:
 # - the loss is `data.next_byte_loss(model(inputs), targets)`, of a batch of any size;
-# - its gradients are clipped so that all trained parameters together have a norm of at most
-#   `max_norm` (shorter ones stay as they are), and then the optimiser takes its step;
+# - its gradients are clipped so that those of all trained parameters together have a norm of at most
+#   `max_norm` (a smaller norm stays as it is), and then the optimiser takes its step;
 # - what is returned are the loss (before the step) and the norm (before clipping), both as floats,
 #   not rounded;
 # - the optimiser may be any of PyTorch's, with one or several parameter groups, and it holds all
@@ -277,12 +277,12 @@ for method, result in live.items():
 # %% [markdown]
 # ## 5. A learning rate for each
 #
-# Three passes over the data, five seeds, and the loss on *validation* data, which are neither trained
-# on nor reported: first six rates for every method, then the neighbours of its best one, a factor of
-# about 1.6 away, until the best has both. (In a coarser grid, with steps of 2.4, LoRA at rank 16 got
-# 0.005 and DoRA 0.012, and more than half of the gap came from the grid.) These runs were made once
-# (`benchmarks/head_to_head.py`); here is rank 8. An outline marks the rate that a method gets; a
-# triangle means "above the picture".
+# A rate is chosen by the loss on *validation* data, which are neither trained on nor reported, after three
+# passes over the training data with five seeds. Six rates are tried for every method, then the neighbours
+# of its best one, a factor of about 1.6 away, until the best has both. (In a coarser grid, with steps of
+# 2.4, LoRA at rank 16 got 0.005 and DoRA 0.012, and more than half of the gap came from the grid.) These
+# runs were made once (`benchmarks/head_to_head.py`); here is rank 8. An outline marks the rate that a
+# method gets; a triangle means "above the picture".
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: validation loss over the learning rate.
@@ -441,7 +441,8 @@ plots.show(
 # %% [markdown]
 # An interval covers only what varied when it was computed. Here that is the seed (`lora_A`, the order of
 # batches), on one test text. Would another text say the same? The validation text is one (it chose the
-# rate, but with other seeds), and the windows of the test text can be taken as a sample of texts like it:
+# rate, but with other seeds). And the windows of the test text can be taken as a sample of all that could
+# have been dealt into it: functions of the same five modules of Python's library.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the same difference on two texts, and over windows.
@@ -497,15 +498,17 @@ for name, (method, rank, targets) in arms.items():
 
 # %% [markdown]
 # *The layers.* From LoRA's 1.778 to full fine-tuning's 1.626 is 0.15. Full fine-tuning of the
-# attention alone covers 0.053 of that, a third, and LoRA at rank 64 covers 0.061. So about two thirds of
-# the gap come from the layers that were left out, and about a third comes from the rank.
+# attention alone covers 0.053 of that, a third, and LoRA at rank 64 covers 0.061. The other way round,
+# LoRA of rank 8 in the MLPs as well (lesson 05) covers 0.116, three quarters. So most of the gap comes from
+# the layers that were left out, and a third of it at most from the rank.
 #
 # *Forgetting.* "LoRA learns less and forgets less" holds here for rank 8 against full fine-tuning, but
 # not as a law of low rank: full fine-tuning of the attention alone learned more *and* forgot less than
 # the adapters of rank 8, and LoRA at rank 64 forgot about as much as full fine-tuning of everything.
-# DoRA forgets a little more than LoRA (0.021 at rank 8, 0.004 at rank 64; both intervals exclude zero).
-# Each row has its own learning rate, so some of this may be the rate: forgetting was not measured at
-# other rates.
+# (Each of these rows has its own learning rate, so some of this may be the rate: forgetting was not
+# measured at other rates.) DoRA forgets a little more than LoRA: by 0.012 on average over the five ranks
+# of lesson 05 (0.008 to 0.016), from 0.004 at rank 64 to 0.021 at rank 8. From rank 8 on, both have the
+# same rate, so there the rate is not the reason.
 #
 # *Intruders.* Most strong directions of the adapters are intruders. But so are those of a null model: in
 # the layer of lesson 03, LoRA of rank 8 made 9 of the ten, and random updates with the same singular
@@ -516,18 +519,18 @@ for name, (method, rank, targets) in arms.items():
 #
 # **They show**, for this model and this task at rank 8:
 # - DoRA ends 0.0089 nats per byte below LoRA, half a per cent (-0.0119 to -0.0059 over seeds); on other
-#   texts like these it may be half or one and a half times as much;
+#   code of the same five modules it may be half or one and a half times as much;
 # - with one magnitude per *input* the difference to LoRA is about the same, -0.0078, and the two axes
 #   differ by 0.003 at most;
-# - full fine-tuning ends 0.15 below LoRA, seventeen times the gain of DoRA, two thirds of it by the
-#   choice of layers;
+# - full fine-tuning ends 0.15 below LoRA, seventeen times the gain of DoRA, most of it by the choice of
+#   layers;
 # - DoRA still trains at a rate of 0.03, at which LoRA diverges.
 #
 # **They do not show**
 # - that DoRA is better for large models, other tasks, other layers or other ranks. Lesson 05 looks
 #   at ranks and layers, lesson 06 at a real language model;
 # - that half a per cent is worth DoRA's extra time and memory (section 4 measured both);
-# - why. More parameters, lengths that are trained separately, a better-behaved step size: all of these
+# - why. More parameters, lengths that are trained separately, a better-behaved step size: each of these
 #   would look the same here. Lesson 05 takes DoRA apart.
 #
 # ## 8. A benchmark that hides everything
@@ -553,7 +556,7 @@ for method in ("lora", "dora"):
 
 # %% [markdown]
 # One line of algebra beats both by a factor of thousands, and DoRA does no better than always
-# predicting zero. LoRA "wins" by a wide margin (with this one seed), the opposite of our language task.
+# predicting zero. LoRA "wins" by a wide margin (one seed), the opposite of our language task.
 # None of this says anything about fine-tuning: there is no pretrained knowledge to keep, and neither the
 # block nor a low-rank update of it suits the task. Always ask what a trivial predictor would get.
 #
@@ -579,9 +582,9 @@ quiz.which_mistake("head_to_head")
 # 1. That DoRA tolerates that rate and LoRA does not. LoRA at its own rate ends 0.009 above DoRA at its own.
 # 2. What a seed does to both runs drops out of their difference: much if it moves both losses alike, as
 #    a batch does to the losses of a step; nothing if the two losses are unrelated.
-# 3. Other texts (the windows were not resampled), other models, tasks, ranks and layers; and whether the
-#    rate of each method was searched as finely.
-# 4. About a third of it: full fine-tuning of the same four matrices ends 0.053 below LoRA. The rest is
+# 3. Other texts (unless the windows count as a sample, too), other models, tasks, ranks and layers; and
+#    whether the rate of each method was searched as finely.
+# 4. A third of it at most: full fine-tuning of the same four matrices ends 0.053 below LoRA. The rest is
 #    that everything else was trained, too.
 # </details>
 #

@@ -403,7 +403,7 @@ EXERCISES = {
     "coupling": (checks.check_coupling, RightCoupling, WrongCoupling),
 }
 
-# By the beginning of each sentence under “What holds”: the answers that break it.
+# By the beginning of each sentence under “What must hold”: the answers that break it.
 BROKEN_BY = {
     "magnitude_change": {
         "the result is a plain `float`": "a_tensor an_integer",

@@ -1123,7 +1123,7 @@ EXERCISES = {
     "DoRALayer": (checks.check_dora_layer, RightDoRA, WrongDoRA),
 }
 
-# By the beginning of each sentence under “What holds”: the answers that break it.
+# By the beginning of each sentence under “What must hold”: the answers that break it.
 BROKEN_BY = {
     "LoRALayer": {
         "`self.original_layer` is the layer": "another_name copied buffer base_trainable "
@@ -1139,7 +1139,7 @@ BROKEN_BY = {
         "merge_evaluates merge_empties merge_thaws merge_without_bias merge_of_random_bias",
     },
     "DoRALayer": {
-        "all that holds for `LoRALayer`": "dropped_after_a columns_drop_all bias_twice "
+        "all that must hold for `LoRALayer`": "dropped_after_a columns_drop_all bias_twice "
         "columns_need_a_bias columns_merged_as_rows merge_without_norm merged_bias_scaled",
         "`magnitude` is an": "flat_magnitude random_magnitude magnitude_buffer absolute clamped "
         "norm_dim_ignored",

@@ -387,7 +387,7 @@ EXERCISES = {
     "count_trainable": (checks.check_count_trainable, RightCount, WrongCount),
 }
 
-# By the beginning of each sentence under “What holds”: the answers that break it.
+# By the beginning of each sentence under “What must hold”: the answers that break it.
 BROKEN_BY = {
     "decompose": {
         "`magnitude` has the Euclidean length": "squared no_keepdim repeated axis_by_size",

@@ -1,6 +1,6 @@
 """What the exercises of lessons 01 to 03 promise is asked: each sentence has answers that break it.
 
-The sentences are the lists under “What holds” in the lessons. A new one needs its line in
+The sentences are the lists under “What must hold” in the lessons. A new one needs its line in
 `BROKEN_BY`, beside the answers.
 """
 
@@ -18,11 +18,11 @@ BROKEN_BY = of_lessons("BROKEN_BY", EARLY)
 
 
 def promises(text):
-    """The sentences under “What holds” of each exercise, in the text of a lesson."""
+    """The sentences under “What must hold” of each exercise, in the text of a lesson."""
     exercises = re.split(r"^# ### Exercise \d: `(\w+)`", text, flags=re.M)[1:]
     for name, part in zip(exercises[::2], exercises[1::2], strict=True):
         lines = part.split("\n# %% nbgrader")[0].splitlines()
-        start = next(i for i, line in enumerate(lines) if "What holds" in line)
+        start = next(i for i, line in enumerate(lines) if "What must hold" in line)
         after = lines[start + 1 :]
         bullets = []
         for line in after:

@@ -65,6 +65,23 @@ def test_lesson_05_says_what_the_new_seeds_say():
     for first, decided in ((0, True), (1, False)):
         slopes = np.polyfit(np.log2(again.RANKS[first:]), gaps[first:], 1)[0]
         assert (stats.ttest_1samp(slopes, 0).pvalue < 0.05) == decided and slopes.mean() > 0
+    before = [
+        [
+            np.subtract(*(r["test_loss"] for r in pair))
+            for pair in zip(*(reported(search.of_arm(BEFORE, arm)) for arm in arms), strict=True)
+        ]
+        for arms in zip(again.DORA, again.LORA, strict=True)
+    ]
+    together = np.concatenate([before, gaps], axis=1)
+    assert together.shape == (5, 14)
+    at_32 = stats.ttest_1samp(together[again.RANKS.index(32)], 0).confidence_interval(0.99)
+    assert (
+        f"({-together[3].mean():.4f}, 99 % interval {-at_32.high:.4f} to {-at_32.low:.4f})" in text
+    )
+    slopes = np.polyfit(np.log2(again.RANKS[1:]), together[1:], 1)[0]
+    ends = stats.ttest_1samp(slopes, 0).confidence_interval(0.95)
+    said = f"(by {slopes.mean():.4f} for each doubling, {ends.low:.4f} to {ends.high:.4f})"
+    assert said in text
 
 
 def test_what_ends_lower_ends_lower_again_and_what_was_not_decided_is_not():
@@ -77,6 +94,15 @@ def test_what_ends_lower_ends_lower_again_and_what_was_not_decided_is_not():
     lines = (release.SOLUTIONS / "05-rank-and-magnitude.py").read_text("utf-8").splitlines()
     text = " ".join(line.removeprefix("# ").strip() for line in lines)
     assert f"The full gradient ends {-gap('dora-full').mean:.4f} below DoRA" in text
+    alone = gap("lora-scaled")
+    assert f"`m` alone ends lower than LoRA, by {-alone.mean:.4f}, and lower than the norm" in text
+    fixed, scaled = (
+        search.of_arm(AGAIN, pair[1])
+        for kind in ("dora-fixed", "lora-scaled")
+        for pair in again.PAIRS
+        if pair[1].adapter_type == kind
+    )
+    assert paired_difference(fixed, scaled).high < 0
 
 
 RSLORA = read_results(RESULTS / "rslora.jsonl")

@@ -20,11 +20,13 @@ def values(key, out_features=4096):
     }
 
 
-def test_replaying_takes_away_a_part_of_the_gap_and_fusing_more():
+def test_what_replaying_and_fusing_save():
     times = values("milliseconds")
-    gap = {way: times["DoRA", way] - times["LoRA", way] for way in WAYS}
-    assert gap["plain"] > 1.3 * gap["recorded"] > 2 * gap["compiled"]
-    assert gap["compiled and recorded"] < 0.2 * gap["plain"]
+    saved = {way: times["DoRA", "plain"] - times["DoRA", way] for way in ("recorded", "compiled")}
+    assert {round(found, 1) for found in saved.values()} == {0.2}
+    left = times["DoRA", "compiled and recorded"] - times["LoRA", "compiled and recorded"]
+    assert round(left, 2) == 0.06
+    assert times["LoRA", "compiled"] > 1.1 * times["LoRA", "plain"], "compiling alone is slower"
 
 
 def test_blocks_save_memory_first():

@@ -2,9 +2,19 @@
 
 import pytest
 
-from lab_utils.published import TASKS, average, commonsense_table, find, pairs, reruns
+from lab_utils.published import (
+    GUESSING,
+    TASKS,
+    average,
+    commonsense_table,
+    find,
+    pairs,
+    rank_table,
+    reruns,
+)
 
 TABLE = commonsense_table()
+TABLE_15 = rank_table()
 
 
 def gain(model, rank=32, baseline="LoRA"):
@@ -17,6 +27,33 @@ def gain(model, rank=32, baseline="LoRA"):
 def test_a_printed_average_is_that_of_the_tasks(row):
     # It is rounded to one digit. One value per task a tenth off would move it by 0.0125.
     assert abs(average(row) - row["average"]) <= 0.0501
+
+
+@pytest.mark.parametrize("row", TABLE_15, ids=lambda r: f"{r['method']}-{r['rank']}")
+def test_a_printed_average_of_table_15_is_that_of_the_tasks(row):
+    # It is taken of scores before they were rounded: 0.05 for theirs and 0.05 for its own.
+    assert abs(average(row) - row["average"]) <= 0.1001
+
+
+def test_both_tables_of_the_paper_agree():
+    for row in TABLE_15:
+        if row["rank"] == 32 or (row["method"], row["rank"]) == ("DoRA", 16):
+            other = find(TABLE, row["model"], row["method"], row["rank"])
+            assert row | {"source": ""} == other | {"source": ""}
+
+
+def test_guessing_gets_a_third_on_average():
+    assert round(average(GUESSING), 1) == 35.4
+    below = {
+        (row["method"], row["rank"]): {task for task in TASKS if row[task] < GUESSING[task]}
+        for row in TABLE_15
+    }
+    assert {run: tasks for run, tasks in below.items() if tasks} == {
+        ("LoRA", 4): {"BoolQ", "PIQA", "SIQA", "HellaSwag"},
+        ("LoRA", 8): {"BoolQ", "HellaSwag", "WinoGrande"},
+        ("LoRA", 64): {"HellaSwag"},
+        ("DoRA", 4): {"PIQA"},
+    }
 
 
 def test_gains_as_the_lesson_quotes_them():
@@ -59,6 +96,7 @@ def test_reruns():
 
 def test_every_row_names_its_source():
     assert all("arXiv" in row["source"] or "github.com" in row["source"] for row in TABLE)
+    assert all("table 15" in row["source"] for row in TABLE_15)
     assert all("github.com/NVlabs/DoRA/issues/" in row["source"] for row in reruns())
 
 

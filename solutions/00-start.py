@@ -16,7 +16,7 @@
 #
 # LoRA adapts a large model by adding a small trained update to weights that stay frozen. DoRA splits
 # each of these weights into a **magnitude** and a **direction**, lets the update turn the direction,
-# and trains the magnitude by itself. In this lab you write both from scratch, see what they do to a
+# and trains the magnitude separately. In this lab you write both from scratch, see what they do to a
 # weight, and find out by a fair experiment which of the two ends with the lower loss.
 
 # %% jupyter={"source_hidden": true}
@@ -40,8 +40,8 @@ plots.show(
 progress.overview("dora")
 
 # %% [markdown]
-# Lessons 01 to 04 are the core; 05 to 07 are more practice and a challenge. They do not depend on
-# each other: if you are stuck in one, go on with the next.
+# Lessons 01 to 04 are the core; 05 to 07 are more practice and a challenge. No lesson needs your answers
+# from another: if you are stuck in one, go on with the next.
 #
 # ## How a lesson works
 #
@@ -62,7 +62,7 @@ progress.overview("dora")
 # - The folder `lab_utils` is the textbook in code: `decomposition.py` and `layers.py` are the
 #   mathematics and the two layers. Reading them is fine. An answer that calls, wraps or subclasses
 #   them earns no points.
-# - A cell that does not come back: *Kernel → Interrupt Kernel*. Names that are not defined, although
-#   you wrote them: *Kernel → Restart Kernel*, then run the cells from the top.
-# - A narrow window: Ctrl+B hides the list of files, and a figure that does not fit scrolls.
+# - If a cell does not finish: *Kernel → Interrupt Kernel*. If a name is not defined although you wrote it:
+#   *Kernel → Restart Kernel*, then run the cells from the top.
+# - If the window is narrow: Ctrl+B hides the list of files, and a figure that does not fit scrolls.
 # - Anything else: ask your instructor, and bring what the check said.

@@ -102,6 +102,8 @@ def test_no_gain_where_the_rate_suits_lora():
     gaps = measurement.at_each_rate(records, confidence=1 - 0.05 / 6)
     found = [gaps[rank][rate] for rank in (8, 32) for rate in (2e-4, 6e-4, 2e-3)]
     assert max(abs(gap.mean) for gap in found) < 0.00125, "of 0.12 points at most"
+    readme = " ".join((release.ROOT / "README.md").read_text("utf-8").split())
+    assert "differ by at most 0.12 points at each learning rate that suits LoRA" in readme
     with_ten = [gap for gap in found if gap.seeds == 10]
     assert len(with_ten) == 4 and max(gap.high for gap in with_ten) < 0.005
     assert {gap.seeds for gap in found} == {3, 10}

@@ -221,6 +221,22 @@ def test_what_the_first_step_does():
     assert fall[64, True] > 1.2 * fall[16, True] > 1.44 * fall[4, True]
 
 
+def test_on_other_batches_the_loss_falls_as_far_at_every_rank_too():
+    task = language_task()
+    for seed in range(1, 5):
+        inputs, targets = (part[8 * seed : 8 * seed + 8] for part in vars(task.train).values())
+        fall = []
+        for rank in (4, 16, 64):
+            run = Settings(adapter_type="lora", rank=rank, alpha=16.0, seed=seed)
+            model = model_to_train(task, run)
+            optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
+            loss, _ = train_step(model, (inputs, targets), task.loss, optimizer)
+            with torch.no_grad():
+                fall.append(loss - task.loss(model(inputs), targets).item())
+        assert max(fall) / min(fall) < 1.07
+    said("with other seeds, the ranks agree to within seven per cent")
+
+
 def test_in_gradient_descent_the_root_is_what_keeps_the_first_step():
     task = language_task()
     inputs, targets = task.train.inputs[:8], task.train.targets[:8]

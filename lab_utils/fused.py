@@ -67,7 +67,8 @@ def scale_features(x: Tensor, factor: Tensor) -> Tensor:
     if x.dtype == factor.dtype:
         return x * factor
     # Batch norm with mean 0 and variance 1 is PyTorch's one operation that takes a factor with more
-    # digits than x, computes in float32, and rounds where it writes.
+    # digits than x, computes in float32, and rounds where it writes. (It wants an eps above 0; in
+    # float32, 1 + 1e-30 is 1.)
     zeros, ones = torch.zeros_like(factor), torch.ones_like(factor)
-    y = F.batch_norm(x.reshape(-1, len(factor)), zeros, ones, weight=factor, eps=0)
+    y = F.batch_norm(x.reshape(-1, len(factor)), zeros, ones, weight=factor, eps=1e-30)
     return y.reshape(x.shape)

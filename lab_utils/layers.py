@@ -28,7 +28,8 @@ class LoRALayer(nn.Module):
         dropout: probability in [0, 1) of dropping an input of the low-rank path in training.
             The frozen path sees every input.
         rank_stabilized: use `scaling = alpha / sqrt(rank)` instead (rsLoRA, arXiv 2312.03732).
-        generator: source of the random `lora_A`; PyTorch's global one if None.
+        generator: source of the random `lora_A`, on any device; PyTorch's global one if None. One
+            on the CPU gives the same start wherever the layer is.
 
     Attributes:
         lora_A: `(rank, in_features)`, Kaiming-uniform with `a=sqrt(5)`.
@@ -68,9 +69,12 @@ class LoRALayer(nn.Module):
 
         weight = original_layer.weight
         new = {"device": weight.device, "dtype": at_least_float32(weight.dtype)}
-        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, **new))
+        source = new | ({"device": generator.device} if generator else {})
+        A = nn.init.kaiming_uniform_(
+            torch.empty(rank, self.in_features, **source), a=math.sqrt(5), generator=generator
+        )
+        self.lora_A = nn.Parameter(A.to(weight.device))
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, **new))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5), generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x`, `(..., in_features)`, to `(..., out_features)`."""

@@ -267,6 +267,16 @@ def test_on_a_gpu_norms_keep_their_digits(shape, rank, norm_dim, dtype, matmul_p
 
 
 @CUDA
+@pytest.mark.parametrize("make", [LoRALayer, DoRALayer])
+def test_a_seed_gives_the_same_start_on_a_gpu(make):
+    starts = [
+        make(linear().to(device), RANK, generator=torch.Generator().manual_seed(5)).lora_A
+        for device in ("cpu", "cuda")
+    ]
+    assert starts[1].is_cuda and torch.equal(starts[0], starts[1].cpu())
+
+
+@CUDA
 @pytest.mark.parametrize("make", EVERY_KIND)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("size", [40, 600])
@@ -283,6 +293,7 @@ def test_on_a_gpu_a_step_is_recorded_and_replayed(size, compiled, make):
                 forward(x).sum().backward()
         torch.cuda.current_stream().wait_stream(stream)
         layer.zero_grad()
+        x.grad = None
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             output = forward(x)

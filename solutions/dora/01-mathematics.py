@@ -277,12 +277,14 @@ for name, after in (("LoRA", updated), ("DoRA", dora)):
 # %% [markdown]
 # With its dial untouched, DoRA moved only directions. In training the dial moves too; lesson 05 tracks
 # how far.
-#
+
+# %% [markdown]
 # ## 5. What it costs: count the parameters
 #
 # LoRA trains `lora_A` and `lora_B`. DoRA also trains the magnitude: one number per row
 # (`norm_dim=1`) or per column (`norm_dim=0`).
-#
+
+# %% [markdown]
 # ### Exercise 3: `count_trainable` (3 points)
 #
 # What must hold, for layers of any size:
@@ -351,7 +353,8 @@ plots.show(
 # The same 4,096 at every rank: 12.5 % of LoRA's count at rank 4 and 1.6 % at rank 32. But the main cost
 # of DoRA is not its parameters: it needs a norm of the whole weight at every step, and lesson 02
 # measures what that takes.
-#
+
+# %% [markdown]
 # ## 6. Which mistake is this?
 #
 # Each line describes another version of `decompose`. **Predict** what its check finds, then choose, and
@@ -377,7 +380,8 @@ quiz.which_mistake("mathematics")
 # 2. 11008 with `norm_dim=1`, one per output neuron; 4096 with `norm_dim=0`.
 # 3. `lora_B` is zero, so the update is zero; and DoRA's `m` starts as the norm that it divides by.
 # </details>
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Liu et al., [DoRA: Weight-Decomposed Low-Rank Adaptation](https://arxiv.org/abs/2402.09353),

@@ -74,7 +74,8 @@ from lab_utils.memory import kept_for_backward
 # $W_0$, is never built. `dropout` acts on the input of the low-rank path only. `merge()` returns a
 # new `nn.Linear` with $W_0 + s\,BA$ and the same bias: what you deploy has no adapter and no
 # extra cost.
-#
+
+# %% [markdown]
 # ### Exercise 1: `LoRALayer` (5 points)
 #
 # What must hold, with or without a bias, for any rank, alpha and sizes:
@@ -254,7 +255,8 @@ for in_features, out_features in ((6, 6), (6, 4)):
 
 # %% [markdown]
 # Your layer takes `norm_dim`, so that lesson 04 can measure whether the choice matters.
-#
+
+# %% [markdown]
 # ## 5. The norm is a constant in the backward pass
 #
 # Both $m$ and the norm depend on what is trained. The full gradient of $V$ (the paper's eq. 6),
@@ -321,7 +323,8 @@ for name, output in (
 # \frac{m}{\lVert V \rVert} \odot s\,BA\,\mathrm{drop}(x)$: the part that the magnitude adds to
 # $W_0 x$ is dropped too. Both start as the frozen layer, without dropout they are equal, and the
 # check accepts both.
-#
+
+# %% [markdown]
 # ## 7. Merge
 #
 # Merging computes $W'$ once, including norm and magnitude, and puts it into a new `nn.Linear` with
@@ -643,7 +646,8 @@ for width in (128, 2048):
 #   takes half as long again as LoRA in a small layer, and less than a tenth longer in a large one.
 #
 # What a whole training takes, in seconds and in peak memory, is measured in lesson 04.
-#
+
+# %% [markdown]
 # ## Checkpoint
 #
 # 1. Your DoRA layer starts as the frozen layer. Which of the mistakes above does that rule out?
@@ -662,7 +666,8 @@ for width in (128, 2048):
 #    perpendicular to that row.
 # 4. It would be noise on what the pretrained layer knows, from the first step.
 # </details>
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 4.2 (gradients), 4.3 (memory)

@@ -102,7 +102,8 @@ for method, weight in after.items():
 # Now the middle column. **LoRA made nearly every row longer.** In full fine-tuning most rows of this layer
 # became *shorter*, and so did most in DoRA, which trains lengths separately. Is this the coupling that the
 # paper describes? First we need two measures, and then what chance would have done.
-#
+
+# %% [markdown]
 # ## 2. How far did the lengths move?
 #
 # The paper condenses a picture like this into two numbers. For a weight with $k$ vectors (its rows),
@@ -111,7 +112,8 @@ for method, weight in after.items():
 # $$\Delta M = \frac{1}{k} \sum_{i=1}^{k} \bigl|\, \lVert w_i' \rVert - \lVert w_i \rVert \,\bigr|$$
 #
 # For LoRA and DoRA, "after" is the *merged* weight: what the layer actually multiplies by.
-#
+
+# %% [markdown]
 # ### Exercise 1: `magnitude_change` (3 points)
 #
 # Use PyTorch's own functions; `lab_utils.decomposition` is the reference, and calling it earns no
@@ -163,7 +165,8 @@ checks.check_magnitude_change(magnitude_change, "columns", out_features=11, in_f
 # (eq. 4): 0 for a row that kept its direction, 1 for a right angle, 2 for a row that was reversed.
 #
 # $$\Delta D = \frac{1}{k} \sum_{i=1}^{k} \bigl(1 - \cos(w_i', w_i)\bigr)$$
-#
+
+# %% [markdown]
 # ### Exercise 2: `direction_change` (4 points)
 #
 # What must hold, besides all that must hold for `magnitude_change`:
@@ -248,7 +251,8 @@ for method, weight in after.items():
 # learned. What departs from chance is **DoRA**: an update of that size would have lengthened nearly
 # all of its rows, but fewer than half became longer, because `m` sets their lengths. (Full fine-tuning
 # departs as well: most rows became shorter, where chance shortens about a quarter to a third.)
-#
+
+# %% [markdown]
 # ## 4. A recorded training under sliders
 #
 # Three passes over the data were recorded for this layer, at four ranks. Each point is one row of
@@ -273,7 +277,8 @@ widgets.training_explorer()
 # 3. With LoRA nearly all, 95 % or more at every rank, close to the line; with DoRA fewer than half, 33 to
 #    44 %, and the further a row turned, the further it is from the line.
 # </details>
-#
+
+# %% [markdown]
 # ## 5. Do the two move together?
 #
 # Figure 2 of the paper takes the query weight of every layer at several checkpoints, one point
@@ -281,7 +286,8 @@ widgets.training_explorer()
 # image-text tasks: in full fine-tuning they go *against* each other (correlation -0.62), in LoRA
 # *together* (+0.83), in DoRA against each other again (-0.31; section 4.1). From this the paper concludes
 # that LoRA lacks the freedom to change one without the other.
-#
+
+# %% [markdown]
 # ### Exercise 3: `coupling` (3 points)
 #
 # Pearson's correlation of two lists of the same length. What must hold:
@@ -422,7 +428,8 @@ for title, records in (("five seeds", runs), ("three others", again)):
 # needs a freedom that it lacks, that full fine-tuning in general has a negative correlation, or that
 # resembling it is what makes a method good. Whether DoRA *trains* better is a question about losses:
 # lesson 04.
-#
+
+# %% [markdown]
 # ## 6. Which mistake is this?
 #
 # Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
@@ -449,7 +456,8 @@ quiz.which_mistake("decomposition")
 # 4. The null model. A random update of that size lengthens every row too, so the observation cannot
 #    tell what LoRA could have done if that had lowered the loss.
 # </details>
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: sections 3.2 and 4.1, eq. 3 and 4, figure 2

@@ -323,7 +323,8 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 #
 # [Lee et al. (2026)](https://arxiv.org/abs/2602.04998) searched rates for LoRA and its variants on
 # large models: once tuned, all peaked within 1 to 2 % of each other. So do ours.
-#
+
+# %% [markdown]
 # ## 6. Is it luck?
 #
 # Each seed gives a difference, DoRA minus LoRA. Their mean is our estimate; how far could it be
@@ -335,7 +336,8 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 # where $t_{n-1}$ is the quantile of Student's t distribution that leaves $(1 - c)/2$ on each side,
 # for a confidence of $c$. With five seeds and $c = 0.95$ it is 2.78, not 1.96, because $s$ itself is
 # uncertain.
-#
+
+# %% [markdown]
 # ### Exercise 3: `paired_difference` (4 points)
 #
 # Return mean, low and high of DoRA minus LoRA as floats, not rounded, for two seeds or more and any
@@ -515,7 +517,8 @@ for name, (method, rank, targets) in arms.items():
 # the same singular values make as many, to within two. So in that layer the count says mostly how large a
 # low-rank update is. It does not follow the forgetting: DoRA at rank 8 and LoRA at rank 64 have nearly the
 # same count, and forget differently.
-#
+
+# %% [markdown]
 # ## 7. What the numbers show, and what they do not
 #
 # **They show**, for this model and this task at rank 8:
@@ -533,7 +536,8 @@ for name, (method, rank, targets) in arms.items():
 # - that half a per cent is worth DoRA's extra time and memory (section 4 measured both);
 # - why. More parameters, lengths that are trained separately, a better-behaved step size: each of these
 #   would look the same here. Lesson 05 takes DoRA apart.
-#
+
+# %% [markdown]
 # ## 8. A benchmark that hides everything
 #
 # A common toy comparison: inputs of Gaussian noise, targets $y = Tx$ with a random matrix $T$, and a
@@ -560,7 +564,8 @@ for method in ("lora", "dora"):
 # predicting zero. LoRA "wins" by a wide margin (one seed), the opposite of our language task.
 # None of this says anything about fine-tuning: there is no pretrained knowledge to keep, and neither the
 # block nor a low-rank update of it suits the task. Always ask what a trivial predictor would get.
-#
+
+# %% [markdown]
 # ## 9. Which mistake is this?
 #
 # Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
@@ -588,7 +593,8 @@ quiz.which_mistake("head_to_head")
 # 4. A third of it at most: full fine-tuning of the same four matrices ends 0.053 below LoRA. The rest is
 #    that everything else was trained, too.
 # </details>
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998), 2026

@@ -213,7 +213,8 @@ widgets.rank_explorer(found)
 #
 # So table 15 shows that DoRA, tuned, can do well over a range of ranks; each number in it is one run, and
 # lesson 06 shows what others got. It does not show how far LoRA would have come if it had been tuned too.
-#
+
+# %% [markdown]
 # ## 2. Exercise: compare across ranks
 #
 # ### Exercise 1: `compare_across_ranks` (4 points)
@@ -438,7 +439,8 @@ plots.show(
 #
 # **Found again** with the four other seeds: `m` alone ends lower than LoRA, by 0.0128, and lower than the
 # norm alone, which is not decided. The full gradient ends 0.0048 below DoRA, not decided either.
-#
+
+# %% [markdown]
 # ## 4. Exercise: track the magnitude
 #
 # ### Exercise 2: `track_magnitude_changes` (6 points)
@@ -532,7 +534,8 @@ quiz.which_mistake("rank_and_magnitude")
 #    of it.
 # 4. Nothing yet. The difference between the two gaps needs its own interval.
 # </details>
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: section 5.5 (rank), table 15

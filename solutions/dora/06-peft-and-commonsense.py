@@ -141,7 +141,8 @@ plots.show(
 # rank 16) were mostly alike. One number for each setting cannot say how much of a gain comes from the
 # method and how much from the run. A notebook cannot repeat it: that takes 7 billion weights and 170,000
 # training examples. Section 6 measures what fits on one GPU.
-#
+
+# %% [markdown]
 # ## 2. PEFT: a configuration and a model
 #
 # [PEFT](https://huggingface.co/docs/peft) is the library that production code uses. DoRA is one
@@ -220,7 +221,8 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
 # merged model has no adapter and runs as fast as before, for LoRA and DoRA alike. (Unmerged, DoRA
 # is slower than LoRA: [PEFT's page on
 # DoRA](https://huggingface.co/docs/peft/package_reference/lora_variant_dora) gives times.)
-#
+
+# %% [markdown]
 # ### Exercise 1: `make_config` (3 points)
 #
 # Write the configuration of the paper's commonsense runs (its table 8), for LoRA or for DoRA:
@@ -365,7 +367,8 @@ for name, tensor in written.items():
 # tensor is called `weight`. The name of the adapter (`default`) is in the model and not in the
 # file. The magnitude is flat, and the scaling is not in the tensors: PEFT computes it from
 # `lora_alpha` and `r`.
-#
+
+# %% [markdown]
 # ### Exercise 2: `to_peft_state` (4 points)
 #
 # You get a layer of this lab, a `LoRALayer` with the parameters `lora_A` and `lora_B`, or a
@@ -445,7 +448,8 @@ checks.check_to_peft_state(
 # the sum of $\log p$ of its tokens. Where choices differ in length, it is divided by the length in bytes, so
 # that a long choice is at no disadvantage. The highest score is the model's answer, and there is no text
 # that an evaluation could fail to read.
-#
+
+# %% [markdown]
 # ### Exercise 3: `choice_accuracy` (3 points)
 #
 # Questions have different numbers of choices, so `scores` is a list of lists, not a tensor. Scores
@@ -745,7 +749,8 @@ for (compiled, recorded), way in ways.items():
 # outputs again to scale them. `torch.compile` fuses passes over memory, which helps both methods and DoRA
 # more: it then takes about a third longer than LoRA. Lesson 02, section 9, takes one layer apart in the same
 # way.
-#
+
+# %% [markdown]
 # ## 7. When to use which
 #
 # Here are eight pieces of advice from tutorials and talks, compared with the evidence. Two measurements
@@ -797,7 +802,8 @@ print(
 # In short: start with LoRA and a search over learning rates. If the last bit of quality matters and
 # training time is cheap, try DoRA with its own search and several seeds, and keep what wins on your
 # data.
-#
+
+# %% [markdown]
 # ## 8. Which mistake is this?
 #
 # Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
@@ -827,7 +833,8 @@ quiz.which_mistake("peft_and_commonsense")
 # 4. Yes: the standard errors are those of other test questions, and both methods answered the same
 #    ones. Only the paired difference and its interval can tell.
 # </details>
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Liu et al., [DoRA](https://arxiv.org/abs/2402.09353), 2024: table 1, and tables 8 and 15 in its

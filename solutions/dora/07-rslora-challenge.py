@@ -321,7 +321,8 @@ for name, (stabilized, alpha_of) in ways.items():
 #
 # DoRA's steps are much the same. Only its gradient norm falls less under $\alpha / r$, because the gradient
 # of its magnitude does not shrink with the scaling.
-#
+
+# %% [markdown]
 # ## 4. Over a whole training
 #
 # One run takes half a minute, and an answer needs many, so they were made beforehand:
@@ -543,7 +544,8 @@ for stabilized in (False, True):
 # 1.666), `m` alone, without the norm, tolerates it as well as DoRA does (1.635 each; three seeds).
 #
 # At their best rates DoRA ends a little lower under both rules, by 0.3 to 0.4 %.
-#
+
+# %% [markdown]
 # ## 6. Which mistake is this?
 #
 # Each line describes another version of an exercise. **Predict** what its check finds, then choose, and
@@ -639,7 +641,8 @@ quiz.which_mistake("rslora")
 # 7. With $\alpha = 2r$ the usual scaling is 2 at every rank, so the effect of the rank on it
 #    cancels.
 # </details>
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Kalajdzievski, [A Rank Stabilization Scaling Factor for Fine-Tuning with
@@ -657,7 +660,8 @@ quiz.which_mistake("rslora")
 #   thin matrices
 # - PEFT's pages on [LoRA and rsLoRA](https://huggingface.co/docs/peft/developer_guides/lora) and on
 #   [DoRA](https://huggingface.co/docs/peft/package_reference/lora_variant_dora)
-#
+
+# %% [markdown]
 # ## What comes next
 #
 # **NEFTune** adds random noise to the embeddings in training. On LLaMA-2-7B with Alpaca its win
@@ -666,7 +670,8 @@ quiz.which_mistake("rslora")
 # the tasks of the Open LLM Leaderboard their scores did not change. AlpacaEval asks a language
 # model which answer it likes better; the leaderboard asks questions with known answers. After this
 # lab you know which questions to put to such a table.
-#
+
+# %% [markdown]
 # ## Cleanup
 #
 # What this notebook holds in memory is freed when its kernel stops (*Kernel → Shut Down Kernel*). This

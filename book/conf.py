@@ -5,7 +5,7 @@ from pathlib import Path
 
 from docutils import nodes
 
-from lab_grader.marks.formulas import draw
+from lab_grader.marks.formulas import alone, in_text
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -60,12 +60,12 @@ html_math_renderer = "drawing"
 
 
 def visit_inline(translator, node):
-    translator.body.append(f'<span class="formula">{draw(node.astext(), inline=True)}</span>')
+    translator.body.append(in_text(node.astext()))
     raise nodes.SkipNode
 
 
 def visit_block(translator, node):
-    translator.body.append(f'<div class="formula">{draw(node.astext(), inline=False)}</div>')
+    translator.body.append(alone(node.astext()))
     raise nodes.SkipNode
 
 
@@ -75,6 +75,14 @@ def add_sections(app, pagename, templatename, context, doctree):
         app.add_js_file("sections.js", priority=400)
 
 
+def shorten_ways(app, pagename, templatename, context, doctree):
+    """Let the ways to the pages before and after say what tells them apart."""
+    for way in ("prev", "next"):
+        if context.get(way):
+            context[way]["title"] = context[way]["title"].removeprefix("3.1.2 DoRA · ")
+
+
 def setup(app):
     app.connect("html-page-context", add_sections)
+    app.connect("html-page-context", shorten_ways)
     app.add_html_math_renderer("drawing", (visit_inline, None), (visit_block, None))

@@ -324,6 +324,10 @@ class LabPage:
         """Fail if something below the active cell cannot be read in this theme."""
         unreadable = self.page.evaluate(UNREADABLE)
         assert not unreadable, f"on this background one cannot read {unreadable}"
+        dark = "Dark" in self.page.locator("body").get_attribute("data-jp-theme-name")
+        for figure in self.outputs.locator(".lab-figure").all():
+            turned = figure.evaluate("it => getComputedStyle(it).filter").startswith("invert")
+            assert turned == dark, "a figure is as light or dark as the page"
 
     def shut_down(self):
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")

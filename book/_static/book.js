@@ -1,5 +1,5 @@
-// What moves in the book: explorers, whose pictures were drawn beforehand, the search, and the page
-// on its way to a printer.
+// What moves in the book: explorers, whose pictures were drawn beforehand, the search, what scrolls, and
+// the page on its way to a printer.
 
 function follow(explorer) {
   const inputs = [...explorer.querySelectorAll("input")];
@@ -68,6 +68,15 @@ function search() {
   results.hidden = true; // Sphinx goes on to fill it
 }
 
+// What scrolls can be reached without a mouse.
+function letKeysScroll() {
+  const wide = ":is(p:has(> img), .cell_output, .explorer, .formula.alone)";
+  for (const it of document.querySelectorAll(`.bd-article ${wide}`)) {
+    if (it.scrollWidth > it.clientWidth) it.tabIndex = 0;
+    else it.removeAttribute("tabindex");
+  }
+}
+
 // Paper is white: what is light on a dark page would not be seen on it.
 function printOnWhite() {
   const page = document.documentElement.dataset;
@@ -86,3 +95,5 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".explorer").forEach(follow);
   search();
 });
+window.addEventListener("load", letKeysScroll);
+window.addEventListener("resize", letKeysScroll);

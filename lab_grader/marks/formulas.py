@@ -5,6 +5,25 @@ import ziamath
 ziamath.config.svg2 = False  # no <symbol> with an id that other formulas repeat
 ziamath.config.precision = 2
 EM = 18  # units of a drawing in one em of the page's text
+# Of no width, and no line breaks at it: a comma stays beside its formula.
+WORD_JOINER = "\N{WORD JOINER}"
+
+
+def in_text(formula: str) -> str:
+    """Return a TeX formula as HTML, to stand in a line of text.
+
+    No line breaks between it and a bracket or a full stop.
+    """
+    drawn = draw(formula, inline=True)
+    return (
+        '<span class="formula" style="white-space: nowrap">'
+        f"{WORD_JOINER}{drawn}{WORD_JOINER}</span>"
+    )
+
+
+def alone(formula: str) -> str:
+    """Return a TeX formula as HTML, to stand centred in a line of its own, which may scroll."""
+    return f'<span class="formula alone">{draw(formula, inline=False)}</span>'
 
 
 def draw(formula: str, inline: bool) -> str:

@@ -16,7 +16,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from lab_grader.marks.formulas import draw
+from lab_grader.marks.formulas import alone, in_text
 
 MOST_TEXT = 100_000  # characters of one text on a page
 MOST_FORMULA = 500  # characters; a longer one is shown as TeX
@@ -38,8 +38,7 @@ def readable(text: object, most: int = MOST_TEXT) -> str:
 def _formula(tex: str, display: bool) -> str:
     if len(tex) <= MOST_FORMULA:
         try:
-            drawn = draw(tex, inline=not display)
-            return f'<span class="formula{" alone" if display else ""}">{drawn}</span>'
+            return (alone if display else in_text)(tex)
         except Exception:  # ziamath raises what it happens to stumble over
             pass
     return str(Markup("<code>{}</code>").format(tex))

@@ -202,7 +202,7 @@ def table(summary: dict) -> str:
     seconds = [row.get("seconds") for row in methods]
     memory = [row.get("peak_memory") for row in methods]
     lines = [
-        line("", ["zero-shot", *adapted]),
+        line("task", ["zero-shot", *adapted]),
         "| --- " * (len(methods) + 1) + "|",
         line("learning rate", (row.get("learning_rate", "") for row in methods)),
         *(

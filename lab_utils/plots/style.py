@@ -28,6 +28,14 @@ STYLE = {
 }
 
 
+# A white ground glares in a dark theme. There a figure is turned over, hues kept; its white becomes
+# the #111 of JupyterLab's dark pages. On paper, and where no theme is told, it stays as it is.
+IN_THE_DARK = (
+    '<style>@media screen {[data-jp-theme-light="false"] .lab-figure, .vscode-dark .lab-figure '
+    "{filter: invert(93.3%) hue-rotate(180deg)}}</style>"
+)
+
+
 class Picture:
     """A figure with its alternative text, as a notebook shows it.
 
@@ -47,7 +55,8 @@ class Picture:
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
         html = (
-            f'<img src="data:image/png;base64,{self.png}" alt="{escape(self.alt)}" '
+            f'{IN_THE_DARK}<img class="lab-figure" src="data:image/png;base64,{self.png}" '
+            f'alt="{escape(self.alt)}" '
             f'style="min-width: {self.least_width}px">'
         )
         return {"image/png": self.png, "text/html": html}, {"image/png": {"alt": self.alt}}

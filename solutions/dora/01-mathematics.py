@@ -113,7 +113,7 @@ plots.show(
 # **Which vectors?** `norm_dim` is the dimension that the norm *sums over*, as in
 # `weight.norm(dim=norm_dim, keepdim=True)`.
 #
-# | | a vector is | one magnitude per | shape of `magnitude` |
+# | argument | a vector is | one magnitude per | shape of `magnitude` |
 # | --- | --- | --- | --- |
 # | `norm_dim=1` (default) | a row | output neuron | `(out_features, 1)` |
 # | `norm_dim=0` | a column | input feature | `(1, in_features)` |
@@ -336,7 +336,8 @@ for out_features in (4096, 11008):
     print(f"  LoRA, rank 16: {lora:,} trained ({lora / frozen:.2%} of the layer)")
     print(f"  DoRA, rank 16: {dora:,} trained ({dora / lora - 1:+.1%} against LoRA)")
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: how many numbers each method trains.
 makers = {"lora": layers.LoRALayer, "dora": layers.DoRALayer}
 square = torch.nn.Linear(4096, 4096, bias=False)
 counts = {

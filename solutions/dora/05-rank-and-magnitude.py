@@ -82,7 +82,8 @@ plots.show(
     "0.003 at rank 32; there the interval contains zero. norm_dim=0 lies beside it.",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
+# The table: the chosen rates, and the difference at each rank.
 for rank in RANKS:
     rates = [runs[method][rank][0]["learning_rate"] for method in ("lora", "dora")]
     print(f"rank {rank}, learning rates {rates[0]:g} (LoRA) and {rates[1]:g} (DoRA)")
@@ -279,7 +280,7 @@ checks.check_compare_across_ranks(compare_across_ranks, "losses", ranks=(8, 3))
 # from what your function returns, with matplotlib or with `plots.improvement_by_rank(...)`. What may you
 # conclude from one seed and one learning rate? (No points.)
 
-# %%
+# %% tags=["remove-cell"]
 # your plot
 
 # %% [markdown]
@@ -295,6 +296,9 @@ rate = runs["dora"][8][0]["learning_rate"]
 result = training.train_and_evaluate(
     "dora", n_epochs=1, rank=8, learning_rate=rate, on_step=magnitudes
 )
+
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# The figure: every magnitude over the training.
 plots.show(
     plots.magnitude_maps(dict(zip(KINDS, magnitudes.histories, strict=True)), magnitudes.steps),
     "Four heat maps, one for each projection: magnitudes over steps. Each moves one way early in "

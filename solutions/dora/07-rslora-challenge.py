@@ -671,13 +671,13 @@ quiz.which_mistake("rslora")
 # model which answer it likes better; the leaderboard asks questions with known answers. After this
 # lab you know which questions to put to such a table.
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # ## Cleanup
 #
 # What this notebook holds in memory is freed when its kernel stops (*Kernel → Shut Down Kernel*). This
 # cell frees what the lab has cached, if you want to continue here:
 
-# %% jupyter={"source_hidden": true} tags=["remove-input"]
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
 # Free what the lab keeps in memory.
 data.language_task.cache_clear()
 gc.collect()

@@ -5,6 +5,20 @@ import release
 
 LESSONS = sorted(path.stem for path in release.SOLUTIONS.glob("*.ipynb"))
 VIEWPORT = {"width": 1280, "height": 900}  # a laptop's page
+# Formulas that end a line although the next one starts with a comma or the like.
+ALONE_IN_A_LINE = """() => [...document.querySelectorAll('.formula:not(.alone)')].filter(it => {
+    const after = it.nextSibling;
+    if (!it.getClientRects().length || !/^[.,;:)]/.test(after?.data)) return false;
+    const mark = document.createRange();
+    mark.setStart(after, 0);
+    mark.setEnd(after, 1);
+    return mark.getBoundingClientRect().top > it.getBoundingClientRect().bottom;
+}).map(it => it.textContent)"""
+# Whether one can tab to all that scrolls sideways.
+SCROLL_WITH_KEYS = """() => [...document.querySelectorAll('article, article *')].every(it => {
+    const scrolls = ['auto', 'scroll'].includes(getComputedStyle(it).overflowX);
+    return !scrolls || it.scrollWidth <= it.clientWidth || it.tabIndex === 0;
+})"""
 
 
 @pytest.fixture
@@ -60,6 +74,8 @@ def test_a_page_fits_a_phone_and_a_tablet(open_page, name, width):
     page = open_page(name)
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not page.evaluate(ALONE_IN_A_LINE), "a comma stays beside its formula"
+    page.wait_for_function(SCROLL_WITH_KEYS)
 
 
 @pytest.mark.parametrize("name", LESSONS)

@@ -172,7 +172,7 @@ def test_every_picture_has_an_alternative_text(pages):
 def test_formulas_are_drawn(pages, name):
     """TeX is left in the titles of the drawings alone, for those who cannot see them."""
     html = pages[name].path.read_text()
-    drawn = re.findall(r'class="formula"><svg.*?</svg>', html, re.DOTALL)
+    drawn = re.findall(r'<span class="formula[^>]*>\W*<svg.*?</svg>', html, re.DOTALL)
     assert drawn and all("<path" in formula for formula in drawn)
     for formula in drawn:
         html = html.replace(formula, "")

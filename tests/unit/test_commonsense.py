@@ -284,7 +284,7 @@ def test_the_summary():
     assert difference.high - difference.mean == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=1e-4)
     assert set(summary["differences"][8]) == {"average", "boolq", "piqa"}
     lines = measurement.table(summary).splitlines()
-    assert lines[0].startswith("|  | zero-shot | LoRA, rank 8 | DoRA, rank 8 |")
+    assert lines[0].startswith("| task | zero-shot | LoRA, rank 8 | DoRA, rank 8 |")
     assert lines[2].startswith("| learning rate |  | 0.001 | 0.001 |")
     assert lines[3].startswith("| BoolQ | 40.0% ± 4.9% | 52.0% ± 5.0% |")
     assert lines[5].startswith("| average | 45.0% ± 3.5% |")

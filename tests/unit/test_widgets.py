@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 
 from lab_utils import plots, widgets
 from lab_utils.comparison import RESULTS, read_results
+from lab_utils.plots.style import IN_THE_DARK
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -51,8 +52,8 @@ def test_a_figure_has_an_alternative_text_wherever_it_is_shown():
     assert data["text/plain"] == 'a "line" & more'
     assert metadata == {"image/png": {"alt": 'a "line" & more'}}
     assert data["text/html"] == (
-        f'<img src="data:image/png;base64,{data["image/png"]}" alt="a &quot;line&quot; &amp; more" '
-        'style="min-width: 384px">'
+        f'{IN_THE_DARK}<img class="lab-figure" src="data:image/png;base64,{data["image/png"]}" '
+        'alt="a &quot;line&quot; &amp; more" style="min-width: 384px">'
     )
     assert not plt.get_fignums()
 

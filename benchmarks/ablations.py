@@ -7,7 +7,7 @@ Each arm has rank 8 and its own learning rate. LoRA and DoRA as they are come fr
 benchmarks/head_to_head.py. Results: lab_utils/results/ablations.jsonl.
 """
 
-from benchmarks.search import arguments, search
+from benchmarks.search import command_line, search
 from lab_utils.comparison import RESULTS
 from lab_utils.training import Settings
 
@@ -28,7 +28,7 @@ FIRST = {
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], RESULTS / "ablations.jsonl")
+    options = command_line(__doc__, RESULTS / "ablations.jsonl").parse_args()
     search(ARMS, options.results, first=FIRST, choosing=CHOOSING, n_jobs=options.jobs)
 
 

@@ -9,7 +9,7 @@ Prints each difference as reported and as found again. Results: lab_utils/result
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.search import arguments, of_arm
+from benchmarks.search import command_line, of_arm
 from lab_utils.comparison import RESULTS, paired_difference, read_results, reported, sweep
 from lab_utils.training import Settings
 
@@ -27,7 +27,7 @@ ARMS = list(dict.fromkeys(arm for pair in PAIRS for arm in pair))
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], RESULTS / "again.jsonl")
+    options = command_line(__doc__, RESULTS / "again.jsonl").parse_args()
     before = [
         record
         for name in ("head-to-head", "ablations")

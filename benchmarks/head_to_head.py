@@ -7,14 +7,12 @@
 Results: lab_utils/results/head-to-head.jsonl.
 """
 
-import argparse
 from contextlib import nullcontext
 from itertools import product
-from pathlib import Path
 
 from joblib import parallel_config
 
-from benchmarks.search import search
+from benchmarks.search import command_line, search
 from lab_utils.comparison import RESULTS
 from lab_utils.training import Settings
 
@@ -41,10 +39,8 @@ FIRST = {arm: WIDE for arm in COMPARED} | {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=-1, help="runs at a time; -1: one a core")
+    parser = command_line(__doc__, RESULTS / "head-to-head.jsonl")
     parser.add_argument("--dask", metavar="ADDRESS", help="send the runs to this Dask scheduler")
-    parser.add_argument("--results", type=Path, default=RESULTS / "head-to-head.jsonl")
     options = parser.parse_args()
     cluster = nullcontext()
     if options.dask:

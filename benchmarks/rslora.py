@@ -7,13 +7,12 @@
 Results: lab_utils/results/rslora.jsonl, and rslora-again.jsonl of the other seeds.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from benchmarks.search import search
+from benchmarks.search import command_line, search
 from lab_utils.comparison import RESULTS, sweep
 from lab_utils.training import Settings
 
@@ -46,16 +45,15 @@ def at_one_rate(ranks: Sequence[int] = RANKS, seeds: Sequence[int] = SEEDS) -> l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=-1, help="runs at a time; -1: one a core")
-    parser.add_argument("--results", type=Path, help="a file; as above if left out")
+    parser = command_line(__doc__)
+    parser.add_argument("--folder", type=Path, default=RESULTS)
     parser.add_argument("--again", action="store_true", help="train other seeds")
     options = parser.parse_args()
-    name = "rslora-again" if options.again else "rslora"
-    results = options.results or RESULTS / f"{name}.jsonl"
     if options.again:
-        sweep(at_one_rate((RANKS[0], RANKS[-1]), AGAIN), results, n_jobs=options.jobs)
+        runs = at_one_rate((RANKS[0], RANKS[-1]), AGAIN)
+        sweep(runs, options.folder / "rslora-again.jsonl", n_jobs=options.jobs)
         return
+    results = options.folder / "rslora.jsonl"
     first = {arm: WIDE for arm in SEARCHED}
     search(SEARCHED, results, first=first, choosing=CHOOSING, n_jobs=options.jobs)
     sweep(at_one_rate(), results, n_jobs=options.jobs)

@@ -127,9 +127,16 @@ def window_losses(model: nn.Module, split: Split) -> Tensor:
     return F.cross_entropy(logits.transpose(1, 2), split.targets, reduction="none").mean(dim=1)
 
 
-def arguments(description: str, results: Path) -> argparse.Namespace:
-    """Read the command line that these benchmarks have in common."""
-    parser = argparse.ArgumentParser(description=description)
+def command_line(doc: str, results: Path | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the options that the benchmarks have in common.
+
+    Args:
+        doc: the benchmark's docstring, whose first line is its description.
+        results: where its records go, unless `--results` says otherwise; None if it has no such
+            option.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=-1, help="runs at a time; -1: one a core")
-    parser.add_argument("--results", type=Path, default=results)
-    return parser.parse_args()
+    if results is not None:
+        parser.add_argument("--results", type=Path, default=results)
+    return parser

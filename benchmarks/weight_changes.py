@@ -15,7 +15,6 @@ Every method trains at the learning rate that benchmarks/head_to_head.py chose f
                                                   steps of the training, for the explorer
 """
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from joblib import Parallel, delayed
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
+from benchmarks.search import command_line
 from lab_utils import decomposition
 from lab_utils.comparison import (
     RESULTS,
@@ -116,8 +116,7 @@ def train(run: Settings, on_step) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=-1, help="runs at a time; -1: one a core")
+    parser = command_line(__doc__)
     parser.add_argument("--folder", type=Path, default=RESULTS)
     parser.add_argument("--again", action="store_true", help="train other seeds, without explorer")
     options = parser.parse_args()

@@ -91,31 +91,30 @@ def add_adapters_to_model(
     if adapter_layers(model):
         raise ValueError("the model has adapters already; merge them first, or use its base")
     adapted = copy.deepcopy(model).requires_grad_(False)
-    names = dict(_every_name(adapted))
-    by_target = {
-        target: [name for name in names if name.split(".")[-1] == target]
-        for target in target_modules
+    make = ADAPTERS[adapter_type]
+    rest = {"rank_stabilized": rank_stabilized, "generator": generator}
+    layers = {
+        layer: make(layer, rank, alpha, dropout, **rest)
+        for layer in _targets(adapted, target_modules)
     }
-    missing = [target for target, found in by_target.items() if not found]
-    if missing or not by_target:
-        raise ValueError(
-            f"target_modules is {list(target_modules)}; the model has no layer named "
-            f"{', '.join(missing) or 'nothing'}"
-        )
-    chosen = {name for found in by_target.values() for name in found}
-    layers = {}  # a layer that stands under several names gets one adapter
-    for name in [name for name in names if name in chosen]:
-        if names[name] not in layers:
-            layers[names[name]] = ADAPTERS[adapter_type](
-                names[name],
-                rank,
-                alpha,
-                dropout,
-                rank_stabilized=rank_stabilized,
-                generator=generator,
-            )
     _replace(adapted, layers)
     return adapted
+
+
+def _targets(model: nn.Module, target_modules: Sequence[str]) -> list[nn.Module]:
+    """Return the layers whose names end with one of the targets, each once, in their order.
+
+    Raises:
+        ValueError: a target names no layer.
+    """
+    named = [(name.split(".")[-1], layer) for name, layer in _every_name(model)]
+    missing = set(target_modules) - {last for last, _ in named}
+    if missing or not target_modules:
+        raise ValueError(
+            f"target_modules is {list(target_modules)}; the model has no layer named "
+            f"{', '.join(sorted(missing)) or 'nothing'}"
+        )
+    return list(dict.fromkeys(layer for last, layer in named if last in target_modules))
 
 
 def merge_adapters(model: nn.Module) -> nn.Module:

@@ -20,8 +20,14 @@ MOST_MEMBERS = 20_000  # of an archive
 MOST_UNPACKED_BYTES = 512 << 20  # of all archives of a submission, apart from notebooks in a zip
 LONGEST_MAGIC = 262  # bytes at the beginning of a file that tell its kind
 
-ZIP, TAR = "zip", "tar"
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+MAGIC = {  # by kind: where it stands in a file, and the bytes
+    "zip": (0, (b"PK\3\4", b"PK\5\6")),
+    "tar": (257, (b"ustar",)),
+    "gzip": (0, (b"\x1f\x8b",)),
+    "bzip2": (0, (b"BZh",)),
+    "xz": (0, (b"\xfd7zXZ\0",)),
+}
+COMPRESSED = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}  # one file each
 PACKED_NAMES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 
 
@@ -37,12 +43,11 @@ def is_packed(beginning: bytes) -> bool:
     return _kind(beginning) is not None
 
 
-def _kind(content: bytes) -> str | Callable | None:
-    if content[:4] in (b"PK\3\4", b"PK\5\6"):
-        return ZIP
-    if content[257:262] == b"ustar":
-        return TAR
-    return next((opened for magic, opened in COMPRESSED.items() if content.startswith(magic)), None)
+def _kind(content: bytes) -> str | None:
+    """Return the kind of an archive or compressed file; None if it is neither."""
+    return next(
+        (kind for kind, (at, magics) in MAGIC.items() if content.startswith(magics, at)), None
+    )
 
 
 class Unpacker:
@@ -64,7 +69,21 @@ class Unpacker:
         """Yield the wanted files of an archive, and of those in it: their paths and what reads
         them."""
         try:
-            yield from self._members(name, content, depth)
+            if depth > MOST_DEPTH:
+                raise NotOpened(f"archives more than {MOST_DEPTH} deep are not opened")
+            match _kind(content[:LONGEST_MAGIC]):
+                case None:
+                    raise NotOpened("not a readable archive")
+                case "zip":
+                    yield from self._wanted_in(name, self._of_zip(content), depth)
+                case "tar":
+                    yield from self._wanted_in(name, self._of_tar(content), depth)
+                case compressed:
+                    inside = self._decompress(content, COMPRESSED[compressed])
+                    if is_packed(inside[:LONGEST_MAGIC]):  # a tar.gz, say
+                        yield from self.members(name, inside, depth + 1)
+                    else:
+                        yield from self._wanted_in(name, self._only_file(name, inside), depth)
         except NotOpened as error:
             self.complain(name, str(error))
         except MemoryError:
@@ -72,27 +91,11 @@ class Unpacker:
         except Exception as error:  # a damaged archive fails in as many ways as there are formats
             self.complain(name, f"not a readable archive ({_said(error)})")
 
-    def _members(self, name: str, content: bytes, depth: int) -> Iterator[tuple[str, Read]]:
-        kind = _kind(content[:LONGEST_MAGIC])
-        if depth > MOST_DEPTH:
-            raise NotOpened(f"archives more than {MOST_DEPTH} deep are not opened")
-        if kind == ZIP:
-            found = self._of_zip(content)
-        elif kind == TAR:
-            found = self._of_tar(content)
-        elif kind is not None:
-            with kind(io.BytesIO(content)) as file:
-                inside = self._take(file)
-            if _kind(inside[:LONGEST_MAGIC]) is None:
-                bare = PurePosixPath(name).name
-                shown = bare if self.wanted(bare) else bare.rpartition(".")[0]
-                found = iter([(shown, lambda: inside)])
-            else:
-                yield from self._members(name, inside, depth + 1)
-                return
-        else:
-            raise NotOpened("not a readable archive")
-        for inner, read in found:
+    def _wanted_in(
+        self, name: str, files: Iterator[tuple[str, Read]], depth: int
+    ) -> Iterator[tuple[str, Read]]:
+        """Yield the wanted files among those of an archive, and look into the archives."""
+        for inner, read in files:
             path = f"{name}/{inner}"
             if self.wanted(inner):
                 yield path, read
@@ -101,8 +104,17 @@ class Unpacker:
                     packed = read()
                 except NotOpened as error:
                     self.complain(path, str(error))
-                    continue
-                yield from self.members(path, packed, depth + 1)
+                else:
+                    yield from self.members(path, packed, depth + 1)
+
+    def _decompress(self, content: bytes, opened: Callable) -> bytes:
+        with opened(io.BytesIO(content)) as file:
+            return self._take(file)
+
+    def _only_file(self, name: str, content: bytes) -> Iterator[tuple[str, Read]]:
+        """Yield what a compressed file holds, under its name without the ending: a.ipynb.gz."""
+        bare = PurePosixPath(name).name
+        yield bare if self.wanted(bare) else bare.rpartition(".")[0], lambda: content
 
     def _of_zip(self, content: bytes) -> Iterator[tuple[str, Read]]:
         archive = zipfile.ZipFile(io.BytesIO(content))

@@ -19,9 +19,11 @@ from pathlib import PurePosixPath
 from nbformat import NotebookNode
 
 from lab_grader.intake.archives import LONGEST_MAGIC, PACKED_NAMES, NotOpened, Unpacker, is_packed
-from lab_grader.intake.cells import HandedIn, likeness, mend, read_cells, work_in
+from lab_grader.intake.cells import HandedIn, read_cells
 from lab_grader.intake.course import Course, Lesson
 from lab_grader.intake.litter import is_litter
+from lab_grader.intake.matching import likeness, work_in
+from lab_grader.intake.mending import mend
 from lab_grader.intake.moment import NoMoment, read_moment
 from lab_grader.intake.notebook import cells_of, looks_like_a_notebook
 from lab_grader.intake.submitted import (

@@ -1,6 +1,6 @@
 """What a new grading would change, reported before it counts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from lab_grader.intake.course import Course
 from lab_grader.intake.vet import Submission
@@ -20,20 +20,25 @@ def changed(course: Course, submission: Submission, result: Result, marks: Marks
     """
     found: dict[tuple[str, str], float] = {}
     for lesson in course.lessons.values():
-        notebook = submission.notebooks.get(lesson.name)
-        outputs = result.outputs.get(lesson.name, [])
-        cells = notebook.cells if notebook else []
-        for cell, said in zip(cells, outputs, strict=False):
-            nbgrader = cell.metadata.get("nbgrader", {})
-            if not nbgrader.get("grade") or nbgrader.get("solution") or cell.cell_type != "code":
+        for test, passed in _tests(submission, result, lesson.name):
+            mark = marks.get((lesson.name, test))
+            if mark is not None and mark.manual is not None:
                 continue
-            key = lesson.name, nbgrader.grade_id
-            passed = not any(output["output_type"] == "error" for output in said or [])
-            now = lesson.points(nbgrader.grade_id) if said is not None and passed else 0.0
-            mark = marks.get(key)
-            if mark is None or mark.manual is None:
-                found[key] = now - ((mark.auto or 0.0) if mark else 0.0)
+            before = (mark.auto or 0.0) if mark else 0.0
+            found[lesson.name, test] = (lesson.points(test) if passed else 0.0) - before
     return {key: points for key, points in found.items() if points}
+
+
+def _tests(submission: Submission, result: Result, lesson: str) -> Iterator[tuple[str, bool]]:
+    """Yield the `grade_id` of each test that was handed in, and whether it passed."""
+    if lesson not in submission.notebooks:
+        return
+    cells, outputs = submission.notebooks[lesson].cells, result.outputs[lesson]
+    for cell, said in zip(cells, outputs, strict=True):
+        nbgrader = cell.metadata.get("nbgrader", {})
+        if nbgrader.get("grade") and not nbgrader.get("solution") and cell.cell_type == "code":
+            ran = said is not None  # a test that was not run has not passed
+            yield nbgrader.grade_id, ran and not any(o["output_type"] == "error" for o in said)
 
 
 def differences(changes: Mapping[str, Changes]) -> list[str]:

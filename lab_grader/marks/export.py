@@ -1,7 +1,7 @@
 """Marks as tables: one for people, and the two that Canvas and Moodle import.
 
-What is not final leaves a blank cell in what an LMS imports: a mark that waits for a person, work
-that could not be graded, and nothing handed in are no zeros.
+In what an LMS imports, a mark that is not final is a blank cell, never a zero: an answer that waits
+for a person, work that could not be graded, and a student who handed in nothing.
 """
 
 import csv
@@ -15,6 +15,8 @@ from lab_grader.marks.history import gradings
 from lab_grader.marks.standing import Standing, State, exercise_columns, read_standings
 from lab_grader.plain import csv_cell
 from lab_grader.running.cache import write_atomically
+
+Table = list[list[object]]  # rows of cells, the header first
 
 
 @dataclass(frozen=True)
@@ -66,32 +68,11 @@ def export(course: Course, policy: Policy | None = None) -> list[Path]:
     none is known), `section` of the lesson that explains it, and `problem`.
     """
     policy, standings = policy or Policy(), read_standings(course)
-    columns = exercise_columns(course)
-    most = sum(columns.values())
-    rows, canvas, moodle = [], [], []
-    for it in standings:
-        score = policy.score(it)
-        person = [it.student, it.last_name, it.first_name, it.email]
-        state = f"{it.state}: {it.why}" if it.why else it.state.value
-        rows.append(
-            [*person, *it.points.values(), it.penalty, it.score, most, len(it.waiting), state]
-        )
-        shown = ", ".join(part for part in (it.last_name, it.first_name) if part) or it.student
-        canvas.append([shown, it.lms_user_id, it.student, it.student, "", score])
-        if it.lms_user_id or it.email:
-            moodle.append([it.lms_user_id, it.email, score])
-    person = ["student_id", "last_name", "first_name", "email"]
-    exercises = [f"{lesson}/{exercise}" for lesson, exercise in columns]
-    rest = ["penalty", "score", "max_score", "to_mark", "state"]
     tables = {
-        "": [[*person, *exercises, *rest], *rows],
-        "-canvas": [
-            ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", course.assignment],
-            ["    Points Possible", "", "", "", "", most],
-            *canvas,
-        ],
+        "": _for_people(course, standings),
+        "-canvas": _for_canvas(course, standings, policy),
         "-mistakes": _mistakes(course),
-        "-moodle": [["ID number", "Email address", course.assignment], *moodle],
+        "-moodle": _for_moodle(course, standings, policy),
     }
     folder = course.work / "marks"
     return [
@@ -100,9 +81,50 @@ def export(course: Course, policy: Policy | None = None) -> list[Path]:
     ]
 
 
-def _mistakes(course: Course) -> list[list[object]]:
+def _for_people(course: Course, standings: list[Standing]) -> Table:
+    columns = exercise_columns(course)
+    most = sum(columns.values())
+    header = [
+        *("student_id", "last_name", "first_name", "email"),
+        *(f"{lesson}/{exercise}" for lesson, exercise in columns),
+        *("penalty", "score", "max_score", "to_mark", "state"),
+    ]
+    rows = [
+        [
+            *(it.student, it.last_name, it.first_name, it.email),
+            *it.points.values(),
+            *(it.penalty, it.score, most, len(it.waiting)),
+            f"{it.state}: {it.why}" if it.why else it.state.value,
+        ]
+        for it in standings
+    ]
+    return [header, *rows]
+
+
+def _for_canvas(course: Course, standings: list[Standing], policy: Policy) -> Table:
+    most = sum(exercise_columns(course).values())
+    rows: Table = [
+        ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", course.assignment],
+        ["    Points Possible", "", "", "", "", most],
+    ]
+    for it in standings:
+        shown = ", ".join(part for part in (it.last_name, it.first_name) if part) or it.student
+        rows.append([shown, it.lms_user_id, it.student, it.student, "", policy.score(it)])
+    return rows
+
+
+def _for_moodle(course: Course, standings: list[Standing], policy: Policy) -> Table:
+    rows = [
+        [it.lms_user_id, it.email, policy.score(it)]
+        for it in standings
+        if it.lms_user_id or it.email
+    ]
+    return [["ID number", "Email address", course.assignment], *rows]
+
+
+def _mistakes(course: Course) -> Table:
     header = ["student_id", "lesson", "exercise", "test", "hidden"]
-    rows: list[list[object]] = [[*header, "mistake", "section", "problem"]]
+    rows: Table = [[*header, "mistake", "section", "problem"]]
     for grading in gradings(course, last=1):
         for student, findings in sorted(grading.students.items()):
             for it in findings.missed:

@@ -110,10 +110,10 @@ def read_standings(course: Course, student: str | None = None) -> list[Standing]
     one earned, or zeros for what could not be read; neither is the mark of this one.
     """
     last = history.gradings(course, last=1)
-    known_of = last[0].students if last else {}
-    marks, handed_in = read_marks(course, student), set(course.students())
+    last_grading = last[0].students if last else {}
+    all_marks, handed_in = read_marks(course, student), set(course.students())
     with course.gradebook() as gradebook:
-        known = {student.id: student for student in gradebook.students}
+        people = {person.id: person for person in gradebook.students}
         submissions = {
             submission.student_id: submission
             for submission in gradebook.db.query(SubmittedAssignment).filter(
@@ -121,24 +121,10 @@ def read_standings(course: Course, student: str | None = None) -> list[Standing]
             )
         }
         found = []
-        for name in [student] if student is not None else sorted(known.keys() | handed_in):
-            person = known.get(name) or Student(id=name)
-            submission, own = submissions.get(name), _graded(course, name, marks.get(name, {}))
-            found_of = known_of.get(name)
-            why = found_of.failed if found_of else ""
-            if name in handed_in and not why:
-                if not own:
-                    why = "not graded yet"
-                elif found_of and not found_of.lessons:
-                    why = "no notebook could be read"
-            if why:
-                state = State.FAILED
-            elif not own:
-                state = State.ABSENT
-            elif any(mark.needs_manual_grade for mark in own.values()):
-                state = State.WAITING
-            else:
-                state = State.FINAL
+        for name in [student] if student is not None else sorted(people.keys() | handed_in):
+            person, submission = people.get(name) or Student(id=name), submissions.get(name)
+            marks = _graded(course, name, all_marks.get(name, {}))
+            why = _why_not_graded(name in handed_in, marks, last_grading.get(name))
             found.append(
                 Standing(
                     course,
@@ -147,15 +133,39 @@ def read_standings(course: Course, student: str | None = None) -> list[Standing]
                     person.first_name or "",
                     person.email or "",
                     person.lms_user_id or "",
-                    state,
+                    _state(marks, why),
                     why,
-                    own,
+                    marks,
                     float(submission.late_submission_penalty or 0) if submission else 0.0,
                     submission.timestamp if submission else None,
                     submission.total_seconds_late if submission else 0.0,
                 )
             )
         return found
+
+
+def _why_not_graded(handed_in: bool, marks: Marks, last: history.Findings | None) -> str:
+    """Return what kept the present submission from being graded; empty if nothing did.
+
+    Args:
+        last: what the last grading found out about the student.
+    """
+    if last and last.failed:
+        return last.failed
+    if handed_in and not marks:
+        return "not graded yet"
+    if handed_in and last and not last.lessons:
+        return "no notebook could be read"
+    return ""
+
+
+def _state(marks: Marks, why_not_graded: str) -> State:
+    if why_not_graded:
+        return State.FAILED
+    if not marks:
+        return State.ABSENT
+    waits = any(mark.needs_manual_grade for mark in marks.values())
+    return State.WAITING if waits else State.FINAL
 
 
 def read_comments(course: Course, student: str) -> dict[tuple[str, str], str]:

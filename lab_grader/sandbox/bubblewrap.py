@@ -21,7 +21,7 @@ from lab_grader.sandbox.cgroup import confining, memory_of_sandbox
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.system_calls import NoFilter, filter_program
 
-MISSING = (
+NOT_INSTALLED = (
     "bubblewrap is not installed, so students' code cannot be isolated from this machine. "
     "On Debian or Ubuntu: sudo apt install bubblewrap. Elsewhere, for submissions of people "
     "whom you trust, grade with --no-sandbox: their code then runs with your permissions."
@@ -48,7 +48,7 @@ def check_available() -> None:
     """Raise `NoSandbox` if a kernel could not be confined on this machine; say so on stderr if
     systemd runs, but makes no cgroup."""
     if not sys.platform.startswith("linux") or shutil.which("bwrap") is None:
-        raise NoSandbox(MISSING)
+        raise NoSandbox(NOT_INSTALLED)
     try:
         filter_program()
     except NoFilter as error:

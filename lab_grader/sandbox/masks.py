@@ -20,8 +20,8 @@ CHECKS = str(Path(lab_utils.__file__).parent / "checks")
 # Answers but for a word each.
 MISTAKES = frozenset(map(str, (Path(CHECKS).parent / "mistakes").glob("*.py")))
 QUIZ = str(Path(CHECKS).parent / "quiz.py")
-# What is raised where there is no such module, file, network, or person at a keyboard.
-MISSING = {
+# Errors where there is no such module, file, network, or person at a keyboard.
+ERRORS_OF_A_SANDBOX = {
     *("ImportError", "ModuleNotFoundError", "OSError", "FileNotFoundError", "NotADirectoryError"),
     *("PermissionError", "ConnectionError", "ConnectionRefusedError", "URLError", "gaierror"),
     "StdinNotImplementedError",
@@ -105,4 +105,4 @@ def stopped_by_what_is_missing(outputs: list[dict]) -> bool:
     if last.get("output_type") != "error":
         return False
     name, why = last["ename"], last["evalue"]
-    return name in MISSING or (name == "NotImplementedError" and why == NOT_HERE)
+    return name in ERRORS_OF_A_SANDBOX or (name == "NotImplementedError" and why == NOT_HERE)

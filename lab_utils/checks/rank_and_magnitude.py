@@ -30,7 +30,7 @@ from lab_utils.training import Settings, train_and_evaluate
 
 RANKS = "2. Exercise: compare across ranks"
 TRACK = "4. Exercise: track the magnitude"
-METHODS = ("lora", "dora")
+COMPARED = ("lora", "dora")  # by the exercise
 EPOCHS = 1  # of every run of compare_across_ranks, as the exercise says
 STEPS_PER_EPOCH = 32  # 256 sequences in batches of 8
 CLOSE = 1e-5  # relative: the same run gives the same numbers
@@ -248,9 +248,9 @@ def _setting_at_fault(
 
 
 def _check_keys(report: Report, found: dict, ranks: Sequence[int]) -> None:
-    if not _expect_methods(report, found, set(found) == set(METHODS)):
+    if not _expect_methods(report, found, set(found) == set(COMPARED)):
         return
-    for method in METHODS:
+    for method in COMPARED:
         losses = found[method]
         if not _expect_dict(report, method, losses):
             continue
@@ -272,14 +272,14 @@ def _check_keys(report: Report, found: dict, ranks: Sequence[int]) -> None:
 def _expect_methods(report: Report, found: dict, right: bool) -> bool:
     names = [key.lower() for key in found if isinstance(key, str)]
     mistake = None
-    if sorted(names) == sorted(METHODS) and len(found) == 2:
+    if sorted(names) == sorted(COMPARED) and len(found) == 2:
         mistake = METHOD_NAMES
     elif found and all(_is_rank(key) for key in found):
         nested = all(isinstance(value, dict) for value in found.values())
         mistake = RANK_FIRST if nested else METHODS_LEFT_OUT
-    elif set(found) > set(METHODS):
+    elif set(found) > set(COMPARED):
         mistake = OTHER_KEYS
-    elif found and set(found) < set(METHODS):
+    elif found and set(found) < set(COMPARED):
         mistake = METHOD_MISSING
     elif found and all(_holds_both(key) for key in found):
         mistake = FLAT_KEYS
@@ -294,7 +294,7 @@ def _expect_methods(report: Report, found: dict, right: bool) -> bool:
 def _holds_both(key: Any) -> bool:
     """Return whether a key names a method and has more in it."""
     parts = [key] if isinstance(key, str) else key if isinstance(key, tuple) else []
-    return any(isinstance(p, str) and p.lower().startswith(METHODS) for p in parts)
+    return any(isinstance(p, str) and p.lower().startswith(COMPARED) for p in parts)
 
 
 def _expect_dict(report: Report, method: str, losses: Any) -> bool:
@@ -338,10 +338,10 @@ def _wrong_ranks(keys: list, ranks: list[int]) -> Mistake | None:
 
 
 def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[dict]) -> None:
-    if not _expect_methods(report, found, set(found) >= set(METHODS)):
+    if not _expect_methods(report, found, set(found) >= set(COMPARED)):
         return
     losses: dict[str, list[float]] = {}
-    for method in METHODS:
+    for method in COMPARED:
         of_method = found[method]
         if not _expect_dict(report, method, of_method):
             return
@@ -362,12 +362,12 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
         ):
             return
         losses[method] = values
-    expected = {method: [_run(method, rank)["test_loss"] for rank in ranks] for method in METHODS}
+    expected = {method: [_run(method, rank)["test_loss"] for rank in ranks] for method in COMPARED}
     mistake = None
     if not near(losses, expected, CLOSE):
         wanted = [
             Settings(adapter_type=method, n_epochs=EPOCHS, rank=rank, task="regression")
-            for method in METHODS
+            for method in COMPARED
             for rank in ranks
         ]
         # Which runs were made is seen; what was made of them, only by the numbers.
@@ -381,7 +381,7 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
         mistake = mistake or _another_key(losses, ranks, runs)
         if mistake is None and any(run["settings"]["seed"] != 0 for run in runs):
             mistake = OTHER_SEED
-    for method in METHODS:
+    for method in COMPARED:
         wrong = [
             f"at rank {rank} {apart(right, loss)}"
             for rank, right, loss in zip(ranks, expected[method], losses[method], strict=True)
@@ -411,13 +411,13 @@ def _wrong_losses(ranks: Sequence[int]) -> Iterator[tuple[Mistake, dict[str, lis
     """Yield what is found after each known mistake."""
 
     def table(loss: Callable[[str, int], float]) -> dict[str, list[float]]:
-        return {method: [loss(method, rank) for rank in ranks] for method in METHODS}
+        return {method: [loss(method, rank) for rank in ranks] for method in COMPARED}
 
     def test_loss(method: str, rank: int, **settings: Any) -> float:
         return _run(method, rank, **settings)["test_loss"]
 
     yield SWAPPED, table(lambda m, rank: test_loss("dora" if m == "lora" else "lora", rank))
-    for method in METHODS:
+    for method in COMPARED:
         yield SAME_METHOD, table(lambda m, rank, method=method: test_loss(method, rank))
     for key, mistake in (
         ("final_train_loss", TRAINING_LOSS),
@@ -436,7 +436,7 @@ def _wrong_losses(ranks: Sequence[int]) -> Iterator[tuple[Mistake, dict[str, lis
     orders = (sorted(ranks), sorted(ranks, reverse=True), [*ranks[1:], ranks[0]], ranks[::-1])
     for order in map(tuple, orders):
         if order != tuple(ranks):
-            yield MISPLACED, {m: [right[m][ranks.index(r)] for r in order] for m in METHODS}
+            yield MISPLACED, {m: [right[m][ranks.index(r)] for r in order] for m in COMPARED}
     gains = [a - b for a, b in zip(right["lora"], right["dora"], strict=True)]
     shares = [gain / a for gain, a in zip(gains, right["lora"], strict=True)]
     for made in (gains, shares, [100 * share for share in shares]):
@@ -467,7 +467,7 @@ def _kept_run(
     runs: list[dict],
 ) -> Mistake | None:
     """Return in what a run differs whose loss was kept in the place of that of a right one."""
-    losses, right = ([x for m in METHODS for x in table[m]] for table in (found, expected))
+    losses, right = ([x for m in COMPARED for x in table[m]] for table in (found, expected))
     for loss, expected_loss, settings in zip(losses, right, wanted, strict=True):
         kept = [run for run in runs if near(loss, run["numbers"].get("test_loss", math.nan), CLOSE)]
         if kept and not near(loss, expected_loss, CLOSE):
@@ -482,7 +482,7 @@ def _another_key(
     numbers = {(r["settings"]["adapter_type"], r["settings"]["rank"]): r["numbers"] for r in runs}
     cases = [
         (numbers.get((method, rank), {}), loss)
-        for method in METHODS
+        for method in COMPARED
         for rank, loss in zip(ranks, found[method], strict=True)
     ]
     keys = {key for of_run, _ in cases for key in of_run}

@@ -287,10 +287,10 @@ for method, result in live.items():
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: validation loss over the learning rate.
 found = comparison.read_results(comparison.RESULTS / "head-to-head.jsonl")
-METHODS = {"lora": 8, "dora": 8, "dora-input": 8, "full": None}
+RANK_OF = {"lora": 8, "dora": 8, "dora-input": 8, "full": None}
 tried = {
     method: comparison.select(found, adapter_type=method, rank=rank, targets=None)
-    for method, rank in METHODS.items()
+    for method, rank in RANK_OF.items()
 }
 curves = {
     method: comparison.learning_rate_curve(comparison.of_the_search(runs), "validation_loss")

@@ -37,10 +37,12 @@ from nbgrader.api import Gradebook
 from lab_grader.grade import job_of
 from lab_grader.intake import archives, submitted
 from lab_grader.intake import vet as vetting
-from lab_grader.intake.cells import known_cells, mend, read_cells
+from lab_grader.intake.cells import read_cells
 from lab_grader.intake.collect import Whose, whose
 from lab_grader.intake.course import Course, refusal
 from lab_grader.intake.dependencies import names_of
+from lab_grader.intake.matching import known_cells
+from lab_grader.intake.mending import mend
 from lab_grader.intake.moment import NoMoment, read_moment
 from lab_grader.intake.vet import vet
 from lab_grader.marks.record import Recorder

@@ -32,12 +32,20 @@ def points_of(*lessons, by_hand=False):
     }
 
 
+def tests_by_exercise(lesson):
+    """The `grade_id`s of the tests of a lesson, by that of the answer which they follow."""
+    found = {}
+    for cell in release.read_lesson(release.SOLUTIONS / f"{lesson}.py").cells:
+        nbgrader = cell.metadata.get("nbgrader", {})
+        if nbgrader.get("solution"):
+            tests = found[nbgrader.grade_id] = []
+        elif nbgrader.get("grade"):
+            tests.append(nbgrader.grade_id)
+    return found
+
+
 POINTS = points_of(LESSON)
-EXERCISES = {
-    "decompose": ("decompose-rows", "decompose-columns", "decompose-zeros"),
-    "recompose": ("recompose-test",),
-    "count-trainable": ("count-lora", "count-dora"),
-}
+EXERCISES = tests_by_exercise(LESSON)
 
 
 # Settings under which `nbgrader autograde` is nbgrader's own, without sandbox.

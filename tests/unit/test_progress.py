@@ -15,12 +15,20 @@ from lab_utils import progress
 
 @pytest.fixture
 def lesson(tmp_path):
-    """A function that writes lesson 01 as saved after the checks of these exercises passed."""
+    """A function that writes lesson 01 as saved after the checks of these exercises passed.
+
+    It has three exercises of the lesson, however many more the lesson has.
+    """
+
+    def kind_of(cell):
+        return cell.metadata.get("nbgrader", {}).get("grade_id", "").split("-")[0]
 
     def write(passing=(), failing=()):
         notebook = nbformat.read(release.NOTEBOOKS / "01-mathematics.ipynb", as_version=4)
+        kept = ("", "decompose", "recompose", "count")
+        notebook.cells = [cell for cell in notebook.cells if kind_of(cell) in kept]
         for count, cell in enumerate(notebook.cells):
-            kind = cell.metadata.get("nbgrader", {}).get("grade_id", "").split("-")[0]
+            kind = kind_of(cell)
             if cell.cell_type == "code" and kind in (*passing, *failing):
                 cell.execution_count = count
             if cell.cell_type == "code" and kind in failing:
@@ -101,14 +109,17 @@ def test_a_summary_of_half_a_lesson_says_what_is_open(lesson, tmp_path):
 
 
 def test_a_summary_of_the_solutions_says_what_was_learnt_and_what_counts():
+    texts = "\n".join(path.read_text() for path in release.SOLUTIONS.glob("*.py"))
+    points = re.findall(r"^# ### Exercise \d+: `\w+` \((\d+) points?\)$", texts, re.MULTILINE)
+    total = sum(map(int, points))
     before = date.today()
     found = progress.summary(release.SOLUTIONS)
     assert before <= found.day <= date.today()
     for text in (str(found), found._repr_html_()):
         plain = " ".join(text.split())
         assert f"{found.day.day} {found.day:%B %Y}" in plain
-        assert "All 18 exercises of 7 lessons pass" in plain
-        assert "76 of 76 points" in plain
+        assert f"All {len(points)} exercises of {len(found.lessons)} lessons pass" in plain
+        assert f"{total} of {total} points" in plain
         assert "You can split a weight into magnitude and direction" in plain
         assert "Still open" not in plain
         assert "grading counts: it runs hidden tests" in plain

@@ -1,5 +1,6 @@
 """Checks of lesson 04: `add_adapters_to_model`."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -247,6 +248,7 @@ class AdaptedCase:
     not_detached: dict[str, Tensor]  # the same, if the norm is differentiated, too
 
 
+@functools.lru_cache(maxsize=16)  # the same for every answer
 def _adapted_case(
     adapter_type: str, n_blocks: int, rank: int, alpha: float, seed: int
 ) -> AdaptedCase:

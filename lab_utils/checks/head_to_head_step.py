@@ -1,7 +1,8 @@
 """Checks of lesson 04: `train_step`."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -180,9 +181,9 @@ THROWN_AWAY = _step(
 STEP_ROUNDED = _step("rounded", "Return the numbers themselves; round what you print.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
-    """A few steps to take: a model, an optimiser, batches."""
+    """A few steps to take: a model, an optimiser, batches. It is equal to nothing but itself."""
 
     title: str
     state: dict[str, Tensor]
@@ -303,7 +304,8 @@ def check_train_step(
                 _check_weights(report, trainings, rows, expected, found, mistake)
 
 
-def _draw_trainings(max_norm: float, steps: int, seed: int) -> list[Training]:
+@functools.lru_cache(maxsize=8)
+def _draw_trainings(max_norm: float, steps: int, seed: int) -> tuple[Training, ...]:
     model = base_model(1, seed)
     names = [name for name, _ in model.named_parameters()]
     generator = torch.Generator().manual_seed(seed)
@@ -329,12 +331,12 @@ def _draw_trainings(max_norm: float, steps: int, seed: int) -> list[Training]:
     slow = ("SGD", [{"params": some, "lr": 0.02}], {})
     state = state_of(model)
     frozen = [name for name in names if name not in some]
-    return [
+    return (
         Training("SGD", state, frozen, *plain, batches(), max_norm),
         Training("AdamW and two parameter groups", state, [], *adam, batches(), 0.3),
         Training("momentum and the default of max_norm", state, [], *momentum, batches(), None),
         Training("a max_norm that is never reached", state, frozen, *slow, batches(), 1000.0),
-    ]
+    )
 
 
 def _trainable(model: torch.nn.Module, training: Training) -> dict[str, Tensor]:
@@ -343,10 +345,14 @@ def _trainable(model: torch.nn.Module, training: Training) -> dict[str, Tensor]:
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
 
-def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
+@functools.lru_cache(maxsize=1024)  # the same for every answer; about 0.1 MB each
+def _simulate(training: Training, way: Way, steps: int | None = None) -> dict[str, Tensor]:
     """Return the norms and losses of each step, and how far the weights are from their start.
 
     All of shape `(steps,)`, but `weights`, which is `(steps, parameters)`.
+
+    Args:
+        steps: how many of the first steps are taken; all if None.
     """
     model = small_model(training.state, 1)
     trained = _trainable(model, training)
@@ -360,7 +366,7 @@ def _simulate(training: Training, way: Way) -> dict[str, Tensor]:
     limit = _limit(way.limit, limit)
     start = _flat(training.state)
     losses, norms, weights = [], [], []
-    for inputs, targets in training.batches:
+    for inputs, targets in training.batches[:steps]:
         if way.zero:
             optimizer.zero_grad()
         read, compared = {
@@ -536,7 +542,7 @@ def _seen_fault(rows: list[list[dict[str, Any]]], found: list[dict]) -> Mistake 
 
 
 def _explain_steps(
-    trainings: list[Training], expected: list[dict], found: list[dict]
+    trainings: Sequence[Training], expected: list[dict], found: list[dict]
 ) -> Mistake | None:
     """Return the mistake that explains all that is wrong; if none does, the first part of it."""
     wrong = [part for part in ("norm", "loss", "weights") if not _agree(found, expected, part)]
@@ -546,15 +552,12 @@ def _explain_steps(
     ]
     if alike.count(False) == 1 and trainings[alike.index(False)].max_norm is None:
         return OTHER_DEFAULT
-    simulated: dict[tuple[int, int, Way], dict] = {}
 
     def like(index: int, steps: int, way: Way, parts: tuple[str, ...]) -> bool:
         """Return whether the first steps of a training give what was found."""
-        if (index, steps, way) not in simulated:
-            training = replace(trainings[index], batches=trainings[index].batches[:steps])
-            simulated[index, steps, way] = _simulate(training, way)
+        predicted = _simulate(trainings[index], way, steps)
         beginning = {p: None if v is None else v[:steps] for p, v in found[index].items()}
-        return all(_agree([beginning], [simulated[index, steps, way]], part) for part in parts)
+        return all(_agree([beginning], [predicted], part) for part in parts)
 
     for parts in [("norm", "loss", "weights"), *((part,) for part in wrong)] if wrong else []:
         left = WRONG_WAYS
@@ -582,7 +585,7 @@ def _explain_steps(
 
 
 def _part_at_fault(
-    trainings: list[Training], expected: list[dict], found: list[dict]
+    trainings: Sequence[Training], expected: list[dict], found: list[dict]
 ) -> Mistake | None:
     """Return which part of a step is wrong: what is returned, the loss, or the clipping.
 
@@ -635,7 +638,7 @@ def _are_rounded(found: list[dict], expected: list[dict]) -> bool:
 
 def _check_numbers(
     report: Report,
-    trainings: list[Training],
+    trainings: Sequence[Training],
     rows: list[list[dict[str, Any]]],
     expected: list[dict],
     found: list[dict],
@@ -705,7 +708,7 @@ def _first_difference(found: dict, expected: dict) -> str:
 
 def _check_weights(
     report: Report,
-    trainings: list[Training],
+    trainings: Sequence[Training],
     rows: list[list[dict[str, Any]]],
     expected: list[dict],
     found: list[dict],

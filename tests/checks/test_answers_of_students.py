@@ -66,6 +66,7 @@ def test_a_check_takes_less_than_two_seconds(name):
 SEEDS = range(40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "confidence"), [(5, 0.9), (8, 0.9), (3, 0.99), (12, 0.5)])
 def test_no_two_mistakes_give_the_same_interval(seeds, confidence):
     for seed in SEEDS:
@@ -76,6 +77,7 @@ def test_no_two_mistakes_give_the_same_interval(seeds, confidence):
         assert tell_apart(expected, predicted, head_to_head_pairs._same_triples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("questions", [15, 31])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_no_two_mistakes_give_the_same_accuracies(questions, ragged):
@@ -84,6 +86,7 @@ def test_no_two_mistakes_give_the_same_accuracies(questions, ragged):
         assert tell_apart(*draw[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "rank"), [(12.0, 9), (5.0, 64)])
 def test_no_two_mistakes_give_the_same_scalings(alpha, rank):
     for seed, rule in itertools.product(SEEDS, (False, True)):
@@ -92,6 +95,7 @@ def test_no_two_mistakes_give_the_same_scalings(alpha, rank):
         assert tell_apart(expected, rslora._wrong_scalings(drawn, rule))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(16, 4, 64), (6, 32, 128)])
 def test_no_two_mistakes_give_the_same_gradient_norms(ranks):
     """Not under both rules: what is the same under one is told apart by the other."""
@@ -115,6 +119,7 @@ def test_no_two_mistakes_give_the_same_gradient_norms(ranks):
                 assert not any(same(a, b) for a, b in itertools.product(*again)), (one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("max_norm", "steps"), [(0.5, 3), (0.1, 5), (100.0, 3)])
 def test_no_two_mistakes_take_the_same_steps(max_norm, steps):
     trainings = head_to_head_step._draw_trainings(max_norm, steps, seed=0)

@@ -55,7 +55,10 @@ LAYERS = [
     (checks.check_lora_layer, layers, L, WrongLoRA.whole),
     (checks.check_dora_layer, layers, D, WrongDoRA.norm_unscaled),
 ]
-CASES = [(30, *case) for case in FUNCTIONS] + [(4, *case) for case in LAYERS]
+CASES = [
+    *(pytest.param(30, *case) for case in FUNCTIONS),
+    *(pytest.param(4, *case, marks=pytest.mark.slow) for case in LAYERS),
+]
 
 
 @pytest.mark.parametrize(("examples", "check", "drawn", "right", "wrong"), CASES)

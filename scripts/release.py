@@ -129,7 +129,7 @@ def with_stable_widgets(notebook: NotebookNode) -> NotebookNode:
 def finish_progress_bars(notebook: NotebookNode) -> None:
     """Let the text form of each progress bar say how it ended.
 
-    tqdm writes that text once, when a bar appears and stands at 0 %; later it changes only the
+    tqdm writes that text once, when a bar appears and stands at 0%; later it changes only the
     widget. The text is what a page without widgets shows.
     """
     models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})

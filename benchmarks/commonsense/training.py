@@ -2,7 +2,7 @@
 
 The base is in bfloat16 on a GPU, and everything that an adapter computes is in float32 (TF32 inside
 products): DoRA divides by norms, and with a magnitude rounded to bfloat16 its weight would differ
-from the base's by up to 0.4 % before training.
+from the base's by up to 0.4% before training.
 """
 
 import copy

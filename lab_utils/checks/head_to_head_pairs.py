@@ -62,7 +62,7 @@ ROOT_OF_LESS = _pairs(
 )
 NO_QUANTILE = _pairs("quantile left out", "Multiply the standard error by the quantile of t.")
 ONE_SIDED = _pairs(
-    "one-sided interval", "5 % outside are 2.5 % on each side: t.ppf((1 + confidence) / 2)."
+    "one-sided interval", "5% outside are 2.5% on each side: t.ppf((1 + confidence) / 2)."
 )
 OUTSIDE_TAKEN = _pairs(
     "quantile of what is outside", "t.ppf takes the share that lies below: (1 + confidence) / 2."

@@ -351,7 +351,7 @@ plots.show(
 )
 
 # %% [markdown]
-# The same 4,096 at every rank: 12.5 % of LoRA's count at rank 4 and 1.6 % at rank 32. But the main cost
+# The same 4,096 at every rank: 12.5% of LoRA's count at rank 4 and 1.6% at rank 32. But the main cost
 # of DoRA is not its parameters: it needs a norm of the whole weight at every step, and lesson 02
 # measures what that takes.
 

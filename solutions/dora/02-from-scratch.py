@@ -278,7 +278,7 @@ for in_features, out_features in ((6, 6), (6, 4)):
 #
 # The output and the gradient of $m$ stay the same, but the gradient of $v$ keeps its part along $v$: of
 # "better gradient flow" only the factor is left. (The second argument of section 4.2 is about the
-# gradient of $m$, which does not change.) On LLaMA-7B the paper reports 24.4 % less memory, and an
+# gradient of $m$, which does not change.) On LLaMA-7B the paper reports 24.4% less memory, and an
 # accuracy of 78.1 in place of 78.3 (table 7); lesson 05 measures what it does to our loss. In code it is
 # one call: `norm.detach()`. Detach only the norm: if you detach $V$, `lora_A` and `lora_B` learn nothing.
 #

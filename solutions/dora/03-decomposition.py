@@ -274,8 +274,8 @@ widgets.training_explorer()
 #
 # 1. Both grow together: a row that is pushed further to the side also becomes longer.
 # 2. Nothing: the length of each row is `m`, regardless of the update.
-# 3. With LoRA nearly all, 95 % or more at every rank, close to the line; with DoRA fewer than half, 33 to
-#    44 %, and the further a row turned, the further it is from the line.
+# 3. With LoRA nearly all, 95% or more at every rank, close to the line; with DoRA fewer than half, 33 to
+#    44%, and the further a row turned, the further it is from the line.
 # </details>
 
 # %% [markdown]
@@ -422,9 +422,9 @@ for title, records in (("five seeds", runs), ("three others", again)):
 # points and ours are few, and they are not independent.
 #
 # **What this lesson supports:** in our runs, with all eight seeds, LoRA changes lengths nearly as much as a
-# random update of that size does (4 to 11 % less, by the kind of projection), and DoRA does not: at the end
-# about half of its rows, over all layers, became shorter, where chance shortens 2 %. Full fine-tuning
-# lies between: 31 % became shorter, where chance shortens 16 %. **What it does not support:** that LoRA
+# random update of that size does (4 to 11% less, by the kind of projection), and DoRA does not: at the end
+# about half of its rows, over all layers, became shorter, where chance shortens 2%. Full fine-tuning
+# lies between: 31% became shorter, where chance shortens 16%. **What it does not support:** that LoRA
 # needs a freedom that it lacks, that full fine-tuning in general has a negative correlation, or that
 # resembling it is what makes a method good. Whether DoRA *trains* better is a question about losses:
 # lesson 04.

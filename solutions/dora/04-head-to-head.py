@@ -322,7 +322,7 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 # rates than LoRA.
 #
 # [Lee et al. (2026)](https://arxiv.org/abs/2602.04998) searched rates for LoRA and its variants on
-# large models: once tuned, all peaked within 1 to 2 % of each other. So do ours.
+# large models: once tuned, all peaked within 1 to 2% of each other. So do ours.
 
 # %% [markdown]
 # ## 6. Is it luck?

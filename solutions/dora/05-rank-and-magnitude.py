@@ -77,7 +77,7 @@ gaps = {
     for method in ("dora", "dora-input")
 }
 plots.show(
-    plots.differences_by_rank(gaps, f"our runs, {100 * CONFIDENCE:g} % intervals"),
+    plots.differences_by_rank(gaps, f"our runs, {100 * CONFIDENCE:g}% intervals"),
     "Test loss minus LoRA's over the rank. DoRA is below zero at every rank, from 0.015 at rank 4 to "
     "0.003 at rank 32; there the interval contains zero. norm_dim=0 lies beside it.",
 )
@@ -90,8 +90,8 @@ for rank in RANKS:
     print(gaps["dora"][rank], end="\n\n")
 
 # %% [markdown]
-# **Five questions at once.** With five intervals of 95 %, the chance that at least one of them misses the
-# true value may be as high as 25 %. These have 99 % each, so that all five hold together with 95 % or more
+# **Five questions at once.** With five intervals of 95%, the chance that at least one of them misses the
+# true value may be as high as 25%. These have 99% each, so that all five hold together with 95% or more
 # (Bonferroni).
 #
 # **Does the gap change with the rank?** That it is decided at one rank and not at another does not show a
@@ -138,9 +138,9 @@ for rank, gaps in zip(RANKS, by_seed, strict=True):
     )
 
 # %% [markdown]
-# DoRA is below LoRA at every rank again. Of these 95 % intervals, only that of rank 32 contains zero. The
+# DoRA is below LoRA at every rank again. Of these 95% intervals, only that of rank 32 contains zero. The
 # slopes are found again, too: decided from rank 4, not decided from rank 8. "Not decided" does not mean
-# "no difference": all fourteen seeds together put rank 32 below zero (0.0042, 99 % interval 0.0004 to
+# "no difference": all fourteen seeds together put rank 32 below zero (0.0042, 99% interval 0.0004 to
 # 0.0079) and let the gap shrink from rank 8 on (by 0.0014 for each doubling, 0.0004 to 0.0024). That is a
 # hint, because it is a second look.
 #
@@ -178,7 +178,7 @@ plots.show(
 )
 chance = published.average(published.GUESSING)
 print(
-    f"guessing gets {chance:.1f} % on average over the tasks; scores that are lower than guessing:"
+    f"guessing gets {chance:.1f}% on average over the tasks; scores that are lower than guessing:"
 )
 for row in table:
     below = [
@@ -192,8 +192,8 @@ for row in table:
 # %% [markdown]
 # A gap of 37 points at rank 8! Before you believe in it, ask how the rates were chosen. LoRA's was
 # 3e-4 at **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (the authors'
-# repository says so). And what does 40 % mean? Look at the list: at ranks 4 and 8 LoRA fell below guessing
-# on three or four tasks, to 2.3 % on the yes or no of BoolQ. At rank 64 it did so on HellaSwag, where DoRA,
+# repository says so). And what does 40% mean? Look at the list: at ranks 4 and 8 LoRA fell below guessing
+# on three or four tasks, to 2.3% on the yes or no of BoolQ. At rank 64 it did so on HellaSwag, where DoRA,
 # too, fell to less than half of what it got at rank 32. The evaluation looks for a word in what the model
 # wrote, and counts everything else as wrong. So a score far below guessing most likely shows that the
 # answers could not be read, as after a failed run, and not what the model knows.
@@ -346,11 +346,11 @@ plots.show(
 )
 
 # %% [markdown]
-# Training mostly turns rows, but so does chance. LoRA's 10 to 14 % are a little less than chance's, and
-# the 1 to 3 % of full fine-tuning are small because its updates are: chance gets 2 % there. (Only its
-# output projections are above chance, in every seed.) What departs most is **DoRA**: 3 to 6 % in queries,
-# keys and values, where chance gets 9 to 12 %. Its `m` holds most of these lengths where they were, but
-# not in the output projections (11 %). Three other seeds give the same shares to within a point.
+# Training mostly turns rows, but so does chance. LoRA's 10 to 14% are a little less than chance's, and
+# the 1 to 3% of full fine-tuning are small because its updates are: chance gets 2% there. (Only its
+# output projections are above chance, in every seed.) What departs most is **DoRA**: 3 to 6% in queries,
+# keys and values, where chance gets 9 to 12%. Its `m` holds most of these lengths where they were, but
+# not in the output projections (11%). Three other seeds give the same shares to within a point.
 #
 # **Does `m` change significantly?** *Does it move?* In the pass that you watched:
 
@@ -372,7 +372,7 @@ print(
 #
 # DoRA is LoRA plus two things: a norm, and an `m`. Take one away at a time: *norm alone*, with `m`
 # fixed, and *m alone*, without the norm. Then change what surrounds them. (Rank 8; each new line has its
-# own learning rate, chosen by three seeds, and ten other seeds report. Each interval is 95 % by itself;
+# own learning rate, chosen by three seeds, and ten other seeds report. Each interval is 95% by itself;
 # corrected for all seven, the same five lines exclude zero on the test text.)
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]

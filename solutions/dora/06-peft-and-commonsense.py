@@ -71,7 +71,7 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 # ## 1. The published number, recomputed
 #
 # "+3.7 points on commonsense reasoning" is what people remember about DoRA. Suppose that a shop says
-# its new running shoe is 3.7 % faster. You would ask: than which shoe, on which track, and how much
+# its new running shoe is 3.7% faster. You would ask: than which shoe, on which track, and how much
 # do two runs with the same shoe differ? Here are the same three questions for [table 1 of the
 # paper](https://arxiv.org/abs/2402.09353): LLaMA-7B, eight tasks, accuracy in per cent.
 
@@ -549,7 +549,7 @@ plots.show(
     + " ".join(
         f"{plots.NAMES[method]} at rank {rank}: "
         + ", ".join(
-            f"{100 * sum(by_rate[rate]) / len(by_rate[rate]):.1f} % at {plots.rate_text(rate)} (runs: {len(by_rate[rate])})"
+            f"{100 * sum(by_rate[rate]) / len(by_rate[rate]):.1f}% at {plots.rate_text(rate)} (runs: {len(by_rate[rate])})"
             for rate in sorted(by_rate)
         )
         + "."
@@ -659,7 +659,7 @@ plots.show(
 # **A decided difference that is an artefact.** At rank 8 the three choosing seeds gave LoRA the rate
 # 0.0006 and DoRA 0.002. For LoRA these two differed by less than one validation row. Then seven other
 # seeds, paired, find DoRA 1.3 points ahead, with an interval far from zero. But at 0.002 *both* methods
-# reach 52.5 %, and at 0.0006 both reach 51.4 %: what was measured is the learning rate. The protocol of
+# reach 52.5%, and at 0.0006 both reach 51.4%: what was measured is the learning rate. The protocol of
 # this section was fair, and only the curve shows the problem. Choosing by ten seeds instead of three would
 # not have settled it. Two rates were run with all ten (0.0006 and 0.002 at rank 8, 0.0002 and 0.002 at
 # rank 32). For both methods and ranks, 0.002 makes four or five fewer errors on the validation rows, and
@@ -673,7 +673,7 @@ plots.show(
 #
 # **And where it does not?** At 0.006 and rank 32 DoRA is 3.3 points ahead, about the paper's number. It
 # rests on three pairs, +1.4, -1.3 and +9.7, with an interval from -11.1 to +17.6: not decided. In the
-# third pair LoRA fell to 39 %; its other eight runs lie where DoRA's three do, and both methods have lost
+# third pair LoRA fell to 39%; its other eight runs lie where DoRA's three do, and both methods have lost
 # four points or more. A table with one run for each setting might have had +9.7 as its result.
 #
 # **Fourteen questions at once.** A table with seven tasks and two ranks invites you to pick the best of
@@ -700,8 +700,8 @@ def decided(rank, rate, confidence):
 
 for rank in accuracies:
     for title, rate in (("chosen rates", None), ("both at 0.002", 2e-3)):
-        print(f"rank {rank:2}, {title:13}  95 % each:     {decided(rank, rate, 0.95)}")
-        print(f"{'':22}  95 % together: {decided(rank, rate, 1 - 0.05 / questions)}")
+        print(f"rank {rank:2}, {title:13}  95% each:     {decided(rank, rate, 0.95)}")
+        print(f"{'':22}  95% together: {decided(rank, rate, 1 - 0.05 / questions)}")
 
 # %% [markdown]
 # Four tasks at rank 8 become two with the correction, and none with one rate for both: what remained was
@@ -768,7 +768,7 @@ for rank in (4, 8, 16, 32, 64):
     }
     gap = comparison.paired_difference(best["lora"], best["dora"])
     print(
-        f"rank {rank:2}: test loss of DoRA against LoRA {100 * gap.relative:+.1f} % "
+        f"rank {rank:2}: test loss of DoRA against LoRA {100 * gap.relative:+.1f}% "
         f"({gap.low:+.4f} to {gap.high:+.4f} nats per byte, {gap.seeds} paired seeds)"
     )
 seconds, memory = (
@@ -790,13 +790,13 @@ print(
 # %% [markdown]
 # | advice | what the evidence says |
 # | --- | --- |
-# | “For quick experiments: LoRA, simpler and faster” | **Holds.** DoRA needs the norm of each weight at every step: more time in both of our measurements, and +26 % time and +10 % memory in [PEFT's benchmark](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, one run of each, as of PEFT 0.19) |
+# | “For quick experiments: LoRA, simpler and faster” | **Holds.** DoRA needs the norm of each weight at every step: more time in both of our measurements, and +26% time and +10% memory in [PEFT's benchmark](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, one run of each, as of PEFT 0.19) |
 # | “In production: DoRA, better quality, minimal overhead” | **Not supported.** Merged, both cost the same, so what counts is quality and the cost of training; [when each has its own learning rate](https://arxiv.org/abs/2602.04998), LoRA and its variants end within one or two per cent of each other |
 # | “For commonsense reasoning: DoRA, +3.7 points” | **Not so simple.** The gains in the paper's table 1 are +0.3 to +4.4, re-runs spread by more than that (section 1), and our runs show none where the rate suits LoRA (section 6) |
 # | “For code generation: DoRA, by directional adaptation” | **A hint, for another reason.** On our tiny model and Python code DoRA's loss ends half a per cent lower over five ranks (above). But at rank 8 `m` alone does that, without the norm (lesson 05), and we know of no source for the reason given |
 # | “Where memory is short: LoRA, slightly fewer parameters” | **Holds, for another reason.** The magnitude is a few per cent of the adapter; what DoRA keeps for the backward pass is more (above, and lesson 02). Detaching the norm took the paper's own training from 37.3 to 28.2 GB (its table 7) |
 # | “From 70B on: DoRA” | **Not tested.** The largest model in the paper has 13B, and its gains are the smallest of table 1, +1.0 and +0.3 |
-# | “At a low rank: DoRA” | **Open.** The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and on some tasks it scored below guessing there: either the training failed, or the form of the answers. On our tiny model the gap is largest at rank 4, 0.8 % of the loss |
+# | “At a low rank: DoRA” | **Open.** The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and on some tasks it scored below guessing there: either the training failed, or the form of the answers. On our tiny model the gap is largest at rank 4, 0.8% of the loss |
 # | “Where the learning rate is hard to search: DoRA” | **A hint.** DoRA tolerated higher rates than LoRA on our tiny model (lessons 04 and 07), and so did `m` alone |
 #
 # In short: start with LoRA and a search over learning rates. If the last bit of quality matters and

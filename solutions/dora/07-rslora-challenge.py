@@ -507,7 +507,7 @@ for method in ("lora", "dora"):
         gap = comparison.paired_difference(usual, stabilized)
         print(
             f"{plots.NAMES[method]}, {title}: alpha / sqrt(rank) minus alpha / rank\n"
-            f"    {gap.mean:+.4f} (95 % interval {gap.low:+.4f} to {gap.high:+.4f})"
+            f"    {gap.mean:+.4f} (95% interval {gap.low:+.4f} to {gap.high:+.4f})"
         )
 
 # %% [markdown]
@@ -515,8 +515,8 @@ for method in ("lora", "dora"):
 # for DoRA (nine seeds). When each rule has its own rate, the usual one takes a higher rate and nearly
 # catches up: 0.007 and 0.009 are left (ten other seeds; the rates lie a factor of about 1.6 apart, so a
 # finer grid might change what is left). So at rank 64, on this task, the learning rate
-# gives about four fifths of what rsLoRA gives; with the ends of both intervals it is 65 to 94 % for LoRA
-# and 66 to 85 % for DoRA. (The three seeds that chose the rates have an interval for LoRA that contains
+# gives about four fifths of what rsLoRA gives; with the ends of both intervals it is 65 to 94% for LoRA
+# and 66 to 85% for DoRA. (The three seeds that chose the rates have an interval for LoRA that contains
 # zero, and it would have been easy to read "no difference" into it.)
 #
 # *DoRA.* Look at the right-hand side of the figure. Where a rate is too high for LoRA, DoRA still
@@ -543,7 +543,7 @@ for stabilized in (False, True):
 # story: in lesson 05's runs at rank 8 and 0.019, a rate slightly too high for LoRA (validation loss
 # 1.666), `m` alone, without the norm, tolerates it as well as DoRA does (1.635 each; three seeds).
 #
-# At their best rates DoRA ends a little lower under both rules, by 0.3 to 0.4 %.
+# At their best rates DoRA ends a little lower under both rules, by 0.3 to 0.4%.
 
 # %% [markdown]
 # ## 6. Which mistake is this?
@@ -665,8 +665,8 @@ quiz.which_mistake("rslora")
 # ## What comes next
 #
 # **NEFTune** adds random noise to the embeddings in training. On LLaMA-2-7B with Alpaca its win
-# rate on AlpacaEval rose from 29.79 % to 64.69 %, by 34.9 percentage *points* ([Jain et al.,
-# 2023](https://arxiv.org/abs/2310.05914)): that is more than a doubling, and not "35 % better". On
+# rate on AlpacaEval rose from 29.79% to 64.69%, by 34.9 percentage *points* ([Jain et al.,
+# 2023](https://arxiv.org/abs/2310.05914)): that is more than a doubling, and not "35% better". On
 # the tasks of the Open LLM Leaderboard their scores did not change. AlpacaEval asks a language
 # model which answer it likes better; the leaderboard asks questions with known answers. After this
 # lab you know which questions to put to such a table.

@@ -70,7 +70,7 @@ def test_pass_rate_and_point_biserial(course, text):
     low = sum(r for r, ok in zip(rest, passed, strict=True) if not ok) / (n - sum(passed))
     expected = (high - low) / spread * (p * (1 - p)) ** 0.5
     row = re.search(rf"{LESSONS[0]}: {test}</th>.*?</tr>", text, re.DOTALL)[0]
-    assert f">{100 * p:.0f} %<" in row
+    assert f">{100 * p:.0f}%<" in row
     assert f">{expected:.2f}<" in row
 
 

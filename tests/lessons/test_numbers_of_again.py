@@ -54,7 +54,7 @@ def test_lesson_05_says_what_the_new_seeds_say():
     assert "Four seeds that" in text and len(again.SEEDS) == 4
     assert "DoRA is below LoRA at every rank again" in text
     assert all(gap("dora", rank).mean < 0 for rank in again.RANKS)
-    assert "Of these 95 % intervals, only that of rank 32 contains zero" in text
+    assert "Of these 95% intervals, only that of rank 32 contains zero" in text
     assert [rank for rank in again.RANKS if gap("dora", rank).high > 0] == [32]
     losses = {
         method: [[run["test_loss"] for run in search.of_arm(AGAIN, arm)] for arm in arms]
@@ -76,7 +76,7 @@ def test_lesson_05_says_what_the_new_seeds_say():
     assert together.shape == (5, 14)
     at_32 = stats.ttest_1samp(together[again.RANKS.index(32)], 0).confidence_interval(0.99)
     assert (
-        f"({-together[3].mean():.4f}, 99 % interval {-at_32.high:.4f} to {-at_32.low:.4f})" in text
+        f"({-together[3].mean():.4f}, 99% interval {-at_32.high:.4f} to {-at_32.low:.4f})" in text
     )
     slopes = np.polyfit(np.log2(again.RANKS[1:]), together[1:], 1)[0]
     ends = stats.ttest_1samp(slopes, 0).confidence_interval(0.95)

@@ -224,11 +224,11 @@ def test_lesson_03_how_many_rows_became_shorter(of):
     }
     assert longer["lora"] > 0.95 and random["lora"] > 0.95
     assert longer["dora"] == pytest.approx(0.5, abs=0.05), "about half"
-    assert round(random["dora"], 2) == 0.98, "chance shortens 2 %"
+    assert round(random["dora"], 2) == 0.98, "chance shortens 2%"
     said(
         "03-decomposition",
-        f"Full fine-tuning lies between: {1 - longer['full']:.0%}".replace("%", " %"),
-        f"where chance shortens {1 - random['full']:.0%}".replace("%", " %"),
+        f"Full fine-tuning lies between: {1 - longer['full']:.0%}",
+        f"where chance shortens {1 - random['full']:.0%}",
     )
     for point in at_the_end("lora", of=of):
         assert point["delta_m"] == pytest.approx(point["random"]["delta_m"], rel=0.25)
@@ -243,7 +243,7 @@ def test_lesson_03_lora_changes_lengths_a_little_less_than_chance():
             for of in (found, [p["random"] for p in found])
         )
         less.append(100 * (1 - moved / random))
-    said("03-decomposition", f"({min(less):.0f} to {max(less):.0f} % less, by the kind of")
+    said("03-decomposition", f"({min(less):.0f} to {max(less):.0f}% less, by the kind of")
 
 
 def test_lesson_03_the_null_model():
@@ -280,9 +280,9 @@ def test_lesson_03_lora_makes_rows_longer_and_dora_does_not():
     assert (round(min(grown["dora"]), 2), round(max(grown["dora"]), 2)) == (0.33, 0.44)
     said(
         "03-decomposition",
-        "95 % or more at every rank, close to the line; with DoRA fewer than half",
+        "95% or more at every rank, close to the line; with DoRA fewer than half",
     )
-    said("03-decomposition", "33 to 44 %")
+    said("03-decomposition", "33 to 44%")
 
 
 def test_lesson_03_what_its_own_training_shows():
@@ -493,7 +493,7 @@ def test_lesson_05_the_mean_over_ranks_and_the_slope():
         f"({-mean_gap.mean():.4f} nats per byte, {-interval.high:.4f} to {-interval.low:.4f})",
     )
     readme = " ".join((release.ROOT / "README.md").read_text("utf-8").split())
-    assert f"({-mean_gap.mean():.4f} nats per byte, 95 % interval {-interval.high:.4f} to" in readme
+    assert f"({-mean_gap.mean():.4f} nats per byte, 95% interval {-interval.high:.4f} to" in readme
     assert f"DoRA's, {dora_minus(chosen('lora'), chosen('dora')):.4f}" in readme
     assert f"norm_dim=0, {dora_minus(chosen('lora'), chosen('dora-input')):.4f}" in readme
     for ranks, decided in ((RANKS, True), (RANKS[1:], False)):
@@ -623,7 +623,7 @@ def test_lesson_05_shares():
 
     shares, chance = ({m: per_cent(m, random) for m in PAPER} for random in (False, True))
     low, high = (round(end(shares["lora"])) for end in (min, max))
-    said("05-rank-and-magnitude", f"LoRA's {low} to {high} % are a little less than chance's")
+    said("05-rank-and-magnitude", f"LoRA's {low} to {high}% are a little less than chance's")
     for found, expected in zip(shares["lora"], chance["lora"], strict=True):
         assert 0.8 * expected < found < expected
     assert (round(min(shares["full"])), round(max(shares["full"]))) == (1, 3)

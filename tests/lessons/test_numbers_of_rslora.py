@@ -143,7 +143,7 @@ def test_most_of_the_lead_at_one_rate_is_the_learning_rate():
         assert 1 - best.mean / same.mean == pytest.approx(0.8, abs=0.05), "about four fifths"
         assert (same.seeds, best.seeds) == (9, 10)
         ends = 1 - best.low / same.high, 1 - best.high / same.low
-        said(f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} % for {NAMES[method]}")
+        said(f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}% for {NAMES[method]}")
     three = comparison.paired_difference(
         runs("lora", 64, False, 1.2e-2), [r for r in runs("lora", 64, True) if r["seed"] < 3]
     )

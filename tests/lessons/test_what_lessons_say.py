@@ -139,3 +139,10 @@ def test_every_section_that_a_mistake_names_is_a_heading(text):
         named = {mistake.section for mistake in mistakes_of(check)}
         assert named, check
         assert named <= headings, named - headings
+
+
+@every_lesson
+def test_a_number_keeps_its_per_cent_sign(text):
+    """After a space the sign may begin the next line."""
+    assert not re.search(r"[\d}] %(?=[\s.,:;)*])", text.read_text("utf-8"))
+    assert not re.search(r"\d %", README)

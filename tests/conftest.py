@@ -1,10 +1,13 @@
 """What tests of several folders share: a JupyterLab as `make lab` starts it, and the book."""
 
+import os
 from contextlib import ExitStack
 
+import book_parts
 import build_book
 import in_browser
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +25,20 @@ def start_lab():
         yield start
 
 
+# Values of a control by how many there are: of several both ends, and the first or the middle.
+# `make book` draws more, for over a minute; that these can be drawn is tested without pictures.
+FEW_FRAMES = {1: 8, 2: 3, 3: 3}
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the book, built from the lessons as they are."""
-    folder = tmp_path_factory.mktemp("book") / "site"
-    build_book.build(folder)
-    return folder
+    """The folder of the book, built from the lessons as they are, once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the workers of one run share
+    site = folder / "book" / "site"
+    with FileLock(folder / "book.lock"), pytest.MonkeyPatch.context() as patch:
+        if not site.exists():
+            patch.setattr(book_parts, "MOST", FEW_FRAMES)
+            build_book.build(site)
+    return site

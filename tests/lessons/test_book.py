@@ -5,10 +5,13 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import book_parts
 import build_book
 import nbformat
 import pytest
 import release
+from book_parts import EXPLORER
+from matplotlib import pyplot as plt
 
 LESSONS = sorted(path.stem for path in release.SOLUTIONS.glob("*.ipynb"))
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -154,6 +157,19 @@ def test_an_explorer_has_a_picture_for_all_values_of_its_controls(site, name):
     most = [int(number) + 1 for number in re.findall(r'type="range" min="0" max="(\d+)"', html)]
     frames = {path.name for path in (site / folder).glob("*.png")}
     assert frames == {f"{number}.png" for number in range(math.prod(most))}
+
+
+@every_lesson
+def test_every_value_that_the_book_shows_can_be_drawn(lesson):
+    explorers = [i for i, cell in enumerate(lesson.cells) if EXPLORER.search(cell.source)]
+    for explorer in (book_parts.explorer_of(lesson.cells, index) for index in explorers):
+        shown = {name: control.value for name, control in explorer.controls.items()}
+        choices = explorer.choices(book_parts.MOST[len(shown)])
+        for name, value in ((n, value) for n, values in choices.items() for value in values):
+            figure, alt = explorer._draw(**shown | {name: value})
+            plt.close(figure)
+            assert len(alt) > 20
+    assert explorers
 
 
 def test_the_front_page_says_what_was_found_how_to_run_it_to_cite_it_and_the_licence(pages):

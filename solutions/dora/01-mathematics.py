@@ -133,9 +133,9 @@ plots.show(
 # %% [markdown]
 # ### Exercise 1: `decompose` (5 points)
 #
-# A row of zeros has length 0 and no direction. Some checkpoints have them ([PEFT's issue
-# 2049](https://github.com/huggingface/peft/issues/2049) counts 434 in one, and DoRA gave NaN), so
-# never divide by zero.
+# Split a weight into magnitude and direction. A row of zeros has length 0 and no direction. Some
+# checkpoints have such rows ([PEFT's issue 2049](https://github.com/huggingface/peft/issues/2049) counts
+# 434 in one, and DoRA gave NaN), so never divide by zero.
 #
 # What must hold, for any weight, square or not:
 # - `magnitude` has the Euclidean length of each vector, in the shape of the table above;
@@ -287,7 +287,7 @@ for name, after in (("LoRA", updated), ("DoRA", dora)):
 # %% [markdown]
 # ### Exercise 3: `count_trainable` (3 points)
 #
-# What must hold, for layers of any size:
+# Count the numbers that an adapter on one linear layer trains. What must hold, for layers of any size:
 # - the count is an `int`;
 # - it counts what is trained: the frozen layer's weight and bias are not;
 # - only DoRA has magnitudes, on the axis that `norm_dim` says.

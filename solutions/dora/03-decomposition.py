@@ -74,9 +74,9 @@ for method, rank in (("full", None), ("lora", 8), ("dora", 8)):
     )
 
 # %% [markdown]
-# One layer of it, the query projection of the second block. Above, the weight as the base has it,
-# its magnitudes and its directions. Below, for each method, what training added, how the length of
-# each row changed, and how far each row turned.
+# The figure shows one layer, the query projection of the second block: above, its weight in the base, with
+# magnitudes and directions; below, for each method, what training added, how the length of each row
+# changed, and how far each row turned.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: the weight, and what each training changed.
@@ -116,8 +116,8 @@ for method, weight in after.items():
 # %% [markdown]
 # ### Exercise 1: `magnitude_change` (3 points)
 #
-# Use PyTorch's own functions; `lab_utils.decomposition` is the reference, and calling it earns no
-# marks. What must hold, for any two weights of one shape, square or not:
+# Compute $\Delta M$ with PyTorch's own functions (`lab_utils.decomposition` is the reference, and calling
+# it earns no points). What must hold, for any two weights of one shape, square or not:
 # - the result is a plain `float`, not a tensor;
 # - `norm_dim=1`, the default, compares rows, and `norm_dim=0` columns;
 # - both weights stay as they are.
@@ -169,7 +169,7 @@ checks.check_magnitude_change(magnitude_change, "columns", out_features=11, in_f
 # %% [markdown]
 # ### Exercise 2: `direction_change` (4 points)
 #
-# What must hold, besides all that must hold for `magnitude_change`:
+# Compute $\Delta D$. What must hold, besides all that must hold for `magnitude_change`:
 # - a vector of zeros, before, after or both, has no direction and no angle to anything: count it as
 #   a right angle, so 1.
 #
@@ -290,10 +290,10 @@ widgets.training_explorer()
 # %% [markdown]
 # ### Exercise 3: `coupling` (3 points)
 #
-# Pearson's correlation of two lists of the same length. What must hold:
+# Return Pearson's correlation of two lists of the same length. What must hold:
 # - the result is a plain `float`;
-# - where either list does not vary there is no correlation: return NaN (`math.nan`), and let nothing
-#   crash. `[0.1] * 3` does not vary, although its mean is rounded to another number;
+# - where either list does not vary there is no correlation: return NaN (`math.nan`), and raise no error.
+#   `[0.1] * 3` does not vary, although its mean is rounded to another number;
 # - both lists stay as they are.
 #
 # <details><summary>Hint</summary>

@@ -316,7 +316,7 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 
 # %% [markdown]
 # The rate matters more than the method. DoRA's best and worst rates are a quarter of a nat apart, and
-# LoRA's more than one nat; the two methods, each at its best, differ by less than a hundredth. A
+# LoRA's more than one; the two methods, each at its best, differ by less than a hundredth. A
 # comparison at 0.03 would have shown an enormous "advantage of DoRA" (-1.2), which is LoRA diverging
 # with all five seeds. That is a result too, but a different one: in our runs DoRA tolerates higher
 # rates than LoRA.
@@ -444,7 +444,8 @@ plots.show(
 # An interval covers only what varied when it was computed. Here that is the seed (`lora_A`, the order of
 # batches), on one test text. Would another text say the same? The validation text is one (it chose the
 # rate, but with other seeds). And the windows of the test text can be taken as a sample of all that could
-# have been dealt into it: functions of the same five modules of Python's library.
+# have been dealt into it: functions of the same five modules of Python's library. (Neighbouring windows are
+# a little alike, which makes that last interval slightly too narrow.)
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the same difference on two texts, and over windows.

@@ -452,8 +452,9 @@ checks.check_to_peft_state(
 # %% [markdown]
 # ### Exercise 3: `choice_accuracy` (3 points)
 #
-# Questions have different numbers of choices, so `scores` is a list of lists, not a tensor. Scores
-# are below 0, and no two choices of a question score the same. Return a plain float, not rounded.
+# Return the share of questions that are answered right, as a plain float that is not rounded. Questions
+# have different numbers of choices, so `scores` is a list of lists, not a tensor. Scores are below 0, and
+# no two choices of a question score the same.
 #
 # <details><summary>Hint</summary>
 #

@@ -697,7 +697,7 @@ BROKEN_BY = {
         "`v_proj`, `up_proj` and `down_proj`": ("layers", "withgate witho nodown mlponly qv typo"),
         '`task_type="CAUSAL_LM"`': ("layers", "task"),
         "everything else as PEFT has it by default": ("layers", "init fan msave ltt excl rp"),
-        "a pattern that fits the same layers": ("layers", "partregex badregex comma"),
+        "a pattern that matches the same layers": ("layers", "partregex badregex comma"),
     },
     "to_peft_state": {
         "PEFT's names": ("dora", "underscore base_twice default magname upper hardprefix"),

@@ -343,6 +343,11 @@ def test_lesson_04_differences():
     assert paired_difference(chosen("lora"), chosen("dora"), "validation_loss").high < -0.005
     text = paired_difference(chosen("lora"), chosen("dora"), over_text=True)
     assert [end / text.mean for end in (text.high, text.low)] == pytest.approx([0.5, 1.5], abs=0.1)
+    by_window = np.subtract(
+        *([run["window_losses"] for run in chosen(method)] for method in ("dora", "lora"))
+    ).mean(axis=0)
+    alike = np.corrcoef(by_window[:-1], by_window[1:])[0, 1]
+    assert 2 / len(by_window) ** 0.5 < alike < 0.3, "neighbouring windows are a little alike"
     _, other, *_ = gap(chosen("lora"), chosen("dora-input"))
     said("04-head-to-head", f"the difference to LoRA is about the same, {other}")
     axes = paired_difference(chosen("dora"), chosen("dora-input"))

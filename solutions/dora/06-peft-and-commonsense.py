@@ -131,9 +131,8 @@ plots.show(
 # points above it at rank 4, and at ranks 32 and 64 they came close. Read this with care, too: whoever opens
 # an issue has a problem to report, so these runs are no fair sample (the author of issue 26 found every
 # other setting fine); and the authors' own checkpoints gave the published scores in both issues, so it is
-# the training that differs. (Rank 64 is 76.8 here, as in the
-# repository, and 72.1 in table 15 of the paper. The difference is HellaSwag: 85.9 in one, 40.7 in the
-# other.)
+# the training that differs. (Rank 64 is 76.8 here, as in the repository, and 72.1 in table 15 of the
+# paper. The difference is HellaSwag: 85.9 in one, 40.7 in the other.)
 #
 # Two things help to read the table. *The search*: LoRA's settings were kept from the other paper, and
 # only DoRA's learning rate was adjusted (section 5.1). *The spread*: each number is a single run, as the

@@ -301,8 +301,8 @@ for name, (stabilized, alpha_of) in ways.items():
 #
 # Does a high rank therefore learn more slowly? **No: the loss falls by 0.36 at each of the three ranks.**
 # (On four other batches, with other seeds, the ranks agree to within seven per cent.) The step is shorter
-# but better aimed. Let $g$ be the gradient of one row of $W'$. AdamW moves each entry
-# of `lora_B` against the sign of its gradient, which is $s\,g \cdot a_j$, so the row moves by
+# but better aimed. Let $g$ be the gradient of one row of $W'$. AdamW moves each entry of `lora_B` against
+# the sign of its gradient, which is $s\,g \cdot a_j$, so the row moves by
 #
 # $$-\eta\, s \sum_{j=1}^{r} \operatorname{sign}(g \cdot a_j)\, a_j$$
 #
@@ -514,8 +514,8 @@ for method in ("lora", "dora"):
 # *The two rules.* At the same rate the rank-stabilised rule is clearly ahead, by 0.035 for LoRA and 0.038
 # for DoRA (nine seeds). When each rule has its own rate, the usual one takes a higher rate and nearly
 # catches up: 0.007 and 0.009 are left (ten other seeds; the rates lie a factor of about 1.6 apart, so a
-# finer grid might change what is left). So at rank 64, on this task, the learning rate
-# gives about four fifths of what rsLoRA gives; with the ends of both intervals it is 65 to 94% for LoRA
+# finer grid might change what is left). So at rank 64, on this task, the learning rate gives about four
+# fifths of what rsLoRA gives; with the ends of both intervals it is 65 to 94% for LoRA
 # and 66 to 85% for DoRA. (The three seeds that chose the rates have an interval for LoRA that contains
 # zero, and it would have been easy to read "no difference" into it.)
 #

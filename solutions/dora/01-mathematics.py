@@ -134,7 +134,7 @@ plots.show(
 # ### Exercise 1: `decompose` (5 points)
 #
 # Split a weight into magnitude and direction. A row of zeros has length 0 and no direction. Some
-# checkpoints have such rows ([PEFT's issue 2049](https://github.com/huggingface/peft/issues/2049) counts
+# published models have such rows ([PEFT's issue 2049](https://github.com/huggingface/peft/issues/2049) counts
 # 434 in one, and DoRA gave NaN), so never divide by zero.
 #
 # What must hold, for any weight, square or not:

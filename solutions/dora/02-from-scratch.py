@@ -572,10 +572,10 @@ plots.show(
 # %% [markdown]
 # These are tensors that wait for the backward pass, for one layer and 64 tokens; tensors that exist only
 # within `forward` are not in the bars. The next figure shows time: `benchmarks/layers.py` ran training
-# steps of one layer as in a large model, 4096 by 4096 in bfloat16 with 4096 tokens, on a GPU, in four
-# ways: as it is, so that Python launches one operation after the other; recorded once as a CUDA graph
-# and replayed, without Python; compiled by `torch.compile`, which fuses operations that pass over the
-# same memory; and both.
+# steps of one layer as in a large model, 4096 by 4096 in bfloat16 (16 bits a number) with 4096 tokens, on
+# a GPU, in four ways: as it is, so that Python launches one operation after the other; recorded once as a
+# CUDA graph and replayed, without Python; compiled by `torch.compile`, which fuses operations that pass
+# over the same memory; and both.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: what a step of one layer takes on a GPU.

@@ -97,7 +97,7 @@ for method, weight in after.items():
 # Each picture has its own scale, so read the numbers first. The largest changes that LoRA and DoRA made
 # are about five times as large as anything in the update of full fine-tuning. At least three things may
 # contribute: an update of low rank has few directions to work with; LoRA and DoRA have a higher learning
-# rate; and full fine-tuning can change the MLPs and the embedding instead.
+# rate; and full fine-tuning can change the model's other layers instead.
 #
 # Now the middle column. **LoRA made nearly every row longer.** In full fine-tuning most rows of this layer
 # became *shorter*, and so did most in DoRA, which trains lengths separately. Is this the coupling that the
@@ -410,9 +410,9 @@ for title, records in (("five seeds", runs), ("three others", again)):
 # so nothing about LoRA follows from it. DoRA's is below chance in every seed: its lengths have a
 # parameter each and need not follow the turns.
 #
-# **What other seeds keep.** Three seeds that had no part in the first table give the same pooled
-# correlations of the query weights to 0.01, and DoRA is below chance again. They do not keep what rests
-# on few points. Within a layer DoRA's correlation is +0.46 with the first five seeds and +0.73 with the
+# **What other seeds find again.** Three seeds that had no part in the first table give the same pooled
+# correlations of the query weights to 0.01, and DoRA is below chance again. What rests on few points they
+# do not find again. Within a layer DoRA's correlation is +0.46 with the first five seeds and +0.73 with the
 # others (chance: +0.98 and +0.99); in the value weights its pooled one falls from +0.61 to +0.25. A
 # correlation over four checkpoints is a noisy number: do not build on one.
 #

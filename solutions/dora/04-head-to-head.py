@@ -342,7 +342,7 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 #
 # Return mean, low and high of DoRA minus LoRA as floats, not rounded, for two seeds or more and any
 # confidence between 0 and 1. Where all differences are equal, $s$ is zero and both ends are the
-# mean; NaN, which SciPy's `t.interval` gives there, counts as well.
+# mean; NaN, which SciPy's `t.interval` gives there, is accepted, too.
 #
 # <details><summary>Hint</summary>
 #
@@ -466,9 +466,9 @@ print(
 # %% [markdown]
 # ### Learns less, forgets less?
 #
-# Full fine-tuning differs from the adapters in two things: it trains *all* layers, and its updates can have
-# any rank. Two controls take these apart: full fine-tuning of the four attention matrices alone, and
-# adapters of rank 64. And what does a lower loss cost? The held-out part of the manual, the base's own kind of
+# Full fine-tuning differs from the adapters in two things: it trains *all* layers, not only the attention's
+# four matrices in each block, and its updates can have any rank. Two controls take these apart: full
+# fine-tuning of the attention matrices alone, and adapters of rank 64. And what does a lower loss cost? The held-out part of the manual, the base's own kind of
 # text, shows what was **forgotten** ([Biderman et al., 2024](https://arxiv.org/abs/2405.09673)).
 # **Intruders** ([Shuttleworth et al., 2024](https://arxiv.org/abs/2410.21228)) are directions that the
 # base did not have. A direction is a left singular vector: of the ten strongest of each of the 16

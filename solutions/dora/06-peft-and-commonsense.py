@@ -841,7 +841,7 @@ quiz.which_mistake("peft_and_commonsense")
 #   appendix
 # - Hu et al., [LLM-Adapters](https://arxiv.org/abs/2304.01933), 2023: where the tasks and the
 #   quoted LoRA row come from
-# - PEFT's pages on [LoRA](https://huggingface.co/docs/peft/developer_guides/lora) and
+# - PEFT's pages on [LoRA](https://huggingface.co/docs/peft/package_reference/lora) and
 #   [DoRA](https://huggingface.co/docs/peft/package_reference/lora_variant_dora)
 # - Lee et al., [Learning Rate Matters: Vanilla LoRA May Suffice](https://arxiv.org/abs/2602.04998),
 #   2026

@@ -658,7 +658,7 @@ quiz.which_mistake("rslora")
 #   learning rate depends on the rank
 # - Zelenin and Zhuravlyova, [Scaling DoRA](https://arxiv.org/abs/2603.22276), 2026: the norm from
 #   thin matrices
-# - PEFT's pages on [LoRA and rsLoRA](https://huggingface.co/docs/peft/developer_guides/lora) and on
+# - PEFT's pages on [LoRA and rsLoRA](https://huggingface.co/docs/peft/package_reference/lora) and on
 #   [DoRA](https://huggingface.co/docs/peft/package_reference/lora_variant_dora)
 
 # %% [markdown]

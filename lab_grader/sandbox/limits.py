@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What one kernel may use, and all kernels of a submission together.
+    """What one kernel may use, and what all kernels of a submission may use together.
 
-    Memory counts all processes of a kernel; each has `2 x` of it as address space, because PyTorch
-    maps more than it touches.
+    Memory is that of all processes of a kernel. Each process gets twice as much address space,
+    because PyTorch maps more than it touches.
     """
 
     cell_seconds: float = 30
@@ -17,9 +17,10 @@ class Limits:
     memory_bytes: int = 4 << 30
     processes: int = 64
     threads: int = 128  # of all its processes
+    open_files: int = 256  # of each process
     file_bytes: int = 64 << 20
-    scratch_bytes: int = 256 << 20  # of its files, which are in memory besides
-    output_bytes: int = 256 << 10  # of a cell; what is beyond is dropped
+    scratch_bytes: int = 256 << 20  # of all its files, which are in memory
+    output_bytes: int = 256 << 10  # of a cell; the rest is dropped
     submission_output_bytes: int = 8 << 20  # of all cells
     message_bytes: int = 16 << 20  # of one message; a larger one is never received
 

@@ -483,6 +483,13 @@ def test_files_have_a_limit_in_number(kernel):
     assert "No space left" in said(kernel.run(cell, ROOM))
 
 
+def test_open_files_have_a_limit(kernel):
+    cell = "held = []\nwhile True: held.append(open('/dev/null'))"
+    assert "Too many open files" in said(kernel.run(cell, ROOM))
+    assert int(said(kernel.run("print(len(held))", ROOM))) < LIMITS.open_files
+    assert said(kernel.run("held.clear(); print(1)", ROOM)) == "1\n"
+
+
 def test_processes_have_a_limit(patient):
     cell = "import os, time\nfor _ in range(80):\n    if os.fork() == 0: time.sleep(60)\n"
     with pytest.raises(Died, match="it had more than 64 processes"):

@@ -120,9 +120,10 @@ def test_its_limits_are_those_that_were_asked_for(kernel):
     said = printed(
         kernel,
         "import resource as r\nprint([r.getrlimit(w)[1] for w in (r.RLIMIT_AS, r.RLIMIT_CPU, "
-        "r.RLIMIT_NPROC, r.RLIMIT_FSIZE, r.RLIMIT_CORE)])",
+        "r.RLIMIT_NPROC, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE, r.RLIMIT_CORE)])",
     )
-    asked = [2 * LIMITS.memory_bytes, LIMITS.cpu_seconds, LIMITS.threads, LIMITS.file_bytes, 0]
+    asked = [2 * LIMITS.memory_bytes, LIMITS.cpu_seconds, LIMITS.threads]
+    asked += [LIMITS.file_bytes, LIMITS.open_files, 0]
     assert said == str(asked)
 
 

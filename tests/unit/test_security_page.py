@@ -5,6 +5,8 @@ import re
 
 import release
 
+from lab_grader.sandbox.limits import Limits
+
 TEXT = (release.ROOT / "SECURITY.md").read_text()
 FOLDERS = [release.ROOT / place for place in (".", "lab_grader", "tests", "tests/grading")]
 
@@ -43,3 +45,15 @@ def test_each_wall_and_each_limit_names_a_test():
         for row in rows:
             last = row.rstrip(" |").rpartition("|")[2]
             assert "test_" in last or "see above" in last, row
+
+
+def test_each_limit_of_a_kernel_is_on_the_page_with_its_number():
+    section = TEXT.split("\n## Limits")[1].split("\n## ")[0]
+    units = {
+        "bytes": {"GB": 1 << 30, "MB": 1 << 20, "kB": 1 << 10},
+        "seconds": {"minutes": 60, "s": 1},
+    }
+    for name, value in Limits().describe().items():
+        sizes = units.get(name.rpartition("_")[2], {"": 1})
+        forms = [rf"\b{value // size:g} ?{unit}\b" for unit, size in sizes.items() if value >= size]
+        assert any(re.search(form, section) for form in forms), (name, value)

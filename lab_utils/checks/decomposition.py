@@ -226,6 +226,23 @@ VARIES = Mistake(
     "Only a list whose values are all equal does not vary: compare max(values) with min(values).",
     COUPLING,
 )
+HALF_DISTANCE = Mistake(
+    "half the squared distance",
+    "It is one minus the cosine only of vectors of length 1. A vector of zeros counts as 1.",
+    DELTA_D,
+)
+SINGULAR = Mistake(
+    "singular vectors",
+    "The directions of eq. 4 are those of rows (norm_dim=0: columns), not of a decomposition of "
+    "the whole matrix.",
+    DELTA_D,
+)
+SHRINKING_M = Mistake(
+    "shrinking alone", "A vector that became longer has changed, too: take abs().", DELTA_M
+)
+CLAMPED_M = Mistake(
+    "differences clamped", "Equation 3 takes each difference as it is, however large.", DELTA_M
+)
 HALF_TURN = Mistake("half of it", "One minus the cosine: 2 for a reversed vector.", DELTA_D)
 SINE = Mistake("a sine", "Equation 4 takes one minus the cosine.", DELTA_D)
 ZERO_LEFT_OUT = Mistake(
@@ -267,7 +284,9 @@ def check_direction_change(direction_change: Callable, aspect: str | None = None
     for name in chosen(aspect, ("rows", "columns", "zeros")):
         (before, after), square = weights(**sizes), weights(**_squared(sizes))
         pairs = [(before, after), (before, -after), square]
-        if name == "zeros":
+        if name != "zeros":
+            pairs.append((_shortened(before, dim=1 if name == "rows" else 0), after))
+        else:
             usual, pairs = (
                 pairs,
                 [
@@ -479,6 +498,14 @@ def _squared(sizes: dict) -> dict:
     return sizes | {"out_features": size, "in_features": size, "seed": sizes.get("seed", 0) + 1000}
 
 
+def _shortened(weight: Tensor, dim: int) -> Tensor:
+    """Return a weight with one short row (dim=1) or column, which has a direction all the same."""
+    weight = weight.clone()
+    vector = weight.select(1 - dim, 1)
+    vector *= 0.008 / vector.norm()
+    return weight
+
+
 def _own_measure(
     function: Callable, pairs: Sequence[tuple[Tensor, Tensor]], norm_dim: int
 ) -> int | None:
@@ -557,7 +584,9 @@ def wrong_magnitude_changes(
         *(((b - a).abs().std(correction=n), SPREAD_M) for n in (0, 1)),
         ((b - a).abs().sum() / (len(a) - 1), COUNT_M),
         ((b / a).log().abs().mean(), LOGARITHM_M),
-        ((b - a).clamp_min(0).mean(), GROWTH_M),
+        *(((b - a).clamp(0, most).mean(), GROWTH_M) for most in (1, math.inf)),
+        *(((a - b).clamp(0, most).mean(), SHRINKING_M) for most in (1, math.inf)),
+        ((b - a).abs().clamp_max(1).mean(), CLAMPED_M),
         *((lengths.mean(), ONE_LENGTH_M) for lengths in (a, b)),
         ((b - a).abs().mean() / 2, HALF_M),
         (100 * (b - a).abs().mean(), PERCENT_M),
@@ -646,6 +675,8 @@ def wrong_direction_changes(
         (-turned.mean(), NEGATIVE),
         (distance.mean(), DISTANCE),
         (distance.square().mean(), DISTANCE),
+        (distance.square().mean() / 2, HALF_DISTANCE),
+        *((value, SINGULAR) for value in _of_singular_vectors(before, after)),
         (with_change.mean(), WITH_CHANGE),
         ((1 - with_change).mean(), WITH_CHANGE),
         ((1 - cosine.mean().abs()), ABSOLUTE),
@@ -657,13 +688,15 @@ def wrong_direction_changes(
     ]
 
 
+CLAMPS = (1.0, 0.5, 0.1, 0.05, 0.02, 0.01)  # of a norm, that people write
 # With an epsilon that shows in the result.
 WITH_EPS: tuple[Callable[[Tensor, int], Tensor], ...] = (
-    lambda w, dim: w.norm(dim=dim, keepdim=True).clamp_min(1),
+    *(lambda w, dim, eps=eps: w.norm(dim=dim, keepdim=True).clamp_min(eps) for eps in CLAMPS),
     lambda w, dim: w.norm(dim=dim, keepdim=True) + 1,
     lambda w, dim: w.norm(dim=dim, keepdim=True) + 0.1,
     lambda w, dim: w.norm(dim=dim, keepdim=True) + 1e-2,
     lambda w, dim: w.norm(dim=dim, keepdim=True) + 1e-3,
+    lambda w, dim: w.norm(dim=dim, keepdim=True) + 1e-4,
 )
 OTHER_LENGTHS: tuple[Callable[[Tensor, int], Tensor], ...] = (
     lambda w, dim: w.abs().sum(dim, keepdim=True).clamp_min(1e-12),
@@ -678,6 +711,18 @@ def _turn(
     """Return the turn with vectors divided by another length."""
     u, v = (w.double() / length(w.double(), dim) for w in (before, after))
     return (1 - (u * v).sum(dim)).mean()
+
+
+def _of_singular_vectors(before: Tensor, after: Tensor) -> list[Tensor]:
+    """Return the mean turn of right and of left singular vectors, whose signs are arbitrary."""
+    left, _, right = zip(
+        *(torch.linalg.svd(w.double(), full_matrices=False) for w in (before, after)), strict=True
+    )
+    turns = []
+    for one, other in (right, (left[0].T, left[1].T)):
+        cosines = (one * other).sum(1)
+        turns += [(1 - cosines.abs()).mean(), (1 - cosines).mean()]
+    return turns
 
 
 def _cosine(before: Tensor, after: Tensor, dim: int) -> Tensor:

@@ -154,8 +154,8 @@ ADVICE = {
     ("a generator", ""): "A function with yield makes one: write return.",
 }
 
-# Errors of PyTorch that say how shapes differ, by what their texts hold.
-SHAPES = {
+# Errors of PyTorch and NumPy that say which mistake it is, by what their texts hold.
+MISFITS = {
     r"shapes cannot be multiplied|size mismatch|Expected size for first two dimensions|"
     r"inconsistent tensor size": (
         "a matrix product that does not fit",
@@ -169,12 +169,21 @@ SHAPES = {
         "Often a sum, mean or norm has lost its dimension, for lack of keepdim=True, or is taken "
         "over the other one. Print both shapes.",
     ),
+    r"expected sequence of length|inhomogeneous shape|array element with a sequence|"
+    r"stack expects each tensor to be equal size": (
+        "one tensor of rows that differ in length",
+        "A tensor, like an array, has one length for all of its rows: take them one by one.",
+    ),
+    r"could not infer output dtype|mean\(\): input dtype": (
+        "a mean of truth values",
+        "mean() takes fractions: make numbers of them first, .float() or .double().",
+    ),
 }
 
 
 def misfit(failure: Exception, section: str) -> Mistake | None:
-    """Return the mistake of two shapes that do not go together, if that is why code raised."""
-    for pattern, (name, why) in SHAPES.items():
+    """Return the mistake of tensors that do not go together, if that is why code raised."""
+    for pattern, (name, why) in MISFITS.items():
         if re.search(pattern, str(failure)):
             return Mistake(name, why, section)
     return None

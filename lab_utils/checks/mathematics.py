@@ -94,7 +94,18 @@ WHOLE_NUMBERS = _split("whole numbers", "A length is seldom a whole number: keep
 MORE_THAN_TWO = _split(
     "more than two returned", "Return both, and no more: (magnitude, direction)."
 )
-CENTRED = _split("mean subtracted", "The direction is the weight itself, divided by its norm.")
+CENTRED = _split(
+    "mean subtracted", "Length and direction are those of the weight itself: subtract nothing."
+)
+SINGULAR = _split(
+    "singular values and vectors",
+    "The parts are lengths and directions of rows (norm_dim=0: columns), not of a decomposition of "
+    "the whole matrix.",
+)
+LENGTH_FOR_ZEROS = _split(
+    "a length for zeros",
+    "A vector of zeros has magnitude 0: change what divides, and return the norm as it is.",
+)
 HALF_PRECISION = _split(
     "precision lost", "The result has fewer digits than the weight: keep the weight's dtype."
 )
@@ -216,6 +227,9 @@ B_TWICE = _count("lora_B counted twice", "lora_A is (rank, in_features).")
 MAGNITUDE_IN_LORA = _count("magnitude counted for LoRA", "LoRA trains lora_A and lora_B only.")
 MAGNITUDE_TIMES_RANK = _count(
     "magnitude times rank", "There is one magnitude a vector, whatever the rank."
+)
+MAGNITUDE_PER_RANK = _count(
+    "one magnitude for each rank", "There is one magnitude a vector, whatever the rank."
 )
 MAGNITUDE_AXIS = {
     "dora": _count(
@@ -447,6 +461,7 @@ def _wrong_magnitudes(
     length, unit = decomposition.decompose(weight, norm_dim)
     across, _ = decomposition.decompose(weight, 1 - norm_dim)
     whole, order = weight.norm(), weight.norm(p=norm_dim)
+    singular = torch.linalg.svdvals(weight.double())
     along_rows = torch.full((1,), torch.nan)  # with norm_dim=1 that is one of the wrong lengths
     if norm_dim == 0:
         along_rows = weight.norm(p=0, dim=1, keepdim=True)
@@ -466,6 +481,9 @@ def _wrong_magnitudes(
         (weight.abs().mean(norm_dim, keepdim=True), NOT_A_LENGTH),
         (length / weight.shape[norm_dim] ** 0.5, NOT_A_LENGTH),
         *((weight.std(norm_dim, correction=n, keepdim=True), NOT_A_LENGTH) for n in (0, 1)),
+        ((weight - weight.mean(norm_dim, keepdim=True)).norm(dim=norm_dim, keepdim=True), CENTRED),
+        *((form, SINGULAR) for form in (singular, singular[:, None], singular[None])),
+        (torch.where(length == 0, 1.0, length), LENGTH_FOR_ZEROS),
         *(
             (form, WHOLE_NORM)
             for norm in (whole, whole / weight.numel() ** 0.5, torch.linalg.norm(weight, 2))
@@ -498,6 +516,7 @@ def _wrong_directions(
     largest = weight.abs().amax(norm_dim, keepdim=True)
     divisors = (size, largest)
     centred = weight - weight.mean(norm_dim, keepdim=True)
+    left, _, right = torch.linalg.svd(_that_lapack_takes(weight), full_matrices=False)
     spreads = [weight.std(norm_dim, correction=n, keepdim=True).clamp_min(1e-8) for n in (0, 1)]
     return [
         (unit_across if by_default else None, ANOTHER_DEFAULT),
@@ -507,6 +526,7 @@ def _wrong_directions(
         *((weight.clamp_min(low) / length.clamp_min(1e-8), CUT_OFF) for low in (0, 1e-8)),
         (weight / length.clamp_max(1e-8), CLAMPED_ABOVE),
         (weight.softmax(norm_dim), SOFTMAX),
+        *((form, SINGULAR) for form in (right, left, left @ right)),
         *((centred / spread, CENTRED) for spread in spreads),
         (unit.abs(), SIGN_LOST),
         (-unit, SIGN_SWAPPED),
@@ -530,6 +550,11 @@ def _wrong_directions(
         *((weight / length.clamp_min(eps), EPS_TOO_LARGE) for eps in (0.1, 0.01, 1.0)),
         *((weight / (length + eps), EPS_TOO_LARGE) for eps in (1e-4, 1e-3, 0.01, 0.1)),
     ]
+
+
+def _that_lapack_takes(weight: Tensor) -> Tensor:
+    """Return a weight as it is if it can be decomposed so: signs depend on the precision."""
+    return weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
 
 
 def _expect_eps(report: Report, decompose: Callable, weight: Tensor, norm_dim: int) -> None:
@@ -560,6 +585,7 @@ def _expect_eps(report: Report, decompose: Callable, weight: Tensor, norm_dim: i
             (weight / (length**2 + eps).sqrt(), EPS_IN_ROOT),
             *((weight / length.clamp_min(other), EPS_IGNORED) for other in EPSILONS),
             *((weight / (length + other), EPS_IGNORED) for other in EPSILONS),
+            *((value, mistake) for mistake, value in roundings(clamped, ROUNDED)),
         ]
         values = [value for value, _ in wrong]
         comparison = Comparison(f"{what}: direction", result[1], clamped, values, norm_dim)
@@ -842,5 +868,5 @@ def wrong_counts(
         (lora + in_features + out_features, BOTH_AXES),
         *([(right + out_features, OUTPUTS_COUNTED)] if name == "dora" else []),
         (lora + rank * magnitude, MAGNITUDE_TIMES_RANK),
-        (lora + rank, MAGNITUDE_TIMES_RANK),
+        (lora + rank, MAGNITUDE_PER_RANK),
     ]

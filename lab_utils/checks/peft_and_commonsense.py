@@ -18,6 +18,7 @@ from lab_utils.checks.diagnosis import (
     expect_numbers,
     is_plain,
     listed,
+    misfit,
     near,
     nothing_returned,
     number,
@@ -26,7 +27,7 @@ from lab_utils.checks.diagnosis import (
     roundings,
     tell_apart,
 )
-from lab_utils.checks.report import Mistake, Report, chosen
+from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen, named
 from lab_utils.checks.subject import call_function, check, probe
 from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.questions.peft_and_commonsense import ask_config, ask_state, plain
@@ -142,6 +143,9 @@ WEIGHT_TOO_MUCH = _file(
 FROZEN_INCLUDED = _file("frozen tensors written", "Only what was trained is in the file.")
 MAGNITUDE_MISSING = _file(
     "magnitude missing", "A DoRA layer has three trained tensors; without m it is another layer."
+)
+MAGNITUDE_ASSUMED = _file(
+    "a magnitude taken for granted", 'A LoRA layer has none: ask hasattr(layer, "magnitude").'
 )
 MAGNITUDE_IN_LORA = _file("a magnitude for LoRA", "A LoRA layer has none.")
 TRANSPOSED = _file(
@@ -509,13 +513,17 @@ def check_to_peft_state(
             ):
                 layer = _draw_layer(name, in_features, out_features, case, seed, dtype)
                 kind = "LoRALayer" if name == "lora" else "DoRALayer"
-                found = probe(
-                    ask_state,
-                    to_peft_state,
-                    *(name, layer["weight"], layer["trained"], SCALING, where, layer["x"]),
-                    step=f"to_peft_state({kind} of rank {case}, {where!r})",
-                    reference=REFERENCE,
-                )
+                try:
+                    found = probe(
+                        ask_state,
+                        to_peft_state,
+                        *(name, layer["weight"], layer["trained"], SCALING, where, layer["x"]),
+                        step=f"to_peft_state({kind} of rank {case}, {where!r})",
+                        reference=REFERENCE,
+                    )
+                except CheckFailed as failure:
+                    assumed = name == "lora" and "'magnitude'" in str(failure)
+                    raise named(failure, MAGNITUDE_ASSUMED if assumed else None) from failure
                 if report.expect(
                     "returned" not in found,
                     f"rank {case}: the result is a dict",
@@ -774,10 +782,13 @@ def check_choice_accuracy(
         ragged = name == "ragged"
         with Report(f"choice_accuracy · {name} · {questions} questions") as report:
             draws, expected, predicted = _draw_accuracies(questions, seed, ragged)
-            answered = [
-                call_function(choice_accuracy, scores, answers, reference=REFERENCE)
-                for scores, answers in draws
-            ]
+            try:
+                answered = [
+                    call_function(choice_accuracy, scores, answers, reference=REFERENCE)
+                    for scores, answers in draws
+                ]
+            except CheckFailed as failure:
+                raise named(failure, misfit(failure, SCORING)) from failure
             why = functools.partial(_wrong_accuracy, draws=draws)
             found = expect_numbers(report, answered, "the accuracy", why)
             if found is None:

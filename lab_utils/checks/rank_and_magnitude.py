@@ -65,7 +65,10 @@ RANK_LOST = _ranks(
 )
 ONE_RANK = _ranks("one run for all ranks", "Train anew for each rank, and keep each loss.")
 SWAPPED = _ranks("methods swapped", 'The runs of "dora" stand under "lora".')
-SAME_METHOD = _ranks("one method twice", "Hand the method of the row to train_and_evaluate.")
+SAME_METHOD = _ranks(
+    "one method twice",
+    "Hand the method of the row to train_and_evaluate, and give each method a dict of its own.",
+)
 OTHER_AXIS = _ranks("norm_dim=0", 'The method is "dora", not "dora-input".')
 TRAINING_LOSS = _ranks("training loss", 'Compare what the model has not seen: the key "test_loss".')
 VALIDATION_LOSS = _ranks(
@@ -347,7 +350,8 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
             return
         missing = [rank for rank in ranks if rank not in of_method]
         values = [_loss(of_method.get(rank)) for rank in ranks]
-        odd = next((of_method[rank] for rank in ranks if _loss(of_method.get(rank)) is None), None)
+        there = [of_method[rank] for rank in ranks if rank in of_method]
+        odd = next((value for value in there if _loss(value) is None), None)
         if not report.expect(
             not missing,
             f"{method}: a loss for each rank",
@@ -379,6 +383,12 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
             mistake = ANOTHER_RANK
         mistake = mistake or _kept_run(losses, expected, wanted, runs)
         mistake = mistake or _another_key(losses, ranks, runs)
+        exchanged = dict(zip(METHODS, (losses[method] for method in METHODS[::-1]), strict=True))
+        if mistake is None and (
+            only_explanation(exchanged, _wrong_losses(ranks), _same_losses)
+            or _another_key(exchanged, ranks, runs)
+        ):
+            mistake = SWAPPED
         if mistake is None and any(run["settings"]["seed"] != 0 for run in runs):
             mistake = OTHER_SEED
     for method in COMPARED:

@@ -66,8 +66,10 @@ WHOLE_ROOT = Mistake(
 OTHER_POWER = Mistake(
     "another power of the rank", "Divide by the rank, or by its square root: rank**0.5.", SCALING
 )
-BRACKETS = Mistake(
-    "brackets left out", "rank**1/2 is (rank**1) / 2: write rank**0.5 or math.sqrt(rank).", SCALING
+HALF = Mistake(
+    "half in place of root",
+    "Write rank**0.5 or math.sqrt(rank): rank**1/2 is (rank**1) / 2, a half and no root.",
+    SCALING,
 )
 A_FACTOR = Mistake(
     "multiplied by a number", "The scaling is alpha / rank, or alpha / sqrt(rank), alone.", SCALING
@@ -76,7 +78,9 @@ LOGARITHM = Mistake("logarithm", "Divide by the square root of the rank.", SCALI
 SCALING_ROUNDED = Mistake("rounded", "Return the number itself; round what you print.", SCALING)
 NARROW = Mistake("precision lost", "Compute with plain floats: float16 has three digits.", SCALING)
 OFF_BY_ONE = Mistake("rank plus or minus one", "Divide by the rank itself, or its root.", SCALING)
-WHOLE = Mistake("whole-number division", "Use / and not //: a scaling may be a fraction.", SCALING)
+WHOLE = Mistake(
+    "whole-number division", "Use / and neither // nor int(): a scaling may be a fraction.", SCALING
+)
 
 GROWING_ALPHA = Mistake(
     "alpha grows with the rank",
@@ -364,7 +368,7 @@ def _wrong_scalings(
         (WHOLE_ROOT, rule(lambda a, r: a / round(math.sqrt(r)))),
         (WHOLE_ROOT, rule(lambda a, r: a / math.ceil(math.sqrt(r)))),
         *((OTHER_POWER, rule(lambda a, r, p=p: a / r**p)) for p in (0.25, 1 / 3, 2 / 3, 1.5)),
-        *((BRACKETS, rule(lambda a, r: a / r / 2)) for _ in range(stabilized)),
+        *((HALF, rule(lambda a, r: a / r / 2)) for _ in range(stabilized)),
         (LOGARITHM, rule(lambda a, r: a / math.log(r))),
         (LOGARITHM, rule(lambda a, r: a / math.log2(r))),
         *roundings(rule(lambda a, r: a / divisor(r)), SCALING_ROUNDED),

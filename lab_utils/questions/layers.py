@@ -131,6 +131,11 @@ def kept(subject: Subject) -> dict[str, Any]:
     trained = {name for name, p in subject.layer.named_parameters() if p.requires_grad}
     return {
         "original_layer": getattr(subject.layer, "original_layer", None) is subject.base,
+        "elsewhere": [
+            name
+            for name, module in subject.layer.named_modules()
+            if module is subject.base and name != "original_layer"
+        ],
         "copies": [
             name
             for name, tensor in own.items()

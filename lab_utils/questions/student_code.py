@@ -107,7 +107,7 @@ def _no_leftovers() -> Iterator[None]:
 
 def _what_was_raised(step: str, error: BaseException) -> str:
     kind, text = type(error).__name__, _text_of(error)
-    return f"{step} raised {kind}: {text}{usual_cause(kind, text)}"
+    return f"{step} raised {kind}: {text}{usual_cause(kind, text, step)}"
 
 
 def _what_is_left(error: NotImplementedError) -> str:

@@ -2,6 +2,54 @@
 
 import re
 
+# Of the function that the exercise asks for. Of another one, that is said in its place.
+OTHER_ARGUMENTS = (
+    "a first line, `def ...`, that is not the exercise's, or a call with other arguments."
+)
+
+# Names that are imported, and how.
+IMPORTS = {
+    "np": "import numpy as np",
+    "nn": "from torch import nn",
+    "F": "import torch.nn.functional as F",
+    "init": "from torch.nn import init",
+    "plt": "import matplotlib.pyplot as plt",
+    "stats": "from scipy import stats",
+    "Path": "from pathlib import Path",
+    "Tensor": "from torch import Tensor",
+    "deepcopy": "from copy import deepcopy",
+    **{name: f"from torch.nn import {name}" for name in ("Parameter", "Linear", "Module")},
+    **{name: f"from math import {name}" for name in ("sqrt", "isnan", "nan", "inf", "hypot")},
+    **{
+        name: f"from statistics import {name}"
+        for name in ("mean", "fmean", "median", "stdev", "variance", "correlation")
+    },
+    **{name: f"from functools import {name}" for name in ("partial", "reduce", "wraps", "cache")},
+    **{name: f"from itertools import {name}" for name in ("product", "chain", "pairwise")},
+    **{name: f"from collections import {name}" for name in ("defaultdict", "OrderedDict")},
+    **{name: f"from dataclasses import {name}" for name in ("dataclass", "field")},
+    **{
+        name: f"from typing import {name}"
+        for name in ("Any", "Optional", "Union", "Tuple", "List", "Dict", "NamedTuple")
+    },
+    **{name: f"from peft import {name}" for name in ("LoraConfig", "TaskType", "get_peft_model")},
+    **{
+        name: f"import {name}"
+        for name in (
+            *("torch", "math", "numpy", "scipy", "copy", "random", "statistics", "itertools"),
+            *("functools", "collections", "operator", "warnings", "logging", "json", "typing"),
+            *("dataclasses", "peft", "time", "os", "sys"),
+        )
+    },
+    **{
+        name: f"from lab_utils import {name}"
+        for name in (
+            *("adapters", "checks", "comparison", "data", "decomposition", "layers"),
+            *("peft_bridge", "plots", "training"),
+        )
+    },
+}
+
 # The type of an error, what its text holds, and the usual cause; the first that fits is said.
 USUAL_CAUSES = [
     (
@@ -44,6 +92,18 @@ USUAL_CAUSES = [
         "compute it anew.",
     ),
     (
+        "RuntimeError",
+        r"could not infer output dtype|mean\(\): input dtype|std and var only support",
+        "a mean of truth values or whole numbers: make fractions of them first, values.double().",
+    ),
+    (
+        "RuntimeError|ValueError",
+        r"expected sequence of length|inhomogeneous shape|array element with a sequence|"
+        r"stack expects each tensor to be equal size",
+        "rows of several lengths in one tensor or array, which has one length for all: take them "
+        "one by one.",
+    ),
+    (
         "RuntimeError|ValueError|IndexError",
         r"Dimension out of range|only one element tensors|too many indices|not enough values",
         "a tensor with another number of dimensions than expected. Print its shape.",
@@ -56,7 +116,7 @@ USUAL_CAUSES = [
     (
         "TypeError",
         r"unexpected keyword argument|takes \d+ positional arguments? but|missing \d+ required",
-        "a first line, `def ...`, that is not the exercise's, or a call with other arguments.",
+        OTHER_ARGUMENTS,
     ),
     (
         "TypeError|AttributeError",
@@ -76,7 +136,8 @@ USUAL_CAUSES = [
     (
         "AttributeError",
         r"'\w+' object has no attribute '\w+'",
-        "a name that is spelt in two ways, or never set: what forward uses, __init__ sets.",
+        "a name that is spelt in two ways, or that this kind of object does not have: what "
+        "forward uses, __init__ sets.",
     ),
     (
         "TypeError|ValueError",
@@ -106,16 +167,49 @@ USUAL_CAUSES = [
         "a name that is spelt in two ways, or set in a cell that has not run since the kernel "
         "started.",
     ),
+    (
+        "AssertionError",
+        r"",
+        "an assert of yours that is stricter than the exercise: it has to hold for all that may "
+        "be passed in.",
+    ),
     ("RecursionError", r"", "a function that calls itself, perhaps by a name that you gave twice."),
 ]
 
 
-def usual_cause(kind: str, text: str) -> str:
-    """Return a line on what usually causes an error of this type with this text, or ""."""
+def usual_cause(kind: str, text: str, step: str = "") -> str:
+    """Return a line on what usually causes an error of this type with this text, or "".
+
+    Args:
+        step: what the student's code was asked to do, from the name of what was called on.
+    """
     for kinds, pattern, cause in USUAL_CAUSES:
         if kind in kinds.split("|") and re.search(pattern, text):
+            if cause is OTHER_ARGUMENTS:
+                cause = _whose_arguments(text, step)
+            if missing := kind == "NameError" and _not_imported(text):
+                cause = missing
             return f"\nThe usual cause is {cause}"
     return ""
+
+
+def _whose_arguments(text: str, step: str) -> str:
+    """Say whose call does not fit: that of the exercise, or one in the student's code."""
+    called = re.search(r"([\w.<>]+)\(\)", text)
+    if called is None or re.split(r"[(, ]", step)[0].endswith(called[1].rpartition(">.")[2]):
+        return OTHER_ARGUMENTS
+    return f"a call of {called[1]} with other arguments than it has: look at how it is defined."
+
+
+def _not_imported(text: str) -> str:
+    """Say which line imports a name that is not defined, if one usually does."""
+    name = re.match(r"name '(\w+)'", text)
+    if name is None or name[1] not in IMPORTS:
+        return ""
+    return (
+        f"a missing import: `{IMPORTS[name[1]]}` stands nowhere in this notebook, or in a cell "
+        "that has not run since the kernel started."
+    )
 
 
 def without_usual_cause(text: str) -> str:

@@ -88,7 +88,7 @@ class WrongScaling:
         return alpha / rank ** (1 / 3) if rank_stabilized else alpha / rank
 
     def xor(alpha, rank, rank_stabilized):
-        """brackets left out"""
+        """half in place of root"""
         return alpha / rank**1 / 2 if rank_stabilized else alpha / rank
 
     def log(alpha, rank, rank_stabilized):

@@ -355,7 +355,7 @@ class WrongCount:
         return i * o
 
     def magnitude_of_the_rank(i, o, rank, method, norm_dim=1):
-        """magnitude times rank"""
+        """one magnitude for each rank"""
         return rank * (i + o) + (rank if method == "dora" else 0)
 
     def one_off(i, o, rank, method, norm_dim=1):

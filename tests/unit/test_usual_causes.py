@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lab_utils.questions.student_code import StudentCodeFailed, student_code
-from lab_utils.questions.usual_causes import USUAL_CAUSES
+from lab_utils.questions.usual_causes import IMPORTS, USUAL_CAUSES
 
 WEIGHT = torch.ones(3, 5)
 
@@ -53,6 +53,10 @@ def replaced_by_a_sum():
     layer.weight += nn.Parameter(WEIGHT.clone())
 
 
+def own_assert(weight):
+    assert weight.shape[0] == weight.shape[1], "square weights only"
+
+
 def in_place():
     nn.Parameter(WEIGHT.clone()).add_(1)
 
@@ -81,6 +85,14 @@ MISTAKES = {
         "flatten(0, 1)",
     ),
     "one branch": (lambda: one_branch(WEIGHT), "branch"),
+    "mean of truths": (lambda: (WEIGHT > 0).mean(), "truth values"),
+    "mean of whole numbers": (lambda: WEIGHT.long().mean(), "truth values"),
+    "ragged tensor": (lambda: torch.tensor([[1.0], [1.0, 2.0]]), "several lengths"),
+    "ragged array": (lambda: np.array([[1.0], [1.0, 2.0]]), "several lengths"),
+    "ragged stack": (lambda: torch.stack([WEIGHT, WEIGHT.T]), "several lengths"),
+    "assert": (lambda: own_assert(WEIGHT), "an assert of yours"),
+    "another's argument": (lambda: nn.Linear(5, 3, out=2), "a call of Linear.__init__ with other"),
+    "a helper's argument": (lambda: one_branch(), "a call of one_branch with other"),
     "no such name": (lambda: magnitud, "spelt in two ways"),  # noqa: F821
     "calls itself": (lambda: itself(WEIGHT), "calls itself"),
 }
@@ -88,11 +100,31 @@ MISTAKES = {
 
 @pytest.mark.parametrize("code, cause", MISTAKES.values(), ids=MISTAKES)
 def test_its_usual_cause_is_said(code, cause):
-    with pytest.raises(StudentCodeFailed) as raised, student_code("decompose(weight)"):
+    with pytest.raises(StudentCodeFailed) as raised, student_code("nothing(weight)"):
         code()
     first, *others = str(raised.value).splitlines()
-    assert first.startswith("decompose(weight) raised ")
+    assert first.startswith("nothing(weight) raised ")
     assert others[-1].startswith("The usual cause is ") and cause in others[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("np", "import numpy as np"),
+        ("F", "import torch.nn.functional as F"),
+        ("math", "import math"),
+        ("partial", "from functools import partial"),
+    ],
+)
+def test_a_name_that_is_imported_is_said_with_its_line(name, line):
+    with pytest.raises(StudentCodeFailed) as raised, student_code("nothing(weight)"):
+        eval(name, {})
+    assert f"a missing import: `{line}`" in str(raised.value)
+
+
+@pytest.mark.parametrize("line", set(IMPORTS.values()))
+def test_a_line_that_is_said_is_right(line):
+    exec(line, {})
 
 
 def test_an_error_of_another_kind_is_left_as_it_is():

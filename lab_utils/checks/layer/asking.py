@@ -1,6 +1,6 @@
 """Build a layer of the student's, take it through steps, and compare what comes of them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -259,14 +259,36 @@ def with_its_axis(layer_type: Any, case: Case) -> Case:
     return case.along(1 - case.norm_dim, given=case.given_norm_dim)
 
 
-def as_answered(output: Tensor, method: str, case: Case) -> tuple[Case | None, Tensor]:
+def own_weight(layer_type: Any, method: str, case: Case) -> Tensor | None:
+    """Return the weight by which a trained layer multiplies x, bias apart, if it takes a batch."""
+    rows = torch.eye(case.weight.shape[1])
+    given = {"rows": rows, "nothing": 0 * rows}
+    steps = {name: ["forward", x, False, 0] for name, x in given.items()}
+    answers = ask_trained(layer_type, method, case, steps)
+    if any(map(answers.fails, given)):
+        return None
+    weight = (answers.output("rows") - answers.output("nothing")).T
+    return weight if weight.shape == case.weight.shape else None
+
+
+def as_answered(
+    layer_type: Any, output: Tensor, method: str, case: Case
+) -> tuple[Case | None, Tensor]:
     """Return the case as the layer has it, and its output: with another scaling, or its bias lost.
 
     Those cost the points of forward. What else the layer does can be told all the same; in place
     of the case None says that it cannot.
     """
     twice = None if case.bias is None else 2 * case.bias
-    for scaling in (case.scaling, *(scaling for scaling, _ in case.scalings())):
+
+    def scalings() -> Iterator[float]:
+        yield case.scaling
+        yield from (scaling for scaling, _ in case.scalings())
+        weight = own_weight(layer_type, method, case)
+        if weight is not None and (scaling := case.scaling_that_gives(weight, method)) is not None:
+            yield scaling
+
+    for scaling in scalings():
         for bias in (case.bias, None, twice):
             expected = apply(case.x, case.merged(method, scaling), bias)
             if close(output, expected):

@@ -47,7 +47,7 @@ from lab_utils.checks.layer.mistakes import (
     WHOLE_NORM,
     WRONG_AXIS,
 )
-from lab_utils.checks.report import Mistake
+from lab_utils.checks.report import Mistake, close
 
 
 class Case:
@@ -209,6 +209,26 @@ class Case:
         yield -self.scaling, UPDATE_SUBTRACTED
         yield 2 * self.scaling, UPDATE_TWICE
 
+    def scaling_that_gives(self, weight: Tensor, method: str) -> float | None:
+        """Return the scaling with which a layer that is right but for it has this `W'`, if any."""
+        kept, added = self.shares(weight)
+        if method == "lora":
+            kept = torch.ones_like(kept)
+        largest = kept.abs().argmax()  # a vector whose magnitude is zero does not tell
+        scaling = (added[largest] / kept[largest]).item()
+        if not math.isfinite(scaling) or not close(weight, self.merged(method, scaling)):
+            return None
+        return scaling
+
+    def shares(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what multiplies W0, and what multiplies B A, in each vector of a weight."""
+        parts = torch.stack([self.weight, self.update(1.0)], dim=-1).double()  # (out, in, 2)
+        wanted = weight.double()[..., None]
+        if self.norm_dim == 0:
+            parts, wanted = parts.transpose(0, 1), wanted.transpose(0, 1)
+        kept, added = torch.linalg.lstsq(parts, wanted).solution.squeeze(-1).unbind(-1)
+        return kept, added
+
     def scaled(self, scaling: float) -> "Case":
         """Return this case with another scaling, as a wrong layer has it."""
         changed = copy.copy(self)
@@ -270,6 +290,7 @@ class Case:
             yield m.exp() * updated / length, LOGARITHM
             for eps in (1e-2, 0.1, 1.0):
                 yield m * updated / (self.length(updated) + eps), ANOTHER_EPS
+                yield m * updated / self.length(updated).clamp_min(eps), ANOTHER_EPS
         else:
             yield self.update(), FROZEN_LEFT_OUT
         for scaling, mistake in self.scalings():
@@ -279,9 +300,11 @@ class Case:
     def wrong_layers(self, method: str) -> Iterator[tuple[Tensor, Tensor | None, Mistake]]:
         """Yield weight and bias as each known mistake would make them; as many for every case."""
         right, bias = self.merged(method), self.bias
+        # Where a mistake changes nothing, a lost bias is another one.
+        nowhere = None if bias is None else torch.full_like(bias, torch.inf)
         for weight, mistake in self.wrong_weights(method):
             yield weight, bias, mistake
-            yield weight, None, mistake
+            yield weight, nowhere if close(weight, right) else None, mistake
         twice = None if bias is None else 2 * bias
         yield self.weight + right, twice, FROZEN_TWICE
         yield self.weight + right, bias, FROZEN_TWICE

@@ -20,6 +20,7 @@ from lab_utils.checks.layer.mistakes import (
     P_FIXED,
     P_MIRRORED,
     RESCALED_OTHERWISE,
+    TWO_MASKS,
     VECTORS_DROPPED,
     X_CHANGED,
 )
@@ -60,8 +61,18 @@ def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
         layer_type,
         method,
         case.at_start(),
-        {"evaluation": twice[0], "training": ["outputs", case.x, SEEDS]},
+        {
+            "given": ["forward", case.x, True, 3],
+            "evaluation": twice[0],
+            "training": ["outputs", case.x, SEEDS],
+        },
         dropout=P,
+    )
+    report.expect(
+        is_as_before(fresh["given"]["x"], case.x),
+        "in training, forward leaves x as it is",
+        "in training, the x that was passed in has other values after forward than before.",
+        X_CHANGED,
     )
     own = fresh.output("evaluation")
     outputs = [fresh.tensor(output, "forward") for output in fresh["training"]]
@@ -82,13 +93,12 @@ def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
             "second": twice[1],
             "rows": ["forward", rows, False, 0],
             "dropped": ["outputs", rows, SEEDS],
-            "given": ["forward", case.x, True, 3],
             "whole": ["outputs", case.x, SEEDS],
         },
         dropout=P,
     )
     first, second = answers.output("first"), answers.output("second")
-    case = as_answered(first, method, case)[0] or case
+    case = as_answered(layer_type, first, method, case)[0] or case
     report.expect(
         close(first, second),
         "in evaluation, nothing is dropped",
@@ -96,10 +106,10 @@ def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
         DROPOUT_IN_EVAL,
     )
     report.expect(
-        is_as_before(answers["given"]["x"], case.x),
-        "in training, forward leaves x as it is",
-        "in training, the x that was passed in has other values after forward than before.",
-        X_CHANGED,
+        close(first, plain) or not close(first, second),
+        "in evaluation, nothing is rescaled",
+        f"with dropout={P}, the output after layer.eval() is not that with dropout=0.0.",
+        DROPOUT_IN_EVAL,
     )
     if report.first_problem is None:
         tensors = [answers.tensor(output, "forward") for output in answers["dropped"]]
@@ -143,12 +153,15 @@ def _expect_dropped(
     all_or_nothing, share, scale = found["ours"]
     if not all_or_nothing:
         all_or_nothing, share, scale = found["PEFT's"]
+    apart = not right and not all_or_nothing and _is_dropped_twice_over(method, case, rows, dropped)
     what = (
         f"its part of B A was dropped as a whole in {share:.0%} of the outputs, and else "
         f"multiplied by {scale:.3g}"
         if all_or_nothing
         else "a part of what B A gives is there and a part is not"
     )
+    if apart:
+        what = "W0 x and B A x were each dropped by themselves"
     if not dropped.isfinite().all():
         what = "NaN or infinity was found"
     return report.expect(
@@ -156,8 +169,21 @@ def _expect_dropped(
         f"in training, each input of B A is dropped with probability {P}, else divided by {1 - P}",
         f"for an x with one entry and dropout={P}, expected its part of B A either dropped "
         f"({P:.0%} of the time) or divided by {1 - P}; found that {what}.",
-        _wrong_dropout(all_or_nothing, share, scale),
+        TWO_MASKS if apart else _wrong_dropout(all_or_nothing, share, scale),
     )
+
+
+def _is_dropped_twice_over(method: str, case: Case, rows: Tensor, dropped: Tensor) -> bool:
+    """Return whether, in PEFT's form, W0 x and B A x are each dropped by themselves."""
+    if method != "dora":
+        return False
+    rest = apply(rows, (case.factor() - 1) * case.weight, None) / (1 - P)
+    update = apply(rows, case.factor() * case.update(), None) / (1 - P)
+    plain = apply(rows, case.weight, case.bias)
+    ways = [plain, plain + rest, plain + update, plain + rest + update]
+    size = 1e-4 * torch.stack(ways).abs().amax()
+    fits = [((dropped - way).abs() <= size).all(-1) for way in ways]
+    return bool(torch.stack(fits).any(0).all()) and all(bool(way.any()) for way in fits)
 
 
 def _expect_single(

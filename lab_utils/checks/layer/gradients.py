@@ -43,7 +43,7 @@ def gradients(report: Report, layer_type: Any, method: str, case: Case) -> None:
                 "learned": ["learn", *given, RATE],
             },
         )
-        each, expected = as_answered(answers.output("output"), method, each)
+        each, expected = as_answered(layer_type, answers.output("output"), method, each)
         if each is None:
             if report.first_problem is None:
                 raise CheckFailed(

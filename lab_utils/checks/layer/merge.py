@@ -40,6 +40,7 @@ from lab_utils.checks.layer.mistakes import (
     UPDATE_LEFT_OUT,
     ZERO_DIVISION,
 )
+from lab_utils.checks.layer.unexplained import wrong_weight
 from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, close, named
 
 # A layer that does so little does it without merge(), too: what it merges shows nothing.
@@ -91,17 +92,19 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
         # The output of a layer that is wrong by itself costs the points of forward, and merge()
         # is to compute the same.
         before = answers.output("before")
-        own = [
-            weight
-            for weight, mistake in wrong
-            if mistake not in TOO_LITTLE
-            and any(close(apply(each.x, weight, bias), before) for bias in (each.bias, None))
-        ]
+        too_little = [weight for weight, mistake in wrong if mistake in TOO_LITTLE]
+
+        def is_own(weight: Tensor) -> bool:
+            if weight.shape != each.weight.shape or any(close(weight, w) for w in too_little):
+                return False
+            biases = (each.bias, None)
+            return any(close(apply(each.x, weight.float(), bias), before) for bias in biases)
+
         comparisons = [
             Comparison(
                 f"weight of merge() in {mode} mode",
                 weights[mode],
-                next((w for w in own if close(weights[mode], w)), each.merged(method)),
+                weights[mode] if is_own(weights[mode]) else each.merged(method),
                 [weight for weight, _ in wrong],
             )
             for mode in MODES
@@ -111,7 +114,12 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
     cases = [case, case.other()]
     if method == "dora":
         cases.append(case.with_zero_vector().at_start())
-    compare(report, "weight of merge()", cases, look)
+
+    def otherwise() -> Mistake | None:
+        weight = ask_trained(layer_type, method, case, {"merge": ["merge", False]})["merge"]
+        return wrong_weight(weight["weight"], method, case)
+
+    compare(report, "weight of merge()", cases, look, otherwise)
 
 
 def _is_random(weights: dict[str, Tensor], expected: Tensor) -> bool:

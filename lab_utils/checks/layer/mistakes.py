@@ -161,7 +161,7 @@ SCALING_MULTIPLIED = Mistake(
 SCALING_UPSIDE_DOWN = Mistake("scaling upside down", "scaling is alpha / rank.", LORA)
 ALPHA_LEFT_OUT = Mistake("alpha left out", "scaling is alpha / rank, not 1 / rank.", LORA)
 SCALING_WHOLE = Mistake(
-    "whole-number division", "Use / and not //: a scaling may be a fraction.", LORA
+    "whole-number division", "Use / and neither // nor int(): a scaling may be a fraction.", LORA
 )
 SCALING_FIXED = Mistake(
     "scaling of the defaults", "scaling is alpha / rank, of the arguments that are passed.", LORA
@@ -264,6 +264,12 @@ NOT_A_LENGTH = Mistake(
     "The norm is the square root of the sum of squares of each vector, taken once.",
     NORM,
 )
+ANOTHER_NORM = Mistake(
+    "another norm",
+    "Each vector of V = W0 + scaling * B A is divided by its own Euclidean length, which is "
+    "computed from V at every pass.",
+    NORM,
+)
 WHOLE_NORM = Mistake(
     "one norm for the whole matrix", "Each row (norm_dim=0: each column) has a length.", NORM
 )
@@ -316,12 +322,18 @@ DROPOUT_UNUSED = Mistake(
 )
 DROPOUT_IN_EVAL = Mistake(
     "dropout in evaluation",
-    "nn.Dropout rests after layer.eval(); F.dropout needs training=.",
+    "Nothing is dropped or rescaled there: nn.Dropout rests after layer.eval(); F.dropout needs "
+    "training=.",
     DROPOUT,
 )
 DROPPED_ELSEWHERE = Mistake(
     "not the input dropped",
     "Drop inputs of A: not what A or B gives, not entries of a weight.",
+    DROPOUT,
+)
+TWO_MASKS = Mistake(
+    "two masks for one x",
+    "Drop x once, and pass what is left to both: what the magnitude adds to W0 x and B A.",
     DROPOUT,
 )
 NOT_RESCALED = Mistake(

@@ -42,6 +42,7 @@ from lab_utils.checks.layer.mistakes import (
     NEVER_FILLED,
     NO_NORMALISATION,
     NOT_A_LENGTH,
+    OTHER_NAME,
     OUTPUT_DOUBLED,
     RANDOM_MAGNITUDE,
     WHOLE_NORM,
@@ -112,12 +113,13 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
         MAGNITUDE_FROZEN if frozen == ["magnitude"] else ADAPTER_FROZEN,
     )
     kept = answers["kept"]
+    where = kept["elsewhere"]
     report.expect(
         kept["original_layer"],
         "original_layer is the layer that was passed in",
         f"expected {answers.name}.original_layer to be the layer that was passed in, found "
-        "something else.",
-        COPIED,
+        f"{f'it under the name {where[0]}' if where else 'something else'}.",
+        OTHER_NAME if where else COPIED,
     )
     others = [name for name, p in found.items() if name not in names and p.requires_grad]
     extra = kept["trainable"] or others
@@ -175,6 +177,7 @@ def _expect_start_magnitude(report: Report, layer_type: Any, case: Case, found: 
         (torch.ones_like(expected), MAGNITUDE_OF_ONES),
         (torch.zeros_like(expected), MAGNITUDE_OF_ONES),
         (weight.norm().expand_as(expected), WHOLE_NORM),
+        *((one.expand_as(expected), WHOLE_NORM) for one in (expected.mean(), expected.max())),
         (weight.norm(p=dim).expand_as(expected), DIM_AS_P),
         (case.scaling * expected, MAGNITUDE_SCALED),
     ]
@@ -241,8 +244,10 @@ OF_THE_BIAS = (BIAS_LOST, BIAS_TWICE, BIAS_SCALED)
 
 def _wrong_starts(
     method: str, case: Case, trained: set[Mistake] | None
-) -> Iterator[tuple[Tensor, Mistake | None]]:
+) -> Iterator[tuple[Tensor | None, Mistake | None]]:
     """Yield the output as known mistakes make it, with None for those that training contradicts.
+
+    An output of None is that of a mistake that changes nothing here.
 
     Args:
         trained: what explains the output of a trained layer, where that is known.
@@ -255,9 +260,8 @@ def _wrong_starts(
     start = case.at_start()
     right = start.merged(method)
     for weight, bias, mistake in start.wrong_layers(method):
-        output = apply(case.x, weight, bias)
-        if close(weight, right) and mistake not in OF_THE_BIAS:
-            output = torch.full_like(output, torch.inf)  # so that it explains nothing
+        changes_nothing = close(weight, right) and mistake not in OF_THE_BIAS
+        output = None if changes_nothing else apply(case.x, weight, bias)
         said = if_so(mistake)
         if mistake is MAGNITUDE_RELATIVE and trained is None:
             said = NO_NORMALISATION  # here m is ||W0||, so that is one and the same

@@ -1,21 +1,26 @@
 """What can be told of a layer whose output no known mistake gives: which law of W' x it breaks."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lab_utils.checks.layer.asking import Answers, ask_trained
+from lab_utils.checks.layer.asking import Answers, ask_trained, own_weight
 from lab_utils.checks.layer.case import Case
 from lab_utils.checks.layer.mistakes import (
+    ANOTHER_NORM,
     COLUMN_ON_OUTPUT,
     DIMENSION_ADDED,
     DIVIDED_BY_MAGNITUDE,
     MAGNITUDE_CHANGED,
     MIXED_VECTORS,
     NOT_LINEAR,
+    SCALING_OTHER,
     SQUEEZED,
+    WHOLE_NORM,
 )
 from lab_utils.checks.report import CheckFailed, Mistake, close
 
@@ -67,7 +72,28 @@ def _broken_law(layer_type: Any, method: str, case: Case) -> Mistake | None:
         )
         if not _near(minus, 3 * one - 2 * two, size + two.abs().max()):
             return MAGNITUDE_CHANGED
-    return None
+    weight = own_weight(layer_type, method, case)
+    return None if weight is None else wrong_weight(weight, method, case)
+
+
+def wrong_weight(weight: Tensor, method: str, case: Case) -> Mistake | None:
+    """Return what is wrong with a weight whose vectors are those of W0 and of B A, added."""
+    if weight.shape != case.weight.shape or not weight.isfinite().all():
+        return None
+    if (scaling := case.scaling_that_gives(weight, method)) is not None:
+        if math.isclose(scaling, case.scaling, rel_tol=1e-3):
+            return None
+        found = f"Here B A is multiplied by {scaling:.4g} where alpha / rank is {case.scaling:.4g}."
+        return replace(SCALING_OTHER, why=f"{SCALING_OTHER.why} {found}")
+    if method == "lora":
+        return None
+    kept, _ = case.shares(weight)
+    lengths, magnitude = kept.view_as(case.magnitude), case.magnitude.double()
+    if not close(weight, lengths * (case.weight + case.update())):
+        return None
+    factors = (lengths / magnitude)[magnitude != 0]
+    alike = close(factors, factors.mean().expand_as(factors))
+    return WHOLE_NORM if alike and len(factors) > 2 else ANOTHER_NORM
 
 
 def _trained(layer_type: Any, method: str, case: Case, inputs: dict[str, Tensor]) -> Answers:

@@ -383,7 +383,7 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
             mistake = ANOTHER_RANK
         mistake = mistake or _kept_run(losses, expected, wanted, runs)
         mistake = mistake or _another_key(losses, ranks, runs)
-        exchanged = dict(zip(METHODS, (losses[method] for method in METHODS[::-1]), strict=True))
+        exchanged = {"lora": losses["dora"], "dora": losses["lora"]}
         if mistake is None and (
             only_explanation(exchanged, _wrong_losses(ranks), _same_losses)
             or _another_key(exchanged, ranks, runs)

@@ -4,7 +4,7 @@ import csv
 import zipfile
 
 import pytest
-from classroom import database, make_course, run
+from classroom import database, make_course, most_points, run
 from generated import generate
 from nbgrader.api import Gradebook
 
@@ -17,6 +17,7 @@ from lab_grader.marks.standing import State, read_standings
 from lab_grader.running.job import Result
 
 LESSONS = ("01-mathematics", "07-rslora-challenge")
+MOST = most_points(*LESSONS)
 HEADER = [
     *("Identifier", "Full name", "ID number", "Email address", "Status", "Grade", "Maximum Grade"),
     *("Grade can be changed", "Last modified (submission)", "Last modified (grade)"),
@@ -36,7 +37,7 @@ def standings(course):
     return read_standings(course)
 
 
-def row_of(it, identifier="Participant 990", maximum="20.00", **other):
+def row_of(it, identifier="Participant 990", maximum=f"{MOST:.2f}", **other):
     known = {
         "Identifier": identifier,
         "Full name": it.name,
@@ -100,7 +101,8 @@ def test_what_waits_stays_as_it_is(course, standings, tmp_path):
 
 def test_another_maximum_scales_and_says_so(course, standings, tmp_path):
     it = marked(standings)[0]
-    sheet = write(tmp_path / "w.csv", [row_of(it, maximum="100,00", **{"Email address": it.email})])
+    maximum = f"{5 * MOST:.2f}".replace(".", ",")
+    sheet = write(tmp_path / "w.csv", [row_of(it, maximum=maximum, **{"Email address": it.email})])
     filled = fill_worksheet(course, sheet)
     assert float(read(filled.path)[0]["Grade"]) == 5 * it.score
     assert "marks were multiplied by 5" in filled.said[1]

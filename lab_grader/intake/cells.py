@@ -1,4 +1,4 @@
-"""The cells of a notebook as they were handed in: read from JSON that may contain anything."""
+"""The cells of a notebook as they were handed in, read from JSON that may contain anything."""
 
 import re
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def _text(value: Any) -> str | None:
 
 
 def _pictures(attachments: Any) -> tuple[dict[str, dict[str, str]], bool]:
-    """Return the pictures that are attached to a cell, and whether that is all that is."""
+    """Return the pictures attached to a cell, and whether nothing else is attached."""
     if not attachments:
         return {}, True
     if not isinstance(attachments, dict):

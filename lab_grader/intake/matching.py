@@ -16,9 +16,9 @@ Matches = dict[str, tuple[int, str]]  # by `grade_id`: a cell's index, and by wh
 
 
 def work_in(cells: list[HandedIn], lesson: Lesson) -> int:
-    """Return 2 if an exercise is finished, 1 if any text was not released, else 0.
+    """Return 2 if an exercise is finished, 1 if any text differs from the release, otherwise 0.
 
-    A text alone says little: after a lesson was released again, so has a blank copy of the old one.
+    A different text alone says little: a blank copy of an earlier release has some, too.
     """
     for grade_id, (index, _) in known_cells(cells, lesson).items():
         source, role = cells[index].source.strip(), role_of(lesson.graded[grade_id])
@@ -53,7 +53,7 @@ def _surely(cells: list[HandedIn], lesson: Lesson) -> Matches:
     for how in ("id", "grade_id", "text"):
         places: dict[str | None, int] = {}
         for index, cell in enumerate(cells):
-            if index not in taken:  # of copies the last, as nbgrader has it
+            if index not in taken:  # the last of several copies, as in nbgrader
                 places[cell.source.strip() if how == "text" else getattr(cell, how)] = index
         for grade_id, released in lesson.graded.items():
             key = {"id": released.get("id"), "grade_id": grade_id}.get(
@@ -67,7 +67,7 @@ def _surely(cells: list[HandedIn], lesson: Lesson) -> Matches:
 
 
 class _Guesses:
-    """The cells that are not known for sure, by what they define and where they stand.
+    """Finds cells that are not known for sure, by what they define and where they are.
 
     Attributes:
         found: the cells that are known so far.
@@ -76,14 +76,14 @@ class _Guesses:
     def __init__(self, cells: list[HandedIn], lesson: Lesson, found: Matches) -> None:
         self.cells, self.lesson, self.found = cells, lesson, found
         taken = {index for index, _ in found.values()}
-        self.theirs = [  # no cell of the lesson as far as is known
+        self.theirs = [  # indices of cells that are not the lesson's, as far as is known
             index
             for index, cell in enumerate(cells)
             if index not in taken and cell.source.strip() not in lesson.texts
         ]
 
     def by_definitions(self, grade_id: str) -> None:
-        """Find the cell that defines what an exercise asks for, at best where it belongs."""
+        """Find the cell that defines what an exercise asks for, preferably where it belongs."""
         asked = names_of(self.lesson.released[grade_id]).binds
         if not asked:
             return

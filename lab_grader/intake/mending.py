@@ -1,6 +1,6 @@
-"""A notebook of the student's texts in which the lesson's own cells are as they were released.
+"""Restore a notebook: the student's answers, between the lesson's cells as they were released.
 
-The answers keep the student's text. What of the lesson was changed, moved or deleted is put back.
+Cells of the lesson that were changed, moved or deleted are put back.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ Made = list[tuple[str | None, NotebookNode]]  # cells with their `grade_id`; Non
 
 
 def mend(cells: list[HandedIn], lesson: Lesson, note: Note) -> NotebookNode:
-    """Return a notebook of the student's texts, with the lesson's own cells as they should be.
+    """Return a notebook with the student's texts and the lesson's cells as they were released.
 
     Args:
-        note: called with a sentence for each thing that was put right.
+        note: called with a sentence for each repair.
     """
     found = known_cells(cells, lesson)
     by_index = {index: grade_id for grade_id, (index, _) in found.items()}
@@ -50,7 +50,7 @@ def mend(cells: list[HandedIn], lesson: Lesson, note: Note) -> NotebookNode:
 
 
 def _say_how(cells: list[HandedIn], lesson: Lesson, found: Matches, note: Note) -> None:
-    """Say which cells are not known by their `grade_id`, as nbgrader knows them."""
+    """Report the cells that were not recognised by their `grade_id`, as nbgrader does it."""
     otherwise: dict[str, list[str]] = {}
     for grade_id in lesson.graded:
         index, how = found.get(grade_id, (None, ""))
@@ -62,7 +62,7 @@ def _say_how(cells: list[HandedIn], lesson: Lesson, found: Matches, note: Note) 
 
 
 def _is_answer(cell: HandedIn, test: str, lesson: Lesson) -> bool:
-    """Whether a test cell was written over with what its exercise asks for."""
+    """Whether a test cell was overwritten with an answer to its exercise."""
     asked = _defines(lesson.released[lesson.exercises[test]])
     return cell.kind == "code" and bool(asked & _defines(cell.source))
 
@@ -77,7 +77,7 @@ def _students_cell(index: int, cell: HandedIn) -> NotebookNode:
 
 
 def _lessons_cell(released: NotebookNode, handed_in: HandedIn) -> NotebookNode:
-    """Return a cell of the lesson; where it is an answer, with the student's text."""
+    """Return a cell of the lesson, with the student's text if it is an answer."""
     cell = nbformat.from_dict(released)
     if role_of(released) in ("exercise", "manual"):
         cell.source = handed_in.source
@@ -87,8 +87,8 @@ def _lessons_cell(released: NotebookNode, handed_in: HandedIn) -> NotebookNode:
 
 
 def _put_back(lesson: Lesson, made: Made, note: Note) -> None:
-    """Put the lesson's graded cells that are not there where they belong: a test goes after the
-    cell before it, and after whatever defines what it asks for."""
+    """Put the lesson's missing graded cells where they belong: a test goes after the cell that
+    precedes it in the lesson, and after whatever defines what it asks for."""
     for grade_id, released in lesson.graded.items():
         names = [name for name, _ in made]
         if grade_id in names:
@@ -112,8 +112,8 @@ def _put_back(lesson: Lesson, made: Made, note: Note) -> None:
 
 
 def _drop_stubs(lesson: Lesson, made: Made, note: Note) -> None:
-    """Empty an exercise that is as it was released where the student defined elsewhere what it
-    asks for: it would take the place of that."""
+    """Empty an unchanged exercise if the student defined elsewhere what it asks for: the stub would
+    replace that definition."""
     for grade_id, stub in made:
         if grade_id is None or role_of(stub) != "exercise":
             continue
@@ -127,12 +127,12 @@ def _drop_stubs(lesson: Lesson, made: Made, note: Note) -> None:
             if cell.cell_type == "code" and theirs and changed:
                 elsewhere |= _defines(cell.source)
         if asked and asked <= elsewhere:
-            stub.source = "# what this cell asks for stands in another cell"
-            note(f"{grade_id} is as it was released; what it asks for stands in another cell")
+            stub.source = "# what this cell asks for is defined in another cell"
+            note(f"{grade_id} is as it was released; what it asks for is defined in another cell")
 
 
 def _put_tests_after_answers(lesson: Lesson, made: Made, note: Note) -> None:
-    """Move each test that stands before everything that defines what it asks for behind it."""
+    """Move each test that comes before the answer that it asks for to after that answer."""
     for grade_id, released in lesson.graded.items():
         if role_of(released) != "test":
             continue
@@ -147,7 +147,7 @@ def _put_tests_after_answers(lesson: Lesson, made: Made, note: Note) -> None:
         if answers and place < answers[0]:
             test = made.pop(place)
             made.insert(answers[-1], test)
-            note(f"the test {grade_id} stood before what it asks for, and is made after it")
+            note(f"the test {grade_id} came before what it asks for, and is made after it")
 
 
 def _defines(source: str) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Write a graded submission into nbgrader's gradebook and its autograded folder.
 
-nbgrader's own `Autograde` does it, all but the execution: its outputs come from the result. So
-what it does with checksums, comments, late penalties and marks by hand stays as it is.
+nbgrader's own `Autograde` does everything except execute: the outputs come from the result. So
+checksums, comments, late penalties and marks given by hand are treated as nbgrader treats them.
 """
 
 import functools
@@ -43,12 +43,12 @@ PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
 class RecordError(Exception):
-    """A submission was executed, and could not be recorded."""
+    """A submission was executed, but could not be recorded."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What the gradebook holds for one test or answer of one student."""
+    """The gradebook's entry for one test or answer of one student."""
 
     auto: float | None
     manual: float | None
@@ -60,7 +60,7 @@ Marks = dict[tuple[str, str], Mark]  # by notebook and grade_id
 
 
 def read_marks(course: Course, student: str | None = None) -> dict[str, Marks]:
-    """Return every student's marks, or those of one, in one look at the gradebook."""
+    """Return the marks of all students, or of one, with a single query of the gradebook."""
     found: dict[str, Marks] = defaultdict(dict)
     with course.gradebook() as gradebook:
         rows = (
@@ -90,8 +90,8 @@ def read_marks(course: Course, student: str | None = None) -> dict[str, Marks]:
 def _goes_with_pages(name: str) -> bool:
     """Whether a file goes into the folders that Formgrader serves and that students get back.
 
-    Pictures do, which texts may show. A page or a drawing of a student's would run its scripts
-    there with the rights of who opens it; whatever the code needs was there while it ran.
+    Pictures do, since texts may show them. The scripts in a student's HTML or SVG file would run
+    there with the rights of whoever opens it. Files that only the code needs are not kept.
     """
     path = PurePosixPath(name)
     folders = [folder.name for folder in path.parents]
@@ -99,7 +99,7 @@ def _goes_with_pages(name: str) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, or anything in its place."""
+    """Remove a file, a link or a folder; nothing happens if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -107,11 +107,11 @@ def _remove(path: Path) -> None:
 
 
 class Recorder:
-    """The one writer of the gradebook, and its memory of what it wrote.
+    """The only writer of the gradebook. It remembers what it wrote.
 
-    A note beside the cache says which result was recorded and which marks came of it. It is
-    written last and removed first, so that whatever was interrupted is done again; and it only
-    counts while the gradebook still has these marks.
+    A note beside the cache says which result was recorded, and the marks that it led to. It is
+    written last and removed first, so that interrupted work is done again, and it is valid only
+    while the gradebook still has these marks.
     """
 
     def __init__(self, course: Course) -> None:
@@ -120,9 +120,9 @@ class Recorder:
         self.notes = course.work / "recorded" / course.assignment
 
     def is_recorded(self, submission: Submission, key: str, marks: Marks) -> bool:
-        """Whether the gradebook holds what came of a result, `marks` being what it holds.
+        """Whether a result has been recorded in the gradebook, which has `marks` now.
 
-        A note that cannot be read counts as none, and is mentioned.
+        A note that cannot be read is treated as missing, and this is reported.
         """
         note = self._note(submission.student)
         if not marks or not note.exists():
@@ -137,7 +137,7 @@ class Recorder:
         """Enter the marks of a submission, and put its notebooks into the autograded folder.
 
         Raises:
-            RecordError: nbgrader refused it; the text says why.
+            RecordError: nbgrader rejected the submission; the text says why.
             CourseError: the gradebook cannot be written.
         """
         student = submission.student
@@ -154,7 +154,7 @@ class Recorder:
         write_atomically(self._note(student), json.dumps(note))
 
     def _described(self, submission: Submission, key: str, marks: Marks) -> dict:
-        """Return what a note holds: the result, the marks, and what else decided them."""
+        """Return the content of a note: the result, the marks, and what else affects them."""
         moment = submission.moment.isoformat() if submission.moment else None
         extension = self._extensions.get(submission.student)
         lateness = [moment, extension, *self._lateness]
@@ -163,7 +163,7 @@ class Recorder:
 
     @functools.cached_property
     def _extensions(self) -> dict[str, str]:
-        """The time that some students have beyond the due date."""
+        """The extensions of the due date that some students have."""
         with self.course.gradebook() as gradebook:
             submissions = gradebook.db.query(SubmittedAssignment).filter(
                 SubmittedAssignment.assignment.has(name=self.course.assignment),
@@ -173,7 +173,7 @@ class Recorder:
 
     @functools.cached_property
     def _lateness(self) -> list[str]:
-        """What decides a penalty, apart from the time: due date, settings, the plugin's code."""
+        """What determines a penalty, apart from the time: due date, settings, the plugin's code."""
         with self.course.gradebook() as gradebook:
             due = gradebook.find_assignment(self.course.assignment).duedate
         config = self.course.config
@@ -248,7 +248,7 @@ class Recorder:
 
 
 class _Outputs:
-    """Stands in nbgrader's pipeline where it would execute a notebook."""
+    """Takes the place of nbgrader's step that executes a notebook, and inserts the outputs."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
@@ -274,8 +274,8 @@ def _auto(marks: Marks) -> dict[str, float | None]:
 
 
 class _LastError(logging.Handler):
-    """Keeps the exception that a log told of last: nbgrader logs what happened, and raises another
-    that says nothing of it."""
+    """Keeps the last exception that was logged: nbgrader logs the cause, and raises another one,
+    which does not name it."""
 
     error: BaseException | None = None
 
@@ -284,7 +284,7 @@ class _LastError(logging.Handler):
 
 
 def quiet_log() -> tuple[logging.Logger, _LastError]:
-    """Return a log that prints nothing, and what keeps its last exception."""
+    """Return a log that prints nothing, and the handler that keeps its last exception."""
     log, last = logging.Logger("nbgrader", logging.WARNING), _LastError()
     log.addHandler(last)
     return log, last

@@ -1,4 +1,4 @@
-"""Where each student stands: the marks, and whether they are final. All exports ask here."""
+"""The marks of each student, and whether they are final. Every export gets them from here."""
 
 import enum
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Exercise = tuple[str, str]  # lesson and name
 
 
 class State(enum.StrEnum):
-    """What is known of a student's marks. Only final ones are marks; the text says what to do."""
+    """The state of a student's marks, in words. Only final marks count."""
 
     FINAL = "final"
     WAITING = "waits for a mark by hand"
@@ -45,9 +45,9 @@ class Standing:
     """One student's marks.
 
     Attributes:
-        why: what kept the submission from being graded; empty if nothing did.
-        penalty: points taken for lateness.
-        handed_in: when, in UTC, where the LMS or the student's folder says so.
+        why: the reason that the submission could not be graded; empty if it was graded.
+        penalty: points deducted for lateness.
+        handed_in: the time, in UTC, if the LMS or the student's folder states it.
         late_seconds: after the due date.
     """
 
@@ -66,7 +66,7 @@ class Standing:
 
     @cached_property
     def points(self) -> dict[Exercise, float | None]:
-        """The points of each exercise; None for one that waits, or that was not graded."""
+        """The points of each exercise; None if it waits for a mark or was not graded."""
         if self.state in (State.ABSENT, State.FAILED):
             return dict.fromkeys(exercise_columns(self.course))
         found: dict[Exercise, float | None] = dict.fromkeys(exercise_columns(self.course), 0.0)
@@ -87,27 +87,27 @@ class Standing:
 
     @property
     def points_waiting(self) -> float:
-        """The most that a person may still give."""
+        """The most points that a person can still give."""
         return sum(self.course.lessons[lesson].points(cell) for lesson, cell in self.waiting)
 
     @property
     def score(self) -> float | None:
-        """All points less the penalty, so far; None for those whose work was not graded."""
+        """All points so far minus the penalty; None if the work was not graded."""
         if self.state in (State.ABSENT, State.FAILED):
             return None
         return max(0.0, sum(mark.score for mark in self.marks.values()) - self.penalty)
 
     @property
     def name(self) -> str:
-        """First and last name, where they are known, else the id."""
+        """First and last name if they are known, otherwise the id."""
         return " ".join(part for part in (self.first_name, self.last_name) if part) or self.student
 
 
 def read_standings(course: Course, student: str | None = None) -> list[Standing]:
-    """Return everybody who is registered or handed something in, sorted by id; or one student.
+    """Return all students who are registered or handed something in, sorted by id; or one student.
 
-    Where a present submission could not be graded, the gradebook may still hold what an earlier
-    one earned, or zeros for what could not be read; neither is the mark of this one.
+    If the current submission could not be graded, the gradebook may still have the marks of an
+    earlier one, or zeros for unreadable work; neither is the mark of the current submission.
     """
     last = history.gradings(course, last=1)
     last_grading = last[0].students if last else {}
@@ -145,7 +145,7 @@ def read_standings(course: Course, student: str | None = None) -> list[Standing]
 
 
 def _why_not_graded(handed_in: bool, marks: Marks, last: history.Findings | None) -> str:
-    """Return what kept the present submission from being graded; empty if nothing did.
+    """Return why the current submission was not graded; empty if it was.
 
     Args:
         last: what the last grading found out about the student.
@@ -169,7 +169,7 @@ def _state(marks: Marks, why_not_graded: str) -> State:
 
 
 def read_comments(course: Course, student: str) -> dict[tuple[str, str], str]:
-    """Return what a person said to a student about each answer, by notebook and `grade_id`."""
+    """Return a person's comments on a student's answers, by notebook and `grade_id`."""
     with course.gradebook() as gradebook:
         rows = (
             gradebook.db.query(Notebook.name, BaseCell.name, Comment.manual_comment)
@@ -184,14 +184,14 @@ def read_comments(course: Course, student: str) -> dict[tuple[str, str], str]:
 
 
 def _graded(course: Course, student: str, marks: Marks) -> Marks:
-    """Return marks, or none if nothing was ever graded: an extension makes empty ones."""
+    """Return the marks; none if nothing was ever graded, since an extension creates empty marks."""
     note = course.work / "recorded" / course.assignment / f"{student}.json"
     marked = any(mark.auto is not None or mark.manual is not None for mark in marks.values())
     return marks if marked or note.exists() else {}
 
 
 def extend(course: Course, student: str, days: float) -> datetime:
-    """Give a student some days more than the due date; return when their work is due, in UTC.
+    """Extend the due date for a student by some days; return the new due date, in UTC.
 
     Raises:
         CourseError: the assignment has no due date.

@@ -1,24 +1,23 @@
-"""The first process in a sandbox: it imports what every kernel needs, and forks one when told to.
+"""The first process in a sandbox: it imports what every kernel needs, and forks kernels on request.
 
-A kernel of its own takes two seconds of CPU to start, most of them to import PyTorch; one that is
-forked takes a fraction. Kernels of one student follow those of another here, and nothing of one
-reaches the next:
-- this process runs no code of theirs and reads nothing of theirs, so it stays as it was after its
-  imports, and that is all that two kernels have in common;
-- each kernel has its own view of the files with empty folders in memory, its own network, host name
-  and shared memory (namespaces), its own random numbers and stderr, no right to change any of it,
-  and of Linux only what the filter lets through (`system_calls`);
-- before the next one is forked every process but this one is killed.
+Starting a kernel from scratch takes two seconds of CPU, mostly to import PyTorch; a fork takes a
+fraction of that. The kernels of one student follow those of another, and nothing carries over:
+- this process runs none of their code and reads none of their data, so it stays as it was after
+  its imports, and two kernels share nothing else;
+- each kernel has its own view of the files, with empty folders in memory; its own network, host
+  name and shared memory (namespaces); its own random numbers and stderr; no right to change any of
+  this; and only the system calls that the filter allows (`system_calls`);
+- before the next kernel is forked, every process except this one is killed.
 
-On standard input comes a JSON line for each order, on standard output goes a word for each answer:
+It reads a JSON line for each order from standard input, and writes a word for each reply:
 
     {"start": {"connection", "masks", "limits", "uid", "filter"}}    ready
     (the kernel has ended by itself)                                 ended
-    {"seal": true}, when the kernel's sockets are there              sealed: it can make no other
+    {"seal": true}, once the kernel has made its sockets             sealed: it can make no others
     {"stop": true}                                                   stopped: no process is left
 
-No module of the lab is imported before the fork: some are hidden from a kernel. The child takes its
-rights away from itself before it reads anything of the student's.
+No module of the lab is imported before the fork, since some are hidden from a kernel. The child
+drops its rights before it reads anything that a student wrote.
 """
 
 import contextlib
@@ -36,7 +35,7 @@ from pathlib import Path
 
 GIVEN, MASKS, SAID, SOCKETS, WORK = "/given", "/masks", "/said", "/sockets", "/work-folder"
 CONNECTION = "/tmp/connection.json"
-# Folders in memory that each kernel finds empty, and which part of its limit each may hold.
+# Folders in memory that each kernel finds empty, and the share of its limit that each may use.
 IN_MEMORY = {"/dev/shm": 0.25, "/tmp": 0.25, WORK: 0.5}
 MOST_FILES = 10_000  # in each of them
 REAP_SECONDS = 1.0
@@ -58,7 +57,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(function: str, *arguments: object) -> None:
-    """Call the system; raise `OSError` if it refuses."""
+    """Call a function of the C library; raise `OSError` if it fails."""
     if getattr(libc, function)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{function}: {os.strerror(number)}")
@@ -70,13 +69,13 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -
 
 
 def serve() -> None:
-    """Obey until standard input ends. Refuses to run anywhere but in a sandbox."""
+    """Carry out orders until standard input ends. Runs nowhere but in a sandbox."""
     if os.getpid() != 1:
         sys.exit("fork_server ends every process that it sees: it starts as the first of a sandbox")
-    # A kernel's user may be this process's user too, and here nothing is hidden.
+    # A kernel may have the same user as this process, from which nothing is hidden.
     _call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
-    # Python's handler would let a kernel of the same user end this process: the first process of a
-    # sandbox gets no signal that it does not handle.
+    # Without Python's handler a kernel of the same user cannot end this process: the first process
+    # of a sandbox receives only signals that it handles.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _import_what_kernels_need()
     kernel = None
@@ -112,7 +111,7 @@ def serve() -> None:
 
 
 def _import_what_kernels_need() -> None:
-    """Import what takes time, and nothing that may be hidden from a kernel: no lab, no PEFT."""
+    """Import what is slow to import, but no lab and no PEFT, which may be hidden from a kernel."""
     import accelerate  # noqa: F401
     import huggingface_hub.hf_file_system  # noqa: F401
     import ipykernel.ipkernel
@@ -131,14 +130,14 @@ def _import_what_kernels_need() -> None:
 
     # The first step of the first optimizer imports torch._dynamo, which takes a second.
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0).step()
-    # So that a collection in a kernel, as IPython makes one for each notebook, does not go through
-    # all of this, and so copy it.
+    # Otherwise a garbage collection in a kernel (IPython makes one for each notebook) would visit
+    # all of these objects, and so copy their memory.
     gc.freeze()
 
 
 def _end_all_others() -> None:
     """Kill every process of the sandbox except this one, including those forked meanwhile."""
-    with contextlib.suppress(ProcessLookupError):  # there is none, or none any more
+    with contextlib.suppress(ProcessLookupError):  # no other process is left
         while True:
             os.kill(-1, signal.SIGKILL)
             _reap()
@@ -146,14 +145,14 @@ def _end_all_others() -> None:
 
 
 def _reap() -> None:
-    """Let go of the processes that have ended: orphans come to the first process."""
+    """Reap the processes that have ended: the first process inherits all orphans."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
 
 
 def _seal(kernel: int | None) -> bool:
-    """Make the folder of a kernel's sockets read-only for it: what is there stays, as it is.
+    """Make the folder of a kernel's sockets read-only for it, so that they stay as they are.
 
     Args:
         kernel: descriptor of its process, None if it has ended.
@@ -161,7 +160,7 @@ def _seal(kernel: int | None) -> bool:
     if kernel is None:
         return False
     pid = os.fork()
-    if pid == 0:  # whoever looks at the kernel's files cannot come back
+    if pid == 0:  # a process that enters the kernel's view of the files cannot leave it
         status = 1
         try:
             _call("setns", kernel, CLONE_NEWNS)
@@ -173,13 +172,13 @@ def _seal(kernel: int | None) -> bool:
 
 
 def _become_a_kernel(order: dict) -> None:
-    """Confine this process, then run a kernel in it; never return."""
+    """Confine this process and run a kernel in it. Never returns."""
     status = 1
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)
-        # The grader reads it.
+        # The grader reads this file.
         said = os.open(f"{SAID}/kernel", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         os.dup2(said, 2)
         os.closerange(3, 1024)
@@ -199,10 +198,10 @@ def _hide(masks: dict[str, str], scratch_bytes: int) -> None:
     """Get a private view of the files, with new folders in memory and the masks in place."""
     _call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
-    # What others said is under it, and is not to be uncovered.
+    # It covers the stderr of other kernels, and cannot be removed.
     _mount("none", SAID, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4096")
     for folder, part in IN_MEMORY.items():
-        # What is mounted below is mounted again: the lab itself may lie in /tmp.
+        # Mount points below are mounted again: the lab itself may be in /tmp.
         below = {path: os.open(path, os.O_PATH) for path in _mounted_below(folder)}
         options = f"mode=1777,size={int(part * scratch_bytes)},nr_inodes={MOST_FILES}"
         _mount("none", folder, "tmpfs", MS_NOSUID | MS_NODEV, options)
@@ -221,7 +220,7 @@ def _hide(masks: dict[str, str], scratch_bytes: int) -> None:
 
 
 def _make_read_only(path: str) -> None:
-    kept = MS_NOEXEC if os.statvfs(path).f_flag & os.ST_NOEXEC else 0  # a user may not take it away
+    kept = MS_NOEXEC if os.statvfs(path).f_flag & os.ST_NOEXEC else 0  # a user cannot remove it
     flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | kept
     _mount("none", path, "", flags)
 
@@ -250,7 +249,7 @@ def _limit(limits: dict[str, int]) -> None:
 
 
 def _give_up_rights(uid: int | None) -> None:
-    """Drop all capabilities and ways to get one; as root, become a user that nobody else is."""
+    """Drop all capabilities and ways to get one; as root, become a user of no other kernel."""
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if uid is not None:
         last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
@@ -262,11 +261,11 @@ def _give_up_rights(uid: int | None) -> None:
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     none = (ctypes.c_uint32 * 6)()
     _call("capset", header, none)
-    # A change of user sets both of these back: the first would let it outlive this server, the
-    # second keep it from what any process may know of itself in /proc.
+    # A change of user resets both of these. Without the first, the kernel could outlive this
+    # server; without the second, it could not read about itself in /proc.
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
-    # Where the machine's memory ends before a kernel's limits do, Linux ends a kernel first.
+    # If the machine runs out of memory before a kernel reaches its limits, Linux ends a kernel.
     Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -286,7 +285,7 @@ def _run_kernel(connection: dict) -> None:
     from ipykernel.kernelapp import launch_new_instance
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    numpy.random.seed()  # Python's own generator seeds itself anew after a fork, this one does not
+    numpy.random.seed()  # after a fork Python's own generator seeds itself again, NumPy's does not
     for given in Path(GIVEN).iterdir():
         copy = shutil.copytree if given.is_dir() else shutil.copy
         copy(given, Path(WORK, given.name))

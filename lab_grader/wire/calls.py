@@ -1,8 +1,8 @@
-"""What a test cell asks, read from its text: calls of checks with the student's objects.
+"""The calls in a test cell: each calls a check with the student's objects.
 
-A test cell is not run in the student's process. It is read here, and its calls are made by the
-grader. For that it must be simple: each line is `checks.check_something(...)`, and an argument
-is a literal, a dtype of torch, or the name of something that the student wrote.
+A test cell does not run in the student's process. It is parsed here, and the grader makes its
+calls. So it must be simple: each line is `checks.check_something(...)`, and an argument is a
+literal, a dtype of torch, or the name of something that the student wrote.
 """
 
 import ast
@@ -18,12 +18,12 @@ from lab_utils import checks
 
 
 class NotATestCell(ValueError):
-    """The text of a test cell is of another form than the grader can run."""
+    """The text of a test cell does not have the form that the grader can run."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """The place of a student's object in the arguments of a check."""
+    """Stands for a student's object in the arguments of a check."""
 
     name: str
 
@@ -37,7 +37,7 @@ class Call:
     named: dict[str, Any]
 
     def make(self, stand_in: Callable[[str], Any], **more: Any) -> Any:
-        """Call the check; `stand_in` returns the replacement for the object of a name."""
+        """Call the check; `stand_in` returns what replaces the object with a given name."""
 
         def filled(value: Any) -> Any:
             return stand_in(value.name) if isinstance(value, Student) else value

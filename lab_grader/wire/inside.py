@@ -1,8 +1,8 @@
 """The end of the wire in the student's process: answer one question about one of its objects.
 
 This runs in the interpreter that runs the student's code, which may have changed any of it. So
-nothing is decided here: what leaves is only read by `remote`, as arrays and plain values. The
-question itself came as text and is run in a namespace of its own.
+nothing is decided here: `remote` reads what leaves as arrays and plain values only. The question
+itself arrives as text and runs in a separate namespace.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from lab_utils.questions.student_code import StudentCodeFailed, student_code
 
 
 def load_when_used(name: str) -> None:
-    """Make a module of the lab importable at no cost; its code runs when it is first used."""
+    """Make a module of the lab importable, and delay its code until it is first used."""
     package, _, short = name.rpartition(".")
     spec = importlib.util.find_spec(name)
     spec.loader = importlib.util.LazyLoader(spec.loader)
@@ -42,13 +42,13 @@ def load_when_used(name: str) -> None:
     spec.loader.exec_module(module)
 
 
-# What draws takes a second to import; nearly every lesson does it, and hardly an exercise uses it.
+# Plotting takes a second to import; nearly every lesson imports it, and few exercises use it.
 for drawing in ("lab_utils.plots", "lab_utils.widgets"):
     if drawing not in sys.modules:
         load_when_used(drawing)
 
 
-# What lessons import, so that `fresh_start` sees what a notebook changed in it.
+# Lessons import it. It is imported here so that `fresh_start` sees what a notebook changed in it.
 importlib.import_module("lab_utils.comparison")
 
 
@@ -56,17 +56,17 @@ LONGEST_PRINTED = 1 << 20  # characters of what the student's code prints during
 
 
 def begin(address: str, most_bytes: int) -> None:
-    """Answer what the grader asks from now on, between cells and in their thread.
+    """Answer the grader's questions from now on, between cells and in the same thread.
 
     Args:
         address: the grader's socket.
-        most_bytes: of a message.
+        most_bytes: the size limit of a message.
     """
     end = socket.socket(socket.AF_UNIX)
     end.connect(address)
     to_grader = line.Line(end, most_bytes)
     shell = get_ipython()
-    # exit() and quit() ask whoever shows the notebook to end its process; here others need it.
+    # exit() and quit() ask the front end to end the process; here, other cells still need it.
     shell.ask_exit = lambda: None
     shell.system, shell.getoutput = _run_in_shell, _output_of_shell
     asyncio.get_running_loop().add_reader(end, _answer_next, to_grader, os.getpid())
@@ -83,7 +83,7 @@ def _answer_next(to_grader: line.Line, pid: int) -> None:
     try:
         with contextlib.redirect_stdout(printed):
             answered = answer(get_ipython().user_global_ns, message[1])
-            # The student's code may have replaced what answers; then nothing can be read.
+            # The student's code may have replaced `answer`; then there is nothing to read.
             reply = line.ANSWER, answered if isinstance(answered, bytes) else b""
     except BaseException as error:
         described = "".join(traceback.format_exception_only(error)).strip()
@@ -97,21 +97,22 @@ def _answer_next(to_grader: line.Line, pid: int) -> None:
 
 
 def _run_in_shell(command: str) -> None:
-    """Do what `!command` does, without a terminal: a sandbox has none, and IPython uses one."""
+    """Do what `!command` does, without a terminal: IPython uses one, and a sandbox has none."""
     shell = get_ipython()
     said, shell.user_ns["_exit_code"] = _in_shell(shell.var_expand(command, depth=1))
     print(said, end="")
 
 
 def _output_of_shell(command: str, split: bool = True, depth: int = 0) -> SList | LSString:
-    """Do what `lines = !command` does, likewise."""
+    """Do what `lines = !command` does, without a terminal."""
     said, _ = _in_shell(get_ipython().var_expand(command, depth=depth + 1))
     return SList(said.splitlines()) if split else LSString(said)
 
 
 def _in_shell(command: str) -> tuple[str, int]:
-    """Return what a command says, and its exit code."""
-    with tempfile.TemporaryFile() as file:  # not a pipe, which what it leaves behind keeps open
+    """Return the output of a command, and its exit code."""
+    # A pipe would be kept open by processes that the command leaves behind.
+    with tempfile.TemporaryFile() as file:
         code = subprocess.call(
             command, shell=True, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
         )
@@ -120,13 +121,13 @@ def _in_shell(command: str) -> tuple[str, int]:
 
 
 def _end_if_forked(pid: int) -> None:
-    """End a copy of the notebook's process: it would answer in that one's stead."""
+    """End this process if it is a fork of the notebook's: it would answer in that one's place."""
     if os.getpid() != pid:
         os._exit(1)
 
 
 class _Printed(io.StringIO):
-    """Keeps what is printed, up to a length."""
+    """Keeps printed text, up to a maximum length."""
 
     encoding = "utf-8"
 
@@ -140,7 +141,7 @@ def answer(namespace: dict[str, Any], question: bytes) -> bytes:
 
     Args:
         namespace: the notebook's variables.
-        question: what `remote.RemoteObject` packed; of no text it asks whether the object is there.
+        question: as `remote.RemoteObject` packed it; without a text: does the object exist?
     """
     name, text, file, function, arguments, step, reference = unpack(question)
     if text is None:
@@ -163,7 +164,7 @@ def _compiled(text: str, file: str) -> CodeType:
 def fresh_start() -> bool:
     """Forget a notebook's variables; return whether nothing else of this process was changed.
 
-    Then the next notebook finds what it would find in a process of its own.
+    If nothing was, the next notebook finds what it would find in a new process.
     """
     get_ipython().reset(new_session=False)
     now = _state()
@@ -176,12 +177,12 @@ _at_start: dict[Any, Any] = {}
 
 
 def _state() -> dict[str, Any]:
-    """Return what code may change for all that runs after it in the same process."""
+    """Return the state that code may change for everything that runs later in this process."""
     modules = {
         name: module
         for name, module in sys.modules.items()
         if name.startswith(("lab_utils", "lab_grader"))
-        and type(module) is ModuleType  # not one to load later
+        and type(module) is ModuleType  # not one that is loaded later
     }
     places = {"builtins": builtins, "torch": torch, "nn": nn, "F": F, "Tensor": Tensor} | modules
     state = {(place, n): id(v) for place, owner in places.items() for n, v in vars(owner).items()}

@@ -1,7 +1,7 @@
-"""A line between the grader and a student's process: messages on a socket, each with its kind.
+"""The line between the grader and a student's process: messages on a socket, each with a kind.
 
-A message of Jupyter's takes both sides several milliseconds, for its four parts, dates and
-signature, and the checks of a submission ask some seven hundred questions; one here takes a tenth.
+The checks of a submission ask about seven hundred questions. A message of Jupyter's, with its
+four parts, dates and signature, takes both sides several milliseconds; one of these, a tenth.
 """
 
 import select
@@ -9,22 +9,22 @@ import socket
 import struct
 
 HEADER = struct.Struct("!BQ")  # the kind, and how many bytes follow
-PIECE = 1 << 20  # of a message that arrives, in bytes
+PIECE = 1 << 20  # bytes of a message that are read at a time
 
-# The grader sends a QUESTION; back go BEGUN, what was PRINTED meanwhile, and ANSWER or ERROR.
+# The grader sends a QUESTION and gets BEGUN, PRINTED (output meanwhile), and ANSWER or ERROR.
 QUESTION, BEGUN, PRINTED, ANSWER, ERROR = range(5)
 
 
 class NoMessage(Exception):
-    """What arrived is not a message, or nothing more can arrive."""
+    """What arrived is not a message, or the other end has closed the line."""
 
 
 class Line:
-    """One end.
+    """One end of the line.
 
     Args:
         end: a connected stream socket.
-        most_bytes: of a message; a larger one is not received.
+        most_bytes: the size limit of a message; a larger one is not received.
         seconds: how long to wait for the other end to accept a message; without limit if None.
     """
 
@@ -34,7 +34,7 @@ class Line:
         self._arrived = bytearray()
 
     def fileno(self) -> int:
-        """Return the socket's descriptor, for what waits for several of them."""
+        """Return the socket's descriptor, for `select` and event loops."""
         return self._socket.fileno()
 
     def close(self) -> None:
@@ -45,17 +45,17 @@ class Line:
         """Send a message.
 
         Raises:
-            OSError: the other end is gone, or does not take it.
+            OSError: the other end is gone, or does not accept it.
         """
         self._socket.sendall(HEADER.pack(kind, len(content)) + content)
 
     def receive(self, seconds: float | None) -> tuple[int, bytes] | None:
-        """Return the kind and the content of the next message, or None if it is not there in time.
+        """Return the kind and the content of the next message, or None if it does not come in time.
 
-        Of a message that comes in pieces one is read, so that no other end can keep this one busy.
+        Each call reads at most one piece of a message, so that the other end cannot keep it busy.
 
         Raises:
-            NoMessage: see there.
+            NoMessage: see the class.
         """
         message = self._taken()
         if message is None and select.select([self._socket], [], [], seconds)[0]:

@@ -1,4 +1,4 @@
-"""The grader's end of the wire: what a check gets instead of a student's object."""
+"""The grader's end of the wire: the stand-in for a student's object that checks use."""
 
 import functools
 import importlib
@@ -15,20 +15,20 @@ MOST_LINES, LONGEST_LINE = 50, 500  # of the student's own code, in a message
 
 
 class Holder(Protocol):
-    """What holds the student's objects."""
+    """Whatever holds the student's objects and answers questions about them."""
 
-    hidden: frozenset[str]  # the files that it can not see
+    hidden: frozenset[str]  # the files that it cannot see
 
     def deliver(self, name: str, question: bytes) -> bytes:
         """Return the packed answer to a packed question about an object."""
 
 
 class ReferenceInReach(Exception):
-    """A check asks about an exercise whose reference the student's process can see."""
+    """A check asks about an exercise whose reference solution the student's process can see."""
 
 
 class RemoteObject(Remote):
-    """Stands for the object of one name in a student's notebook.
+    """Stands for the object with a given name in a student's notebook.
 
     Raises:
         NameError: the notebook has no such name.
@@ -43,7 +43,7 @@ class RemoteObject(Remote):
     def _send(self, *question: Any) -> Any:
         try:
             return unpack(self._holder.deliver(self._name, pack([self._name, *question])))
-        except ValueError as error:  # only a process that was tampered with answers so
+        except ValueError as error:  # only a process that was tampered with sends such an answer
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> CheckFailed:

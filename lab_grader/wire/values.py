@@ -1,8 +1,7 @@
-"""Values on their way to a student's process and back: JSON for the structure, safetensors for
-the arrays.
+"""How values travel to a student's process and back: the structure as JSON, arrays as safetensors.
 
-Nothing here executes what it reads: no pickle, no function. What comes back is made of plain types,
-or is an `Unknown` that knows no more than what the value called itself.
+Nothing here executes what it reads: no pickle, no function. What comes back consists of plain types
+and of `Unknown`, which has only the name and the text that a value of another type gave itself.
 """
 
 import functools
@@ -19,18 +18,18 @@ from lab_utils.questions.odd_tensors import odd_kind
 
 LONGEST_DESCRIPTION = 2000
 LENGTH = struct.Struct("!Q")  # of the JSON, in bytes; after it come the arrays, if there are any
-DTYPES = {  # of the arrays that travel
+DTYPES = {  # of arrays that can be sent
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
-NOT_WRITTEN = (  # what reading anything else raises
+NOT_WRITTEN = (  # errors when the bytes are not what `pack` writes
     *(ValueError, TypeError, KeyError, AttributeError, RecursionError, RuntimeError, struct.error),
     safetensors.SafetensorError,
 )
 
 
 class Unknown:
-    """A value of a type that does not travel: it shows how the student's own would show."""
+    """Stands for a value that cannot be sent; its `repr` is that of the student's value."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -41,11 +40,11 @@ class Unknown:
 
 @functools.cache
 def _type_called(name: str) -> type[Unknown]:
-    return type(name, (Unknown,), {})  # so that a check that names the type names the student's
+    return type(name, (Unknown,), {})  # so that a check's message names the student's type
 
 
 def pack(value: Any) -> bytes:
-    """Write a value."""
+    """Return the bytes of a value."""
     arrays: dict[str, Tensor] = {}
     tree = json.dumps(_take_apart(value, arrays)).encode()
     return LENGTH.pack(len(tree)) + tree + (safetensors.torch.save(arrays) if arrays else b"")
@@ -55,7 +54,7 @@ def unpack(packed: bytes) -> Any:
     """Read what `pack` wrote.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: these bytes are not what `pack` writes.
     """
     try:
         (length,) = LENGTH.unpack_from(packed)
@@ -71,7 +70,7 @@ def _take_apart(value: Any, arrays: dict[str, Tensor]) -> Any:
     """Return the JSON form of a value; its tensors go to `arrays`."""
     try:
         return _tree_of(value, arrays)
-    except Exception:  # a type that only looks like one that travels: sparse, quantised, endless
+    except Exception:  # it only looks like a type that can be sent: sparse, quantised, endless
         return {"unknown": [_called(value), _shown(value)]}
 
 
@@ -89,7 +88,7 @@ def _tree_of(value: Any, arrays: dict[str, Tensor]) -> Any:
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_take_apart(item, arrays) for item in value]}
-    for plain in (int, float, str):  # a subclass travels as what it is based on
+    for plain in (int, float, str):  # a subclass is sent as its base
         if isinstance(value, plain):
             return plain(value)
     if isinstance(value, torch.dtype):
@@ -98,7 +97,7 @@ def _tree_of(value: Any, arrays: dict[str, Tensor]) -> Any:
 
 
 def _called(value: Any) -> str:
-    """Return the name of a value's type; if it is a tensor, what keeps it from travelling."""
+    """Return the name of a value's type; for a tensor that cannot be sent, the reason."""
     odd = odd_kind(value) if isinstance(value, Tensor) else ""
     return odd or type(value).__name__
 
@@ -112,9 +111,9 @@ def _shown(value: Any) -> str:
 
 def _add_array(kind: str, tensor: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     if tensor.dtype not in DTYPES:
-        raise TypeError(f"a tensor of {tensor.dtype} does not travel")
+        raise TypeError(f"a tensor of {tensor.dtype} cannot be sent")
     name = str(len(arrays))
-    # A copy of its own storage, without gradient: safetensors takes no views and no subclasses.
+    # A copy with its own storage, without gradient: safetensors accepts no views or subclasses.
     arrays[name] = tensor.detach().as_subclass(Tensor).cpu().contiguous().clone()
     return {kind: [name, tensor.requires_grad]}
 

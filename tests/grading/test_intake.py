@@ -356,7 +356,7 @@ def test_a_stub_never_takes_the_place_of_what_the_student_defined(lesson):
             ]
         made, notes = mended(notebook, lesson)
         assert "NotImplementedError" not in answer_in(made, "recompose")
-        assert any("stands in another cell" in note for note in notes)
+        assert any("is defined in another cell" in note for note in notes)
 
 
 def test_tests_that_are_put_back_come_after_the_answers(lesson):
@@ -387,7 +387,7 @@ def test_tests_that_stand_before_the_answers_are_made_after_them(lesson, where):
     names = [c.metadata.get("nbgrader", {}).get("grade_id") for c in made.cells]
     texts = [c.source for c in made.cells]
     assert texts.index(right) < names.index("recompose-test")
-    assert any("test recompose-test stood before what it asks for" in note for note in notes)
+    assert any("test recompose-test came before what it asks for" in note for note in notes)
 
 
 def test_an_answer_in_a_test_cell_is_kept_before_the_test(lesson):

@@ -51,12 +51,13 @@ check-every-python:
 	    else echo "$$python is not installed: skipped"; fi; \
 	done
 
-# One thread each: two workers with kernels of two threads each slow each other down. In the order of
-# the folders, whose long modules come first, so that both workers end at the same time.
+# One thread each: two workers with kernels of two threads each slow each other down. A worker takes
+# one module after the other in this order, the short ones of tests/unit last, so that both workers
+# end at the same time.
 test: export OMP_NUM_THREADS = 1
 test: for-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=300 tests solutions $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=300 solutions tests $(ARGS)
 
 release: for-grading
 	$(BIN)/python scripts/release.py $(ARGS)

@@ -120,8 +120,8 @@ print(f"DoRA is lower in {(by_seed < 0).sum()} of {by_seed.size} pairs")
 # **DoRA ends lower, by half a per cent over the ranks** (0.0085 nats per byte, 0.0061 to 0.0108). The gap
 # is largest at rank 4, where it also varies most: two of LoRA's ten runs ended high there. These runs do
 # not decide whether it shrinks from rank 8 on. One magnitude per *input* (`norm_dim=0`, run at ranks 4 to
-# 32) ends 0.0013 higher than one per output (0.0002 to 0.0024), so most of the gain does not depend on
-# the axis.
+# 32) ends 0.0013 higher than one per output (0.0002 to 0.0024; corrected for these four lines, not
+# decided), so most of the gain does not depend on the axis.
 #
 # **Would other seeds say the same?** Four seeds that had no part in anything above, at the same learning
 # rates:
@@ -240,8 +240,6 @@ widgets.rank_explorer(found)
 #
 # Two loops, or a dict comprehension in a dict comprehension. The checks ask for other ranks.
 # </details>
-#
-# Afterwards, plot the improvement over the ranks in the cell below the checks.
 
 
 # %% nbgrader={"grade": false, "grade_id": "compare-across-ranks", "locked": false, "schema_version": 3, "solution": true, "task": false}

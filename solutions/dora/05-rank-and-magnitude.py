@@ -156,8 +156,8 @@ for low, high in pairwise(RANKS):
     )
 
 # %% [markdown]
-# At half the rank DoRA does not reach LoRA up to rank 32. Rank 32 against 64 is not decided: 0.005 higher,
-# with an interval that contains zero. (In the paper's table 1 half the rank is enough on LLaMA-7B, 77.5
+# At half of LoRA's rank DoRA does not reach it, up to 16 against 32. Whether it does at 32 against 64
+# is not decided: 0.005 higher, with an interval that contains zero. (In the paper's table 1 half the rank is enough on LLaMA-7B, 77.5
 # against 74.7.)
 #
 # ### The paper's picture
@@ -347,8 +347,8 @@ plots.show(
 # Training mostly turns rows, but so does chance. LoRA's 10 to 14% are a little less than chance's, and
 # the 1 to 3% of full fine-tuning are small because its updates are: chance gets 2% there. (Only its
 # output projections are above chance, in every seed.) What departs most is **DoRA**: 3 to 6% in queries,
-# keys and values, where chance gets 9 to 12%. Its `m` holds most of these lengths where they were, but
-# not in the output projections (11%). Three other seeds give the same shares to within a point.
+# keys and values, where chance gets 9 to 12%; its output projections (11%) do not. Three other seeds give
+# the same shares to within a point.
 #
 # **Does `m` change significantly?** *Does it move?* In the pass that you watched:
 
@@ -530,8 +530,8 @@ quiz.which_mistake("rank_and_magnitude")
 # <details><summary>Answers</summary>
 #
 # 1. That A, tuned, is better than B with that one rate. Nothing about a tuned B.
-# 2. Not up to rank 32: 1.810 against 1.778, 1.769 against 1.752, 1.743 against 1.724. Rank 32 against 64,
-#    1.721 against 1.716, is not decided.
+# 2. Not up to rank 16 against 32: 1.810 against 1.778, 1.769 against 1.752, 1.743 against 1.724. Rank 32
+#    against 64, 1.721 against 1.716, is not decided.
 # 3. No. A share is not an effect: with `m` fixed most of DoRA's gain is gone, and `m` alone gives all
 #    of it.
 # 4. Nothing yet. The difference between the two gaps needs its own interval.

@@ -34,8 +34,8 @@ RECORDED_LAYER = "blocks.1.q_proj"
 
 Drawing = tuple[Figure, str]  # and its alternative text
 
-# For screen readers: ipywidgets gives a slider's handle no name and, where one slides over choices,
-# the index of a choice for its value.
+# For screen readers: ipywidgets gives the handle of a slider no name and, in a slider over
+# choices, the index of the choice as its value.
 NAME_SLIDERS = """
 const name = explorer => {
     for (const slider of explorer.querySelectorAll('.widget-slider')) {
@@ -60,14 +60,14 @@ start(100);
 
 
 class Explorer(VBox):
-    """Controls above a figure that follows them.
+    """Controls above a figure that is drawn again when they change.
 
-    Where no kernel runs (GitHub, a static page) a stored notebook shows, instead of the
-    widget, the picture that its output holds as well; JupyterLab prefers the widget.
+    The output also holds a picture. Where no kernel runs (GitHub, a static page), a stored
+    notebook shows it instead of the widget; JupyterLab prefers the widget.
 
     Args:
-        controls: by the name of the argument of `draw` that takes their value.
-        draw: returns the figure for these values, and a text for those who cannot see it.
+        controls: by the name of the argument of `draw` that gets their value.
+        draw: returns the figure for these values, and its alternative text.
     """
 
     def __init__(self, controls: dict[str, Widget], draw: Callable[..., Drawing]) -> None:
@@ -81,11 +81,11 @@ class Explorer(VBox):
         super().__init__([*controls.values(), names, interactive_output(show, controls)])
 
     def choices(self, most: int) -> dict[str, list]:
-        """Return, for each control, at most so many of its values, the present one among them."""
+        """Return at most `most` values of each control, the current one included."""
         return {name: _values(control, most) for name, control in self.controls.items()}
 
     def said(self, name: str, value: object) -> str:
-        """Return how a control shows one of its values, as its own readout does."""
+        """Return the text of a value as the control's readout shows it."""
         control = self.controls[name]
         if isinstance(control, Checkbox):
             return "yes" if value else "no"
@@ -106,7 +106,7 @@ class Explorer(VBox):
         data = super()._repr_mimebundle_(**kwargs)
         data["text/plain"] = f"{alt}\nIn JupyterLab it follows these controls: {names}."
         picture, metadata = plots.Picture(figure, alt)._repr_mimebundle_()
-        # What a notebook shows that is opened again, and whose kernel knows of no sliders.
+        # Shown when the notebook is reopened: the new kernel does not have the sliders.
         picture["text/html"] += f"<p>Run this cell to get its controls: {escape(names)}.</p>"
         return data | picture, metadata
 
@@ -130,7 +130,7 @@ def _values(control: Widget, most: int) -> list:
         else set(range(last + 1))
     )
     present = all_of_them.index(control.value)
-    if present not in kept:  # in the place of its neighbour, ends excepted
+    if present not in kept:  # it replaces its nearest neighbour, except the ends
         kept.remove(min(kept - {0, last}, key=lambda index: abs(index - present)))
         kept.add(present)
     return [all_of_them[index] for index in sorted(kept)]
@@ -238,7 +238,7 @@ class LiveLosses:
         return on_step
 
     def draw(self) -> None:
-        """Draw what there is; call it at the end, too."""
+        """Draw the losses so far; call it at the end, too."""
         self._shown.update(self._picture())
 
     def _picture(self) -> plots.Picture:
@@ -289,7 +289,7 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
     options = [("chosen for each rank", "chosen"), *((plots.rate_text(r), r) for r in rates)]
     slider = _choice("LoRA's learning rate", options, rates[2])
 
-    # The same for every rate, while one drags; what diverged lies far above.
+    # The same for every rate, so that it stays while one drags; runs that diverged lie far above.
     limits = 1.65, 2.2
 
     def losses(method: str, rank: int, rate: float | str) -> list[float]:
@@ -314,7 +314,7 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
 
 
 def _wide() -> dict:
-    """Return the layout that all controls share, so that they are aligned."""
+    """Return the layout of all controls, so that they are aligned."""
     return {"layout": {"width": "min(36em, 98%)"}, "style": {"description_width": "11em"}}
 
 

@@ -1,6 +1,6 @@
-"""The checks of the exercises: one module a lesson or exercise, each finding names the mistake.
+"""The checks of the exercises, one module per lesson or exercise; they name the mistakes they know.
 
-Every function `check_*` of a module here is one of them: `checks.check_decompose(decompose)`.
+Every function `check_*` in a module here is a check: `checks.check_decompose(decompose)`.
 """
 
 import importlib

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-import scipy  # and scipy.stats, which takes long, with its first use
+import scipy  # scipy.stats is slow to import: it is imported on first use
 import torch
 from torch import Tensor
 
@@ -531,7 +531,7 @@ def _own_measure(
 
 
 def _with_zeros(before: Tensor, after: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Return both with vectors of zeros: one before, one after, and one in both."""
+    """Return both weights with vectors of zeros: one before, one after, and one in both."""
     before, after = before.clone(), after.clone()
     for weight, indices in ((before, (0, 1)), (after, (1, 2))):
         for index in indices:
@@ -542,7 +542,7 @@ def _with_zeros(before: Tensor, after: Tensor, dim: int) -> tuple[Tensor, Tensor
 def wrong_magnitude_changes(
     before: Tensor, after: Tensor, norm_dim: int
 ) -> list[tuple[Tensor, Mistake]]:
-    """Return the change of lengths as each known mistake makes it; as many for all weights."""
+    """Return the change of lengths that each known mistake gives; as many for all weights."""
     before, after = before.double(), after.double()
     a, b = (w.norm(dim=norm_dim) for w in (before, after))
     moved = after - before
@@ -609,7 +609,7 @@ def wrong_magnitude_changes(
 def wrong_direction_changes(
     before: Tensor, after: Tensor, norm_dim: int
 ) -> list[tuple[Tensor, Mistake]]:
-    """Return the turn as each known mistake makes it; as many for all weights."""
+    """Return the turn that each known mistake gives; the same number for all weights."""
     cosine = _cosine(before, after, norm_dim)
     zero = (before == 0).all(norm_dim) | (after == 0).all(norm_dim)
     nan = torch.tensor(math.nan) if zero.any() else (1 - cosine).mean()
@@ -689,7 +689,7 @@ def wrong_direction_changes(
 
 
 CLAMPS = (1.0, 0.5, 0.1, 0.05, 0.02, 0.01)  # of a norm, that people write
-# With an epsilon that shows in the result.
+# With an epsilon that is visible in the result.
 WITH_EPS: tuple[Callable[[Tensor, int], Tensor], ...] = (
     *(lambda w, dim, eps=eps: w.norm(dim=dim, keepdim=True).clamp_min(eps) for eps in CLAMPS),
     lambda w, dim: w.norm(dim=dim, keepdim=True) + 1,
@@ -708,7 +708,7 @@ OTHER_LENGTHS: tuple[Callable[[Tensor, int], Tensor], ...] = (
 def _turn(
     before: Tensor, after: Tensor, dim: int, length: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
-    """Return the turn with vectors divided by another length."""
+    """Return the turn of vectors that are divided by another length."""
     u, v = (w.double() / length(w.double(), dim) for w in (before, after))
     return (1 - (u * v).sum(dim)).mean()
 
@@ -734,7 +734,7 @@ def _pearson(one: Tensor, other: Tensor) -> Tensor:
 
 
 def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, Mistake]]:
-    """Return what each known mistake would make of the points."""
+    """Return what each known mistake would give for the points."""
     n = len(delta_m)
     rise = [(v[:, None] - v[None]).sign() for v in (delta_m, delta_d)]
     kendall = (rise[0] * rise[1]).sum() / (n * (n - 1))
@@ -833,7 +833,7 @@ def _check(
             return lost if near and all(halves) and before.dtype != torch.float16 else None
 
         report.expect_cases(f"{name} over {aspect}", comparisons, mistakes, unexplained)
-        if aspect == "zeros":  # rows and columns have asked it
+        if aspect == "zeros":  # rows and columns have checked it
             return
         _expect_unchanged(
             report, unchanged, DELTA_M if reference is decomposition.magnitude_change else DELTA_D

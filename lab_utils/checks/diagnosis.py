@@ -1,6 +1,6 @@
-"""What a check says about a value: what it is, in what it differs, and which mistake explains it.
+"""What a check says about a value: what it is, how it differs, and which mistake explains it.
 
-A mistake is named only where it explains every case that was asked, and no other does.
+A mistake is named only if it explains every case that was asked about, and no other mistake does.
 """
 
 import itertools
@@ -53,7 +53,7 @@ def describe(value: Any) -> str:
 def _safe_repr(value: Any) -> str:
     try:
         return repr(value)
-    except Exception as error:  # a class of the student's may not be able to say what it is
+    except Exception as error:  # the `repr` of a student's class may fail
         return f"whose repr raises {type(error).__name__}"
 
 
@@ -63,9 +63,9 @@ def _shortened(text: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return a value as a float if it is a plain number, of Python's or NumPy's; else None.
+    """Return a value as a float if it is a plain number of Python or NumPy; otherwise None.
 
-    A tensor is not a plain number, nor is a truth value or a text that looks like one. NaN and
+    Tensors, truth values, and texts that look like a number are not plain numbers. NaN and
     infinity are numbers.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -84,7 +84,7 @@ def nothing_returned(value: Any, section: str) -> Mistake | None:
 
 
 def returned_kind(value: Any, wanted: str, section: str) -> Mistake | None:
-    """Return what is wrong with the kind of value that a function returned, if that is common."""
+    """Return what is wrong with the kind of value that was returned, if it is a common mistake."""
     return nothing_returned(value, section) or other_kind(value, wanted, section)
 
 
@@ -114,7 +114,7 @@ def _is_odd(kind: str) -> Callable[[Any], bool]:
     )
 
 
-# What people give in place of what is asked; the first that fits is said.
+# What people often return instead; the first that fits is named.
 KINDS: dict[str, Callable[[Any], bool]] = {
     "None": _is(type(None)),
     **{f"a {kind}": _is_odd(kind) for kind in odd_tensors.KINDS},
@@ -214,7 +214,7 @@ def expect_numbers(
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a value is a tensor of real numbers that are all there: dense, not meta."""
+    """Return whether a value is a tensor of real numbers with all its data: dense, not meta."""
     if not isinstance(value, Tensor):
         return False
     return value.is_floating_point() and value.layout is torch.strided and not value.is_meta
@@ -272,7 +272,7 @@ def tell_apart(
     mistakes: Sequence[tuple[Mistake, Any]],
     same: Callable[[Any, Any], bool] = near,
 ) -> bool:
-    """Return whether no two mistakes give the same, and none gives what is expected."""
+    """Return whether all mistakes give different results, none of them the expected one."""
     if any(same(predicted, expected) for _, predicted in mistakes):
         return False
     return not any(
@@ -284,7 +284,7 @@ def tell_apart(
 def roundings(
     expected: Any, mistake: Mistake, digits: Sequence[int] = range(7)
 ) -> list[tuple[Mistake, Any]]:
-    """Return what would be found if every number were rounded, to any of some numbers of digits."""
+    """Return the results if every number were rounded, for each of some numbers of digits."""
 
     def rounded(value: Any, places: int) -> Any:
         if isinstance(value, dict):
@@ -299,7 +299,7 @@ def roundings(
 
 
 def apart(expected: float, found: float) -> str:
-    """Say that two numbers differ, with as many digits as it takes to see it."""
+    """Say that two numbers differ, with enough digits to show it."""
     for digits in range(4, 18):
         one, other = f"{expected:.{digits}g}", f"{found:.{digits}g}"
         if one != other:
@@ -308,7 +308,7 @@ def apart(expected: float, found: float) -> str:
 
 
 def differ(found: Tensor, expected: Tensor) -> str:
-    """Say in what two tensors differ: shape, precision, or the value that is furthest off."""
+    """Say how two tensors differ: in shape, in precision, or in the value that is furthest off."""
     if found.shape != expected.shape:
         return f"expected the shape {tuple(expected.shape)}, found {tuple(found.shape)}"
     if not is_plain(found):

@@ -398,7 +398,7 @@ def _what_is_shared(shared: dict[str, str]) -> Mistake | None:
 
 
 def _unlike_the_base(case: AdaptedCase, parameters: dict[str, Tensor]) -> list[str]:
-    """Say which parameters that are no adapter's the base does not have, or not like this."""
+    """Say which parameters outside adapters are missing in the base, or differ from it in form."""
     problems = []
     blocks = 1 + max(int(name.split(".")[1]) for name in case.layers)
     for full, value in parameters.items():
@@ -587,7 +587,7 @@ def _works_as_it_says(case: AdaptedCase, found: dict[str, Any]) -> bool:
         next_byte_loss(model(case.inputs), case.targets).backward()
         end = {name: start[name] - RATE * p.grad for name, p in trained.items()}
         if all(
-            name not in found["trainable"]  # said above
+            name not in found["trainable"]  # reported above
             or _moved_alike(name, found["after a step"].get(name), start, end)
             for name in trained
         ):

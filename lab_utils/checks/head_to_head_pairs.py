@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import scipy  # and scipy.stats, which takes long, with its first use
+import scipy  # scipy.stats is slow to import: it is imported on first use
 import torch
 
 from lab_utils.checks.diagnosis import (
@@ -329,7 +329,7 @@ def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
 
 
 def _of_some(case: Pairs, part: slice) -> list[float]:
-    """Return mean, low and high of a part of the seeds; NaN where one alone is left."""
+    """Return mean, low and high of a part of the seeds; NaN if only one is left."""
     lora, dora = case.lora[part], case.dora[part]
     if len(lora) > 1:
         return interval(lora, dora, case.level)
@@ -339,7 +339,7 @@ def _of_some(case: Pairs, part: slice) -> list[float]:
 def _of_some_seeds(
     cases: list[Pairs], expected: list[list[float]], found: list[list[float]]
 ) -> Mistake | None:
-    """Return whether the numbers are those of the first few seeds, or the last, or each second."""
+    """Return whether the numbers are those of the first few seeds, the last, or every second."""
     few = range(2, max(len(case.lora) for case in cases))
     parts = [slice(k) for k in few] + [slice(-k, None) for k in few] + [slice(k, None) for k in few]
     for part in [*parts, slice(0, None, 2), slice(1, None, 2)]:
@@ -504,7 +504,7 @@ def _fixed_quantile(cases: list[Pairs], found: list[list[float]]) -> Mistake | N
 
 
 def _check_equal(report: Report, name: str, case: Pairs, found: list[float]) -> None:
-    """Look at differences without a spread. SciPy's interval is NaN there, and may be."""
+    """Check differences without spread. SciPy's interval is NaN there, which is accepted."""
     if name == "mean":
         report.expect(
             near(found[0], -0.25, 1e-5),

@@ -183,7 +183,7 @@ STEP_ROUNDED = _step("rounded", "Return the numbers themselves; round what you p
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A few steps to take: a model, an optimiser, batches. It is equal to nothing but itself."""
+    """A few steps to take: a model, an optimiser, batches. It is equal only to itself."""
 
     title: str
     state: dict[str, Tensor]
@@ -323,10 +323,10 @@ def _draw_trainings(max_norm: float, steps: int, seed: int) -> tuple[Training, .
         {"params": matrices, "lr": 0.05, "weight_decay": 0.1},
         {"params": rest, "lr": 0.02, "weight_decay": 0.0},
     ]
-    # eps is large, so that a gradient that is zero but for rounding moves nothing
+    # eps is large, so that a gradient that is zero except for rounding moves nothing
     adam = ("AdamW", two_groups, {"eps": 1e-2})
     momentum = ("SGD", [{"params": names, "lr": 0.2, "momentum": 0.9}], {})
-    # steps of a length that keeps rounding errors from growing
+    # short enough steps to keep rounding errors from growing
     plain = ("SGD", [{"params": some, "lr": 0.25 / min(max_norm, 12.0)}], {})
     slow = ("SGD", [{"params": some, "lr": 0.02}], {})
     state = state_of(model)
@@ -428,7 +428,7 @@ def _limit(way: str, given: float) -> float:
 
 
 def _norms(trained: list[Tensor], groups: list[list[Tensor]]) -> dict[str, float]:
-    """Return the norm of all gradients, and what may be taken for it."""
+    """Return the norm of all gradients, and what may be mistaken for it."""
     together = torch.cat([p.grad.flatten() for p in trained])
     each = torch.stack([p.grad.norm() for p in trained])
     first, last = (torch.cat([p.grad.flatten() for p in groups[i]]).norm().item() for i in (0, -1))
@@ -493,7 +493,7 @@ def _flat(state: dict[str, Tensor]) -> Tensor:
 
 
 def _trace(training: Training, rows: list[dict[str, Any]]) -> dict[str, Tensor | None]:
-    """Return what was found in the form of `_simulate`; with None for what is not a number."""
+    """Return what was found, in the form of `_simulate`; None for what is not a number."""
     pairs = [row["returned"] for row in rows]
     columns: dict[str, Tensor | None] = {"norm": None, "loss": None}
     if all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
@@ -506,7 +506,7 @@ def _trace(training: Training, rows: list[dict[str, Any]]) -> dict[str, Tensor |
 
 
 def _value(part: Any) -> float | None:
-    """Return what a number says, in a tensor too: to find a fault besides the wrong type."""
+    """Return the value of a number, also in a tensor: to find a mistake besides the wrong type."""
     if isinstance(part, Tensor) and part.numel() == 1 and part.is_floating_point():
         return float(part.detach())
     return number(part)
@@ -520,7 +520,7 @@ def _agree(found: list[dict], expected: list[dict], part: str) -> bool:
 
 
 def _seen_fault(rows: list[list[dict[str, Any]]], found: list[dict]) -> Mistake | None:
-    """Return a fault that was seen as it happened: what the optimiser was given, and how often."""
+    """Return a mistake that was observed: in what the optimiser was given, and how often."""
     calls = [row for of_one in rows for row in of_one]
     if not any(row["this model"] for row in calls):
         return ANOTHER_MODEL
@@ -589,7 +589,7 @@ def _part_at_fault(
 ) -> Mistake | None:
     """Return which part of a step is wrong: what is returned, the loss, or the clipping.
 
-    What this says is so whatever the cause is.
+    It holds whatever the cause is.
     """
     right = {p: _agree(found, expected, p) for p in ("norm", "loss", "weights")}
     if any(trace[part] is None for trace in found for part in ("norm", "loss")):

@@ -281,7 +281,7 @@ def check_decompose(
 
 
 def _expect_zeros(report: Report, decompose: Callable, weight: Tensor) -> None:
-    """Look at vectors of zeros and short ones, of rows and of columns.
+    """Check vectors of zeros and short ones, as rows and as columns.
 
     A measure that is wrong for every weight costs the points of rows and columns. Here it counts
     as the student has it, where it is a known one: what is done with zeros is asked.
@@ -295,12 +295,12 @@ def _expect_zeros(report: Report, decompose: Callable, weight: Tensor) -> None:
             report.expect(True, f"zeros and short vectors with norm_dim={norm_dim}", "")
             continue
         calls = [(special, {"norm_dim": norm_dim})]
-        _expect_splits(report, decompose, calls, and_unchanged=False)  # rows and columns ask it
+        _expect_splits(report, decompose, calls, and_unchanged=False)  # rows and columns check it
         if report.first_problem is None:
             _expect_eps(report, decompose, special, norm_dim)
 
 
-# What students take for the length of a vector, of a weight and norm_dim; the first is right.
+# What students use as the length of a vector, given a weight and norm_dim; the first is right.
 MEASURES: tuple[Callable[[Tensor, int], Tensor], ...] = (
     lambda w, dim: w.norm(dim=dim, keepdim=True),
     lambda w, dim: w.norm(dim=1 - dim, keepdim=True),
@@ -413,7 +413,7 @@ def _dropped_dimension(decompose: Callable, norm_dim: int) -> Mistake | None:
 def _expect_digits(
     report: Report, prop: str, cases: Sequence[Comparison], mistake: Mistake
 ) -> bool:
-    """Expect results with as many digits as what was passed in has."""
+    """Expect results with as many digits as the arguments have."""
     coarse = [
         case
         for case in cases
@@ -661,7 +661,7 @@ def check_recompose(
 
 def _wrong_broadcast(recompose: Callable, failure: CheckFailed) -> Mistake | None:
     """Return why an answer failed: on a square direction, on which it need not, it may show."""
-    if "cannot be multiplied" in str(failure):  # said by matrix products alone
+    if "cannot be multiplied" in str(failure):  # only matrix products say this
         return MATRIX_PRODUCT
     direction = torch.arange(1.0, 10.0).view(3, 3)
     numbers = torch.tensor([2.0, 3.0, 5.0])
@@ -812,7 +812,7 @@ def draw_sizes(seed: int) -> list[tuple[int, int, int]]:
 
 
 def right_count(name: str, in_features: int, out_features: int, rank: int) -> int:
-    """Return what an adapter trains; `name` is an aspect of `check_count_trainable`."""
+    """Return how many numbers an adapter trains; `name` is an aspect of `check_count_trainable`."""
     magnitude = {"lora": 0, "dora": out_features, "dora-input": in_features}[name]
     return rank * (in_features + out_features) + magnitude
 
@@ -820,7 +820,7 @@ def right_count(name: str, in_features: int, out_features: int, rank: int) -> in
 def wrong_counts(
     name: str, in_features: int, out_features: int, rank: int, norm_dim: int = 1
 ) -> list[tuple[int, Mistake]]:
-    """Return the count as each known mistake makes it; as many for all sizes.
+    """Return the count that each known mistake gives; the same number for all sizes.
 
     Args:
         norm_dim: as it was passed where LoRA is asked for.

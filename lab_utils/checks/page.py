@@ -23,7 +23,7 @@ LINE = re.compile(r"^  (ok  |FAIL)  (.*)$")
 # Readable on JupyterLab's light and on its dark ground (contrast above 4.5).
 GREEN, RED = "#2e7d32", "#c62828"
 PRINTED = "font-family: monospace; white-space: pre-wrap; padding-left: 1em"
-MOST = 8  # properties that hold and are listed openly: among more, what fails would be lost
+MOST = 8  # properties that hold and are listed openly: among more, a failure would be hard to see
 _passed_calls: dict[str, int] = {}  # by execution, how many checks of its cell have passed
 
 
@@ -51,7 +51,7 @@ class Page:
         rows, hold = [], []
         for line in self.lines:
             verdict = LINE.match(line)
-            if verdict is None:  # the title, and what the student's own code prints
+            if verdict is None:  # the title, and output of the student's code
                 style = "font-weight: bold" if line == self.lines[0] else PRINTED
                 rows.append(f'<div style="{style}">{escape(line)}</div>')
                 continue
@@ -102,7 +102,7 @@ def _badge(text: str, colour: str) -> str:
 
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
-    """Show what a check prints inside as a page, where it runs in a notebook that is open."""
+    """Show what a check prints as a page, if it runs in an open notebook."""
     if not _is_open():
         yield
         return
@@ -116,7 +116,7 @@ def shown() -> Iterator[None]:
         raise
     finally:
         said = printed.getvalue()
-        if failure is not None:  # its sentences stand below, not twice
+        if failure is not None:  # its sentences are below
             said = said.replace(f"  FAIL  {failure}\n", "")
         lines = said.splitlines()
         note = _superseded(lines[0].partition(" · ")[0]) if lines else ""

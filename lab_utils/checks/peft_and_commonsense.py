@@ -36,8 +36,8 @@ CONFIG = "2. PEFT: a configuration and a model"
 FILES = "4. PEFT's file format"
 SCORING = "5. Score a choice by its likelihood"
 
-# What does the exercises' work: the same for all three, so that one kernel grades them. It is not
-# imported here: the bridge would load PEFT.
+# The reference solutions: the same files for all three exercises, so that one kernel grades them.
+# The bridge is not imported here, since it would load PEFT.
 LAB = Path(lab_utils.__file__).parent
 REFERENCE = (str(LAB / "peft_bridge.py"), str(LAB / "commonsense" / "scoring.py"))
 
@@ -442,7 +442,7 @@ def _expect_layers(
         "bias": BIAS_TRAINED,
         "inference_mode": NOTHING_TRAINED,
     }
-    asked = ("r", "lora_alpha", "use_dora", "use_rslora", "target_modules")  # looked at elsewhere
+    asked = ("r", "lora_alpha", "use_dora", "use_rslora", "target_modules")  # checked elsewhere
     for name in [*mistakes, *(name for name in fields if name not in mistakes)]:
         if name in asked:
             continue
@@ -808,10 +808,10 @@ def check_choice_accuracy(
 def _draw_accuracies(
     questions: int, seed: int, ragged: bool
 ) -> tuple[list[tuple[list, list]], list[float], list[tuple[Mistake, list[float]]]]:
-    """Return five draws, their accuracies, and what each known mistake makes of them.
+    """Return five draws, their accuracies, and what each known mistake gives for them.
 
-    Drawn anew until no two mistakes give the same, nor any the right accuracies; of choices of one
-    number none is padded.
+    Drawn again until all mistakes differ from each other and from the right accuracies. If all
+    questions have the same number of choices, none is padded.
     """
     for again in range(1000):
         draws = [
@@ -839,7 +839,7 @@ def _of_two(
     predicted: list[tuple[Mistake, list[float]]],
     questions: list[int],
 ) -> Mistake | None:
-    """Return what is wrong if the share that a mistake gives was written in another way, too."""
+    """Return what is wrong if the share that a mistake gives was also written in another form."""
     if near([-value for value in found], expected):
         return NEGATIVE
     for dtype in (torch.float16, torch.bfloat16):
@@ -876,7 +876,7 @@ def _share(scores: list[list[float]], answers: list[int]) -> float:
 
 
 def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[Mistake, float]]:
-    """Return what each known mistake makes of some questions."""
+    """Return the share that each known mistake gives for some questions."""
     questions, choices = len(scores), sum(map(len, scores))
     widest = max(map(len, scores))
     pairs = list(zip(scores, answers, strict=True))
@@ -894,7 +894,7 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
         return sorted(range(len(row)), key=row.__getitem__)
 
     def cut(part: list[float], row: list[float]) -> int:
-        """Return where the highest score of a part of the row stands."""
+        """Return the index of the highest score in a part of the row."""
         return row.index(max(part)) if part else 0
 
     def softmax(row: list[float]) -> float:

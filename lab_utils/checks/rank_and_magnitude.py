@@ -295,7 +295,7 @@ def _expect_methods(report: Report, found: dict, right: bool) -> bool:
 
 
 def _holds_both(key: Any) -> bool:
-    """Return whether a key names a method and has more in it."""
+    """Return whether a key names a method and something else."""
     parts = [key] if isinstance(key, str) else key if isinstance(key, tuple) else []
     return any(isinstance(p, str) and p.lower().startswith(COMPARED) for p in parts)
 
@@ -374,7 +374,7 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
             for method in COMPARED
             for rank in ranks
         ]
-        # Which runs were made is seen; what was made of them, only by the numbers.
+        # Which runs were made is observed; what was made of them shows only in the numbers.
         mistake = _setting_at_fault(runs, wanted, RUNS_OF_RANKS)
         if mistake in (None, RANK_LOST, SAME_METHOD):
             wrong = [*_wrong_losses(ranks), *roundings(expected, RANKS_ROUNDED)]
@@ -407,7 +407,7 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
 
 
 def _loss(value: Any) -> float | None:
-    """Return a loss, in a tensor too: its type is looked at elsewhere. Text is not a loss."""
+    """Return a loss, also from a tensor: its type is checked elsewhere. A text is not a loss."""
     if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
         return float(value.detach())
     return number(value)
@@ -476,7 +476,7 @@ def _kept_run(
     wanted: list[Settings],
     runs: list[dict],
 ) -> Mistake | None:
-    """Return in what a run differs whose loss was kept in the place of that of a right one."""
+    """Return how a run differs whose loss was kept in place of that of a right run."""
     losses, right = ([x for m in COMPARED for x in table[m]] for table in (found, expected))
     for loss, expected_loss, settings in zip(losses, right, wanted, strict=True):
         kept = [run for run in runs if near(loss, run["numbers"].get("test_loss", math.nan), CLOSE)]
@@ -488,7 +488,7 @@ def _kept_run(
 def _another_key(
     found: dict[str, list[float]], ranks: Sequence[int], runs: list[dict]
 ) -> Mistake | None:
-    """Return whether every loss is another number of the result of its run, as it was returned."""
+    """Return whether every loss is another number in the result of its run, unchanged."""
     numbers = {(r["settings"]["adapter_type"], r["settings"]["rank"]): r["numbers"] for r in runs}
     cases = [
         (numbers.get((method, rank), {}), loss)
@@ -568,7 +568,7 @@ RUN_TRACKED = {
 
 
 def _wrong_run(runs: list[dict], n_epochs: int) -> Mistake | None:
-    """Return what is wrong with the run that was made, if something is."""
+    """Return what is wrong with the run that was made, if anything."""
     wanted = Settings(adapter_type="dora", n_epochs=n_epochs, task="regression")
     return _setting_at_fault(runs, [wanted], RUN_TRACKED)
 

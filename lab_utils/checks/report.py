@@ -1,4 +1,4 @@
-"""How a check speaks: a line for each property on stdout, then why the first one failed.
+"""The output of a check: a line for each property on stdout, then why the first one failed.
 
 Nothing is written to stderr, where nbgrader would read any text as a failure.
 """
@@ -28,7 +28,7 @@ def passed(exercise: str, aspects: Collection[str]) -> bool:
 
 @contextlib.contextmanager
 def unrecorded() -> Iterator[None]:
-    """Let what passes inside not count: it is not the student's code that is checked there."""
+    """Do not count what passes inside: the code that is checked there is not the student's."""
     before = set(_passed)
     try:
         yield
@@ -42,7 +42,7 @@ class Mistake:
     """A well-known way to go wrong.
 
     Attributes:
-        name: what teachers call it.
+        name: a short name for it.
         why: what it does and what to do instead.
         section: the heading of the lesson that explains it.
     """
@@ -88,7 +88,7 @@ class Report:
     """Prints a line for each property of an exercise, and fails at the end if one failed.
 
     Use it as a context manager. Every property is looked at, so that a student sees all that
-    is missing; the error that is raised when the block ends speaks of the first one.
+    is missing; the error that is raised when the block ends describes the first one.
 
     Args:
         title: what is checked, as the first line has it.
@@ -109,7 +109,7 @@ class Report:
     def expect(self, holds: bool, prop: str, problem: str, mistake: Mistake | None = None) -> bool:
         """Print whether a property holds; keep the problem if it is the first one.
 
-        A property that is looked at again, of another case, is printed again if it fails.
+        A property that is checked again, for another case, is printed again if it fails.
         """
         if (holds, prop) not in self._said:
             self._said.add((holds, prop))
@@ -130,7 +130,7 @@ class Report:
         prop: str,
         mistakes: Sequence[tuple[Tensor, Mistake]] = (),
     ) -> bool:
-        """Compare two tensors; where they differ, look for a mistake that explains `found`.
+        """Compare two tensors; if they differ, look for a mistake that explains `found`.
 
         Args:
             mistakes: what `found` would be after each known mistake.
@@ -145,7 +145,7 @@ class Report:
         mistakes: Sequence[Mistake | None] = (),
         otherwise: Callable[[], Mistake | None] = lambda: None,
     ) -> bool:
-        """Compare tensors of several cases; where some differ, look for what explains them all.
+        """Compare tensors of several cases; if some differ, look for a mistake that explains all.
 
         Args:
             mistakes: the known ones, in the order of each case's `wrong`; one may stand there
@@ -191,7 +191,7 @@ class Report:
 
 
 def named(failure: CheckFailed, mistake: Mistake | None) -> CheckFailed:
-    """Return a failure that names a mistake, too, if there is one."""
+    """Return a failure that also names a mistake, if there is one."""
     if mistake is None:
         return failure
     return CheckFailed(f"{failure}\n{mistake}", failure.student_lines, mistake)
@@ -220,7 +220,7 @@ class Comparison:
         return self._agrees_with(self.expected)
 
     def difference(self) -> str:
-        """Say in what it differs from what it should be."""
+        """Say how it differs from what it should be."""
         return difference(self.found, self.expected, self.scale_dim)
 
     def is_explained_by(self, index: int) -> bool:
@@ -270,7 +270,7 @@ def close(
 
 
 def difference(found: Tensor, expected: Tensor, scale_dim: int | None = None) -> str:
-    """Say in what two tensors differ: their shapes, or the value that is furthest off."""
+    """Say how two tensors differ: in their shapes, or in the value that is furthest off."""
     if found.shape != expected.shape:
         return f"expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
     kind = found.dtype
@@ -329,7 +329,7 @@ def kind_of(value: Any) -> str:
 
 
 def shown(value: Any, longest: int = 120) -> str:
-    """Return how a value shows, cut where it is long."""
+    """Return the text of a value, cut if it is long."""
     try:
         text = repr(value)
     except Exception:

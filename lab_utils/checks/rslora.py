@@ -313,7 +313,7 @@ def check_lora_scaling(
 
 
 def _draw_scalings(alpha: float, rank: int, seed: int) -> list[tuple[float, int]]:
-    """Return pairs of alpha and rank, the given one first, for which no two mistakes agree."""
+    """Return pairs of alpha and rank, the given one first, for which all mistakes differ."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(values: Sequence[float]) -> Any:
@@ -387,7 +387,7 @@ def _wrong_scalings(
 def _which_rule(
     lora_scaling: Callable, cases: list[tuple[float, int]], stabilized: bool, ignored: Mistake
 ) -> Mistake | None:
-    """Return why the scaling follows the other rule, seen by what that rule gives."""
+    """Return why the scaling follows the other rule, judging by what it gives under that rule."""
     try:
         answers = [
             call_function(lora_scaling, *case, not stabilized, reference=REFERENCE)
@@ -516,7 +516,7 @@ def _norms_with(
 def _which_rule_of_norms(
     ranks: Sequence[int], stabilized: bool, other: list[float] | None
 ) -> Mistake | None:
-    """Return why the norms are those of the other rule, seen by what that rule gives."""
+    """Return why the norms are those of the other rule, judging by those under that rule."""
 
     def measured(rule: bool) -> list[float]:
         return [_measured(rank, rule) for rank in ranks]
@@ -608,7 +608,7 @@ def _by_formula(found: list[float], ranks: Sequence[int], stabilized: bool) -> M
 
 
 def _other_run(found: list[float], ranks: Sequence[int], stabilized: bool) -> Mistake | None:
-    """Return the one thing that was another one, if the first rank measured so gives the same."""
+    """Return the one setting that differed, if the first rank measured with it gives the same."""
 
     def scaled(measure: Callable[[int], float]) -> list[float]:
         return [measure(rank) * _scaling(ALPHA, rank, stabilized) for rank in ranks]

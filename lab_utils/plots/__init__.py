@@ -1,4 +1,4 @@
-"""The figures of the lessons: every function returns a matplotlib `Figure`, which `show` shows."""
+"""The figures of the lessons: each function returns a matplotlib `Figure`; `show` displays it."""
 
 from lab_utils.adapters import COLOURS, NAMES
 from lab_utils.plots.commonsense import published_and_rerun, published_gains

@@ -1,4 +1,4 @@
-"""Figures over the learning rate, all drawn in one way.
+"""Figures over the learning rate, all in the same style.
 
 A line through the means has a point for each rate, and a bar from the lowest seed to the highest.
 An outline marks the rate that is chosen; a triangle at the upper edge stands for a mean above it,

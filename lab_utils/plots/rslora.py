@@ -32,7 +32,7 @@ def scaling_rules(rank: int, alpha: float, grows: bool) -> Figure:
             for ax, values in ((left, scaling), (right, gradient / gradient[0])):
                 ax.plot(ranks, values, label=name, **style)
                 ax.plot(ranks[at], values[at], "o", color=COLOURS["lora"], markersize=8)
-                ax.annotate(  # the greater above, the lesser below: they can be close together
+                ax.annotate(  # the larger above, the smaller below: they can be close together
                     f"{values[at]:.3g}",
                     (ranks[at], values[at]),
                     (0, 9 if stabilized else -9),
@@ -46,7 +46,7 @@ def scaling_rules(rank: int, alpha: float, grows: bool) -> Figure:
             rank_axis(ax, ranks.tolist())
             ax.set_yscale("log")
             decimal_axis(ax.yaxis)
-        # In no panel: there it would jump out of the way of the lines.
+        # Outside the panels: inside, it would move to avoid the lines.
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
@@ -63,7 +63,7 @@ def loss_by_rule(losses: dict[str, dict[int, list[float]]]) -> Figure:
         for aside, (name, by_rank), look in zip((-1, 0, 1), losses.items(), looks, strict=False):
             line, marker, colour = look
             ranks = sorted(by_rank)
-            beside = [rank * 1.05**aside for rank in ranks]  # what coincides lies side by side
+            beside = [rank * 1.05**aside for rank in ranks]  # points that coincide are side by side
             means = [sum(by_rank[rank]) / len(by_rank[rank]) for rank in ranks]
             style = {"linestyle": line, "marker": marker, "color": colour, "linewidth": 2}
             ax.plot(beside, means, label=name, **style)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import scipy  # and scipy.stats, which takes long, with its first use
+import scipy  # scipy.stats is slow to import: it is imported on first use
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D

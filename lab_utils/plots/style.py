@@ -1,4 +1,4 @@
-"""The one style of all figures, and how a lesson shows a figure with an alternative text."""
+"""The style that all figures share, and how a lesson shows a figure with an alternative text."""
 
 from html import escape
 
@@ -63,12 +63,12 @@ class Picture:
 
 
 def layered_width(place: int) -> float:
-    """Return a line's width by its place: those below stay visible where lines coincide."""
+    """Return a line's width by its position: those below stay visible where lines coincide."""
     return (2.8, 2.0, 1.4)[min(place, 2)]
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure with a text for those who cannot see it, and close it."""
+    """Display a figure with an alternative text, and close it."""
     display(Picture(figure, alt))
 
 
@@ -86,7 +86,7 @@ def rank_axis(ax: Axes, ranks: list[int]) -> None:
 
 
 def rate_axis(ax: Axes, rates: list[float]) -> None:
-    """Give a panel a horizontal axis of learning rates in one notation; of many, name some."""
+    """Give a panel a horizontal axis of learning rates in one notation; if many, label some."""
     ax.set_xscale("log")
     named = rates[:: 1 + len(rates) // 13]
     ax.set_xticks(named, [rate_text(rate) for rate in named], rotation=30, ha="right")

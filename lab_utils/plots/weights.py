@@ -1,4 +1,4 @@
-"""Figures of weights: what they are made of, and what LoRA and DoRA do to them."""
+"""Figures of weights: their parts, and what LoRA and DoRA do to them."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
 from lab_utils.plots.style import DIVERGING, STYLE, decimal_axis, label_bars
 
-UPDATE = "#882255"  # apart from the colours of the methods
+UPDATE = "#882255"  # distinct from the colours of the methods
 
 
 def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
@@ -67,7 +67,7 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
     w0 = 2.0 * _unit(20.0)
     update = update_length * _unit(20.0 + update_angle)
     updated = w0 + update
-    nothing = updated.norm() < 1e-6  # exactly opposite and as long: no direction is left
+    nothing = updated.norm() < 1e-6  # exactly opposite and equally long: no direction is left
     updated = torch.zeros(2) if nothing else updated
     norm = updated.norm().clamp_min(1e-8)
     # Names stand outside the triangle of the three, whichever way the update turns.
@@ -195,7 +195,7 @@ def step_times(records: Sequence[dict], ways: dict[str, str], markers: str = "os
         figure, ax = plt.subplots(figsize=(8, 1.4 + 0.75 * len(forms)))
         looks = zip(ways.items(), markers, strict=False)
         for place, ((way, label), marker) in enumerate(looks):
-            aside = 0.18 * (place - (len(ways) - 1) / 2)  # equal times lie below each other
+            aside = 0.18 * (place - (len(ways) - 1) / 2)  # no two points of one time coincide
             for record in (record for record in records if record["way"] == way):
                 colour = COLOURS[record["form"].replace(",", "").split()[0].lower()]
                 height = forms.index(record["form"]) + aside
@@ -224,7 +224,7 @@ def weight_changes(before: Tensor, after: dict[str, Tensor]) -> Figure:
     with plt.rc_context(STYLE):
         size = (11, 2.5 * (1 + len(after)))
         figure, axes = plt.subplots(1 + len(after), 3, figsize=size, sharex="col")
-        figure.get_layout_engine().set(w_pad=0.12)  # numbers of colour bars keep off what follows
+        figure.get_layout_engine().set(w_pad=0.12)  # room for the numbers of the colour bars
         _heat_map(axes[0, 0], before, "weight W0")
         axes[0, 1].plot(rows, length.flatten(), color=COLOURS["frozen"])
         axes[0, 1].set(title="magnitude of each row", ylim=(0, None))
@@ -389,7 +389,7 @@ def magnitude_shares(
             values = [100 * share for share in by_kind.values()]
             bars = ax.bar(at, values, 0.25, color=COLOURS[method], label=NAMES[method])
             chance = [100 * share for share in random[method].values()]
-            # A line just above the end of a bar would strike its label through.
+            # A line just above the end of a bar would cross its label.
             over = [
                 line if 0 <= line - v < 1.5 else v for v, line in zip(values, chance, strict=True)
             ]

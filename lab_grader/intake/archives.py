@@ -1,25 +1,27 @@
 """Notebooks in archives and compressed files, within each other too: in memory, within a bound.
 
 The content of a file decides what it is, not its name. Whatever Python's standard library can open
-is opened: zip, tar, gzip, bzip2, xz. Nothing is written, so no path in an archive leads anywhere.
+is opened: zip, tar, gzip, bzip2, xz. Nothing is written, so no path in an archive leads anywhere,
+and no link in it is followed.
 """
 
 import bz2
 import functools
 import gzip
 import io
-import itertools
 import lzma
+import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 MOST_DEPTH = 4  # archives within each other, a tar.gz counted twice
-MOST_MEMBERS = 20_000  # of an archive
+MOST_MEMBERS = 20_000  # of a tar, whose list has to be read file by file
 MOST_UNPACKED_BYTES = 512 << 20  # of all archives of a submission, apart from notebooks in a zip
 LONGEST_MAGIC = 262  # bytes at the beginning of a file that tell its kind
 
+LINK = "a link; hand in the file itself"
 MAGIC = {  # by kind: where it stands in a file, and the bytes
     "zip": (0, (b"PK\3\4", b"PK\5\6")),
     "tar": (257, (b"ustar",)),
@@ -72,9 +74,9 @@ class Unpacker:
             if depth > MOST_DEPTH:
                 raise NotOpened(f"archives more than {MOST_DEPTH} deep are not opened")
             match _kind(content[:LONGEST_MAGIC]):
-                case None:
+                case None if not zipfile.is_zipfile(io.BytesIO(content)):
                     raise NotOpened("not a readable archive")
-                case "zip":
+                case "zip" | None:  # with something before it, such as what unpacks it
                     yield from self._wanted_in(name, self._of_zip(content), depth)
                 case "tar":
                     yield from self._wanted_in(name, self._of_tar(content), depth)
@@ -118,7 +120,7 @@ class Unpacker:
 
     def _of_zip(self, content: bytes) -> Iterator[tuple[str, Read]]:
         archive = zipfile.ZipFile(io.BytesIO(content))
-        for member in itertools.islice(archive.infolist(), MOST_MEMBERS):
+        for member in archive.infolist():
             if not member.is_dir():
                 yield member.filename, functools.partial(self._read_zipped, archive, member)
 
@@ -126,6 +128,8 @@ class Unpacker:
         """Read a file of an archive, regardless of the size that it declares."""
         if member.flag_bits & 1:
             raise NotOpened("it is encrypted; hand it in without a password")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise NotOpened(LINK)
         packed = member.filename.lower().endswith(PACKED_NAMES)
         try:
             with archive.open(member) as file:
@@ -137,11 +141,15 @@ class Unpacker:
 
     def _of_tar(self, content: bytes) -> Iterator[tuple[str, Read]]:
         archive = tarfile.TarFile(fileobj=io.BytesIO(content))
-        for member in itertools.islice(archive, MOST_MEMBERS):
-            if member.isreg():
+        for number, member in enumerate(archive):
+            if number == MOST_MEMBERS:
+                raise NotOpened(f"more than {MOST_MEMBERS:,} files; the rest is not looked at")
+            if not member.isdir():
                 yield member.name, functools.partial(self._read_tarred, archive, member)
 
     def _read_tarred(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+        if not member.isreg():
+            raise NotOpened(LINK if member.issym() or member.islnk() else "no file")
         try:
             return self._take(archive.extractfile(member))
         except (NotOpened, MemoryError):

@@ -32,11 +32,11 @@ def read_cells(cells: list[Any], complain: Callable[[str], None]) -> list[Handed
     """
     found, room = [], MOST_CHARACTERS
     for number, cell in enumerate(cells, 1):
-        cell = cell if isinstance(cell, dict) else {"cell_type": None}
-        kind, source = _kind_and_source(cell)
-        if kind is None:
+        source = _source(cell)
+        kind = _kind(cell) if source is not None else "raw"
+        if source is None:
             complain(f"cell {number} cannot be read, and is left out")
-            kind, source = "raw", ""
+            cell, source = {}, ""
         if len(source) > MOST_CELL_CHARACTERS:
             complain(f"cell {number} has {len(source) >> 20} MB of text, and is left out")
             source = "# too long, left out"
@@ -55,17 +55,21 @@ def read_cells(cells: list[Any], complain: Callable[[str], None]) -> list[Handed
     return found
 
 
-def _kind_and_source(cell: dict[str, Any]) -> tuple[str | None, str]:
-    """Return the kind and the text of a cell; the kind is None if either cannot be read."""
-    kind, source = cell.get("cell_type", _kind_by_fields(cell)), cell.get("source", "")
+def _source(cell: Any) -> str | None:
+    """Return the text of a cell; None if it has none that can be read."""
+    source = cell.get("source", "") if isinstance(cell, dict) else None
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
-        source = "".join(source)
-    readable = isinstance(kind, str) and kind in KINDS and isinstance(source, str)
-    return (kind, source) if readable else (None, "")
+        # Some tools write a list of lines without their ends.
+        ends = any("\n" in line for line in source)
+        source = ("" if ends else "\n").join(source)
+    return source if isinstance(source, str) else None
 
 
-def _kind_by_fields(cell: dict[str, Any]) -> str:
-    """Return the kind of a cell that does not state it: only code has outputs and a count."""
+def _kind(cell: dict[str, Any]) -> str:
+    """Return the kind of a cell. If it states none: only code has outputs and a count."""
+    kind = cell.get("cell_type")
+    if isinstance(kind, str) and kind in KINDS:
+        return kind
     return "code" if {"outputs", "execution_count"} & cell.keys() else "markdown"
 
 

@@ -5,7 +5,7 @@ import os
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import nbformat
 from filelock import FileLock
@@ -15,6 +15,7 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute
 from traitlets.config import Config, PyFileConfigLoader
 
+from lab_grader.intake.litter import is_litter
 from lab_grader.plain import plain
 
 CONFIG = "nbgrader_config.py"
@@ -105,8 +106,13 @@ def _folders(folder: Path, linked: bool = False) -> list[str]:
     return [entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=linked)]
 
 
-def _files(folder: Path) -> list[os.DirEntry]:
-    return [entry for entry in _entries(folder) if entry.is_file(follow_symlinks=False)]
+def _files(folder: Path) -> list[str]:
+    """Return what is in a folder besides folders and links, and what nobody put there."""
+    return [
+        entry.name
+        for entry in _entries(folder)
+        if not entry.is_symlink() and not entry.is_dir() and not is_litter(PurePath(entry.name))
+    ]
 
 
 def _links(folder: Path) -> list[str]:
@@ -198,6 +204,14 @@ class Course:
         right = place.name == self.assignment
         return place, "" if right else f"handed in as {shown}, not {student}/{self.assignment}"
 
+    def beside(self, student: str) -> list[str]:
+        """Return what lies beside a student's submission, and may have been meant for it."""
+        folder, (place, _) = self.submitted / student, self.handed_in(student)
+        if place == folder:
+            return []
+        folders = {n for n in _folders(folder) if _alike(n) == _alike(self.assignment)}
+        return sorted((folders - {place.name}) | set(_files(folder)))
+
     def _place(self, student: str) -> Path | None:
         """Return where a student's submission is: under the assignment's name, as people write it,
         or right in the student's folder, if nothing else is there."""
@@ -208,7 +222,7 @@ class Course:
         alike = [name for name in names if _alike(name) == _alike(self.assignment)]
         if len(alike) == 1:
             return folder / alike[0]
-        loose = not alike and any(f.name.lower().endswith(".ipynb") for f in _files(folder))
+        loose = not alike and any(name.lower().endswith(".ipynb") for name in _files(folder))
         return folder if loose and not self.other_assignments & set(names) else None
 
     def misplaced(self) -> dict[str, str]:
@@ -218,18 +232,16 @@ class Course:
             inside = set(_folders(self.submitted / name))
             if self._place(name) is not None or self.other_assignments & inside:
                 continue
-            linked = {f"{link}, a link" for link in _links(self.submitted / name)}
-            what = (
-                f"only {', '.join(sorted(inside | linked)[:5])}" if inside | linked else "nothing"
-            )
+            inside |= {f"{link}, a link" for link in _links(self.submitted / name)}
+            inside |= {f"{file}, a file" for file in _files(self.submitted / name)}
+            what = f"only {', '.join(sorted(inside)[:5])}" if inside else "nothing"
             found[name] = f"has no folder {self.assignment}; there is {what}"
             if not os.access(self.submitted / name, os.R_OK | os.X_OK):
                 found[name] = "cannot be read: permission denied"
             elif _alike(name) == _alike(self.assignment):
                 found[name] = f"the levels are swapped: it must be STUDENT/{self.assignment}"
-        for entry in _files(self.submitted):
-            if entry.name.lower().endswith((".ipynb", ".zip")):
-                found[entry.name] = f"lies outside of a folder STUDENT/{self.assignment}"
+        for name in _files(self.submitted):
+            found[name] = f"lies outside of a folder STUDENT/{self.assignment}"
         return found
 
     @cached_property

@@ -3,6 +3,7 @@
 Cells of the lesson that were changed, moved or deleted are put back.
 """
 
+import re
 from collections.abc import Callable
 
 import nbformat
@@ -16,6 +17,8 @@ from lab_grader.intake.matching import Matches, known_cells
 
 # What a cell has besides its id and text.
 NEW_CELL = {"code": {"outputs": [], "execution_count": None}, "markdown": {}, "raw": {}}
+
+FENCED = re.compile(r"\s*(```+|~~~+)[^\n]*\n(.*)\n\1\s*", re.DOTALL)  # code in a text cell
 
 Note = Callable[[str], None]
 Made = list[tuple[str | None, NotebookNode]]  # cells with their `grade_id`; None: the student's own
@@ -81,6 +84,9 @@ def _lessons_cell(released: NotebookNode, handed_in: HandedIn) -> NotebookNode:
     cell = nbformat.from_dict(released)
     if role_of(released) in ("exercise", "manual"):
         cell.source = handed_in.source
+        fenced = FENCED.fullmatch(cell.source)
+        if cell.cell_type == "code" and handed_in.kind != "code" and fenced:
+            cell.source = fenced[2]
         if cell.cell_type == "markdown" and handed_in.pictures:
             cell.attachments = nbformat.from_dict(handed_in.pictures)
     return cell

@@ -4,6 +4,7 @@ nbgrader's own reader takes the text for a path of a time zone's file, a zone th
 for UTC, and "10" for the tenth of this month.
 """
 
+import codecs
 import functools
 import re
 import zoneinfo
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 FORM = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?) ?(\S*)", re.ASCII)
 OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)", re.ASCII)
 MOST_BYTES = 200
+BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with which PowerShell begins a file
 
 
 class NoMoment(Exception):
@@ -25,7 +27,9 @@ def read_moment(content: bytes) -> tuple[datetime, str]:
     Raises:
         NoMoment: the text is not a date and time, or its zone is not known.
     """
-    text = content[:MOST_BYTES].decode("utf-8-sig", "replace").strip()
+    begins = content[:MOST_BYTES]
+    encoding = "utf-16" if begins.startswith(BOMS) else "utf-8-sig"
+    text = begins.decode(encoding, "replace").strip()
     form = FORM.fullmatch(text)
     if form is None:
         raise NoMoment(f"{text[:60]!r} is not a time such as 2026-11-25 12:00:00 UTC")
@@ -35,7 +39,8 @@ def read_moment(content: bytes) -> tuple[datetime, str]:
         offset, note = _offset(local, zone)
         return (local - offset).replace(tzinfo=UTC), note
     except (ValueError, OverflowError) as error:
-        raise NoMoment(f"{text[:60]!r} is not a time ({error})") from error
+        why = str(error).partition(",")[0]
+        raise NoMoment(f"{text[:60]!r} is not a time ({why})") from error
 
 
 def _offset(local: datetime, zone: str) -> tuple[timedelta, str]:

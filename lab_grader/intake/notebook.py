@@ -38,9 +38,9 @@ def cells_of(content: bytes, complain: Callable[[str], None]) -> list[Any]:
         if version < 4:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                text = json.dumps(notebook | {"nbformat": version})
+                text = json.dumps(notebook | {"nbformat": version, "nbformat_minor": 0})
                 notebook = nbformat.convert(nbformat.reader.reads(text), 4)
-        cells = notebook["cells"]
+        cells = notebook.get("cells")
         if not isinstance(cells, list):
             raise Unreadable("its cells are not a list of cells")
     except (Unreadable, MemoryError):
@@ -102,7 +102,8 @@ def _whole_number(digits: str) -> int:
 
 
 def _version(notebook: dict[str, Any]) -> int:
-    """Return the format of a notebook: 4 if it has cells where only 4 has them, unless it is later.
+    """Return the format of a notebook: 4 if it has cells where only 4 has them, unless it is later,
+    and 3 if it has worksheets instead.
 
     Raises:
         Unreadable: it does not say.
@@ -115,4 +116,6 @@ def _version(notebook: dict[str, Any]) -> int:
         if has_cells:
             return 4
         raise Unreadable("not a readable notebook (its nbformat is not a number)") from error
+    if not has_cells and "worksheets" in notebook:
+        return min(3, version)
     return max(4, version) if has_cells else version

@@ -22,7 +22,7 @@ from lab_grader.intake.archives import LONGEST_MAGIC, PACKED_NAMES, NotOpened, U
 from lab_grader.intake.cells import HandedIn, read_cells
 from lab_grader.intake.course import Course, Lesson
 from lab_grader.intake.litter import is_litter
-from lab_grader.intake.matching import likeness, work_in
+from lab_grader.intake.matching import known_cells, likeness, work_in
 from lab_grader.intake.mending import mend
 from lab_grader.intake.moment import NoMoment, read_moment
 from lab_grader.intake.notebook import cells_of, looks_like_a_notebook
@@ -34,6 +34,7 @@ from lab_grader.intake.submitted import (
     files_in,
     read_file,
 )
+from lab_grader.intake.text import cells_of_text, is_text
 
 MOST_NOTEBOOK_BYTES = 256 << 20  # plots are stored in it
 MOST_NOTEBOOKS_BYTES = 1 << 30  # of all of them
@@ -46,7 +47,7 @@ INSTEAD = {
         "a picture of a notebook, which cannot be run; hand in the .ipynb"
     ),
     (".py", ".md", ".qmd", ".rmd", ".r"): (
-        "the text of a notebook; hand in the .ipynb, or make one of it: jupytext --to ipynb"
+        "a text that does not hold the lesson's cells; hand in the .ipynb"
     ),
     (".7z", ".rar", ".zst"): "an archive that cannot be opened here; hand in the .ipynb, or a .zip",
     (".url", ".webloc", ".gdoc", ".lnk", ".desktop"): "a link to a file; hand in the file itself",
@@ -87,6 +88,8 @@ def vet(course: Course, student: str) -> Submission:
     folder, note = course.handed_in(student)
     if note:
         submission.mended.append(note)
+    for name in course.beside(student):
+        submission.problems.append(f"{name} lies beside the folder {folder.name}: it is not graded")
     found = _Found(course, submission)
     for name, entry in files_in(folder, course.lessons, submission.problems.append):
         found.add(name, entry)
@@ -130,10 +133,12 @@ class _Found:
                 self.notebooks[name] = functools.partial(read_file, entry, MOST_NOTEBOOK_BYTES)
                 if name.lower().endswith(".json"):  # which may turn out to be data
                     self._add_file(name, entry)
-            elif _ignored(name, self.course, self.submission):
+            elif _ignored(name, self.course):
                 self.ignored.append(name)
             else:
                 self._add_file(name, entry)
+            if is_text(name):
+                self.notebooks[name] = functools.partial(read_file, entry, MOST_FILE_BYTES)
         except Unreadable as error:
             self.submission.problems.append(f"{name}: {error}")
 
@@ -180,29 +185,36 @@ class _Found:
         def complain(text: str) -> None:
             self.submission.problems.append(f"{stem}: {text}")
 
+        if is_text(name):
+            likely = stem in self.course.lessons or b"checks." in content
+            return read_cells(cells_of_text(content, name), complain) if likely else []
         return read_cells(cells_of(content, complain), complain)
 
     def may_be_data(self, name: str) -> bool:
         """Return whether a file's name does not say that it is a notebook."""
-        return name in self.files or name.lower().endswith(".json")
+        return name in self.files or is_text(name) or name.lower().endswith(".json")
 
 
 def _is_wanted(name: str) -> bool:
     """Return whether a file of an archive may hold a notebook, by its path there."""
-    return bool(NOTEBOOK.search(name)) and not is_litter(PurePosixPath(name.replace("\\", "/")))
+    path = PurePosixPath(name.replace("\\", "/"))
+    return bool(NOTEBOOK.search(name) or is_text(name)) and not is_litter(path)
 
 
-def _ignored(name: str, course: Course, submission: Submission) -> bool:
-    """Return whether the course leaves a file out; if it is a Python module, report that."""
-    parts = name.split("/")
-    if not any(fnmatch.fnmatch(part, p) for part in parts for p in course.directory.ignore):
-        return False
-    if name.endswith(".py"):
-        module = parts[0].removesuffix(".py")
-        shadows = module in _module_names()
-        why = f"it would shadow the module {module}" if shadows else "not graded"
-        submission.mended.append(f"{name} is left out: {why}")
-    return True
+def _ignored(name: str, course: Course) -> bool:
+    """Return whether the course leaves a file out."""
+    patterns = course.directory.ignore
+    return any(fnmatch.fnmatch(part, p) for part in name.split("/") for p in patterns)
+
+
+def _report_ignored(ignored: list[str], submission: Submission) -> None:
+    """Report the Python modules among what the course leaves out."""
+    for name in ignored:
+        if name.endswith(".py"):
+            module = name.split("/")[0].removesuffix(".py")
+            shadows = module in _module_names()
+            why = f"it would shadow the module {module}" if shadows else "not graded"
+            submission.mended.append(f"{name} is left out: {why}")
 
 
 @functools.cache
@@ -223,13 +235,13 @@ def _choose_notebooks(course: Course, found: _Found, submission: Submission) -> 
         found.cells(name)  # first, while there is room for them
     others = sorted(
         (name for name in found.notebooks if name not in named),
-        key=lambda name: (CHECKPOINTS in name.split("/"), name.count("/"), name),
+        key=lambda name: (is_text(name), CHECKPOINTS in name.split("/"), name.count("/"), name),
     )
     used = set(named)
     for lesson in course.lessons.values():
         chosen = _choose(lesson, others, found, submission)
         if chosen is None:
-            there = (*others, *found.files, *found.ignored)
+            there = dict.fromkeys((*others, *found.files, *found.ignored))
             unused = [name for name in there if name not in used]
             _report_missing(lesson, unused, submission)
             continue
@@ -245,6 +257,8 @@ def _choose_notebooks(course: Course, found: _Found, submission: Submission) -> 
         found.files.pop(name, None)  # a notebook without the name of one
         if name not in used and CHECKPOINTS not in name.split("/"):
             submission.problems.append(f"{name} is not graded, and is left out")
+    found.ignored = [name for name in found.ignored if name not in used]
+    _report_ignored(found.ignored, submission)
     _report_imports(found.ignored, submission)
 
 
@@ -264,9 +278,11 @@ def _choose(lesson: Lesson, others: list[str], found: _Found, submission: Submis
     if work == 2:
         return named
     alike = {
-        other: work_in(cells, lesson)
+        other: its_work
         for other in others
-        if (cells := found.cells(other)) and likeness(cells, lesson) > 0.5
+        if (cells := found.cells(other)) and _is_of(lesson, other, cells)
+        # A text may as well be notes, or a module.
+        if (its_work := work_in(cells, lesson)) == 2 or not is_text(other)
     }
     most = max(alike.values(), default=-1)
     if most <= work:
@@ -283,6 +299,13 @@ def _choose(lesson: Lesson, others: list[str], found: _Found, submission: Submis
     why = f": {named} has no finished exercise" if named else ""
     submission.mended.append(f"{first} is graded as {name}{why}")
     return first
+
+
+def _is_of(lesson: Lesson, name: str, cells: list[HandedIn]) -> bool:
+    """Whether a file holds most cells of a lesson, or is a text of its name with an answer."""
+    if is_text(name) and PurePosixPath(name).stem == lesson.name:
+        return any(how != "place" for _, how in known_cells(cells, lesson).values())
+    return likeness(cells, lesson) > 0.5
 
 
 def _texts(found: _Found, name: str) -> list[str]:

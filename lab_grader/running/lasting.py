@@ -1,24 +1,18 @@
 """A kernel that lasts for a whole notebook: when it ends, a new one takes its place."""
 
-import ast
-import io
 import json
-import re
 import time
 from collections.abc import Callable
 
 from nbformat import NotebookNode
 
-from lab_grader.intake.dependencies import as_python
 from lab_grader.running.budget import Budget
 from lab_grader.running.errors import error_output
 from lab_grader.running.job import Cell
 from lab_grader.running.kernel import Died, EndedBefore, Kernel
-from lab_grader.sandbox.masks import stopped_by_what_is_missing
+from lab_grader.running.rest import not_reached
 
 MOST_DEATHS = 6  # of the kernel in one notebook; then the rest of it is given up
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-CELL_LINE = re.compile(r"Cell In ?\[[0-9]+\], line ([0-9]{1,7})")  # of IPython's traceback
 
 
 class _GivenUp(Died):
@@ -101,20 +95,14 @@ class LastingKernel:
             return outputs
         if self._deaths:  # it may be what ended the kernel
             self._kernel.ask_whether_it_runs()
-        if stopped_by_what_is_missing(outputs):
-            outputs += self._run_rest(cell, outputs)
-        return outputs
+        return outputs + self._run_rest(cell, outputs)
 
     def _run_rest(self, cell: Cell, outputs: list[NotebookNode]) -> list[NotebookNode]:
-        """Run what a cell did not reach, one statement at a time; return the outputs.
-
-        Before its answer a cell may call the reference, which is hidden while its exercise is
-        graded, or use what was there where the notebook was written: Colab's modules, a drive.
-        """
+        """Run what a cell did not reach, one statement at a time; return the outputs."""
         found: list[NotebookNode] = []
         room = self._budget.cell_bytes() - len(json.dumps(outputs))
         deadline = time.monotonic() + self._budget.limits.cell_seconds
-        for statement in _statements_after(cell.source, outputs[-1]):
+        for statement in not_reached(cell.source, outputs):
             if time.monotonic() > deadline:
                 break
             said = self._kernel.run(statement, max(0, room - len(json.dumps(found))))
@@ -151,27 +139,3 @@ class LastingKernel:
         first = what not in self._suspected
         self._suspected.add(what)
         return first and (isinstance(death, EndedBefore) or self._done != again)
-
-
-def _statements_after(source: str, error: NotebookNode) -> list[str]:
-    """Return the statements of a cell after the one that raised an error, each as text; none if
-    the cell cannot be read."""
-    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    python = as_python(source)
-    try:
-        tree = compile(python, "cell", "exec", flags)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    raised = CELL_LINE.search(COLOUR.sub("", "\n".join(error.traceback)))
-    reached = int(raised[1]) if raised else 0
-    lines = io.StringIO(python, newline=None).readlines()
-    return [
-        "".join(lines[_first_line(statement) - 1 : statement.end_lineno])
-        for statement in tree.body
-        if _first_line(statement) > reached
-    ]
-
-
-def _first_line(statement: ast.stmt) -> int:
-    decorators = getattr(statement, "decorator_list", ())
-    return min([statement.lineno, *(decorator.lineno for decorator in decorators)])

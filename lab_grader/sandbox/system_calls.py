@@ -8,6 +8,7 @@ buffers as they come, and IPv4 in an empty network of one's own.
 """
 
 import errno
+import fcntl
 import functools
 import mmap
 import socket
@@ -15,7 +16,7 @@ import tempfile
 
 ALLOWED = """
     access chdir chmod close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
-    fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fcntl fdatasync fgetxattr flistxattr flock
+    fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fdatasync fgetxattr flistxattr flock
     fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr lgetxattr link
     linkat listxattr llistxattr lseek lstat mkdir mkdirat mknod mknodat newfstatat open openat
     openat2
@@ -51,6 +52,13 @@ KIND = 0xF  # of a socket, without its flags
 OPTIONS = (
     *(socket.SO_REUSEADDR, socket.SO_REUSEPORT, socket.SO_KEEPALIVE, socket.SO_LINGER),
     *(socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_PASSCRED),
+)
+# What may be asked of a descriptor: its flags, and to copy it. Not to be told of changes in a
+# folder, to have others wait for a lease, to send signals, to make a pipe larger, or for locks on
+# parts of a file: each takes memory that no process has, and there may be any number of them.
+COMMANDS = (
+    *(fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL),
+    *(fcntl.F_SETFL, fcntl.F_GETPIPE_SZ),
 )
 # What libraries ask about a file of any kind: TCGETS, TIOCGPGRP, TIOCGWINSZ, FIONREAD, FIONBIO,
 # FIONCLEX, FIOCLEX. No driver's own requests.
@@ -104,6 +112,8 @@ def filter_program() -> bytes:
     # ZeroMQ looks for network interfaces by another family, and goes on after this error only.
     other = seccomp.Arg(0, seccomp.GT, max(socket.AF_UNIX, socket.AF_INET))
     made.add_rule(seccomp.ERRNO(errno.EOPNOTSUPP), "socket", other)
+    for command in COMMANDS:
+        allow("fcntl", seccomp.Arg(1, seccomp.EQ, command))
     for request in REQUESTS:
         allow("ioctl", seccomp.Arg(1, seccomp.EQ, request))
     # ZeroMQ's threads insist on it, and it could slow down the fork server: it does nothing.

@@ -66,6 +66,16 @@ def wrong_and(code):
     return solutions() | {"decompose": f"{WRONG}\n{code}"}
 
 
+def behind_magics():
+    """Answers below magics that are not here, or that run what is not here."""
+    magics = {
+        "decompose": "%%time\n%%capture\nimport google.colab",
+        "recompose": "%%memit -r 1\n%matplotlib widget",
+        "count-trainable": "%tensorflow_version 2.x\n%run setup.py\n%nosuch 1",
+    }
+    return {name: f"{magics[name]}\n{text}" for name, text in solutions().items()}
+
+
 # Answers, and the marks that they must get.
 CODE = {
     "right": (solutions, ALL),
@@ -107,6 +117,18 @@ CODE = {
             "!pip install x\n%pip install y\nfrom google.colab import drive\n"
             "drive.mount('/x')\nname = input()\n%cd /content\nopen('/content/data.csv')\n"
             "(said,) = !echo $name 1\nassert said.endswith('1')",
+        ),
+        ALL,
+    ),
+    "magics-of-elsewhere": (lambda: behind_magics(), ALL),
+    "shows-anything": (
+        lambda: after(
+            "recompose",
+            "from IPython.display import display\nnested = {}\n"
+            "for _ in range(900): nested = {'a': nested}\n"
+            "display({'text/plain': 7, 'image/png': [1], 'x/y': {'z': 1}, '': None}, raw=True,\n"
+            "    metadata={'text/plain': float('nan'), 'image/png': nested})\n"
+            "display({'application/json': nested, 'text/plain': '\\ud800'}, raw=True)",
         ),
         ALL,
     ),

@@ -8,11 +8,13 @@ import lzma
 import os
 import random
 import shutil
+import stat
 import tarfile
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+import jupytext
 import nbformat
 import pytest
 from classroom import (
@@ -82,6 +84,8 @@ MOMENTS = {
     b"2026-11-25 12:00:00 -0330": (15, 30),
     b"2026-11-25 12:00 Europe/Berlin\n": (11, 0),
     b"\xef\xbb\xbf2026-11-25 12:00:00 Asia/Kolkata": (6, 30),
+    "2026-11-25 12:00:00 UTC\r\n".encode("utf-16"): (12, 0),  # as PowerShell writes it
+    b"\xfe\xff" + "2026-11-25 12:00:00 UTC".encode("utf-16-be"): (12, 0),
 }
 
 
@@ -525,6 +529,9 @@ def test_a_wrong_level_is_graded_or_said(folder):
         nbformat.write(work(), submitted / student / place / f"{LESSON}.ipynb")
     (submitted / "other" / "homework").mkdir(parents=True)
     (submitted / "nothing").mkdir()
+    (submitted / "file").mkdir()
+    (submitted / "file" / "dora").touch()
+    (submitted / "17").touch()
     (submitted / "dora" / "ada").mkdir(parents=True)
     nbformat.write(work(), submitted / "dora" / "ada" / f"{LESSON}.ipynb")
     nbformat.write(work(), submitted / f"{LESSON}.ipynb")
@@ -534,8 +541,18 @@ def test_a_wrong_level_is_graded_or_said(folder):
         submission = vet(course, student)
         assert submission.notebooks and "handed in as" in submission.mended[0]
     misplaced = course.misplaced()
-    assert misplaced.keys() == {"other", "nothing", "dora", f"{LESSON}.ipynb"}
+    assert misplaced.keys() == {"other", "nothing", "file", "dora", f"{LESSON}.ipynb", "17"}
     assert "only homework" in misplaced["other"] and "swapped" in misplaced["dora"]
+    assert "only dora, a file" in misplaced["file"] and "lies outside" in misplaced["17"]
+
+
+def test_what_lies_beside_a_submission_is_named(folder, course):
+    put(folder, "ada", f"{LESSON}.ipynb", blank())
+    for name in (f"../{LESSON}.ipynb", "../Dora/other.ipynb"):
+        put(folder, "ada", name, work())
+    (folder_of(folder, "ada").parent / ".DS_Store").touch()
+    said = [text for text in vet(course, "ada").problems if "lies beside the folder dora" in text]
+    assert [text.partition(" ")[0] for text in said] == [f"{LESSON}.ipynb", "Dora"]
 
 
 # A right answer in a file that is damaged, or that another tool wrote.
@@ -565,6 +582,12 @@ def without(*names):
                 part.pop(name, None)
 
     return saved(change)
+
+
+def fence(tree):
+    for cell in tree["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("solution"):
+            cell |= {"cell_type": "markdown", "source": ["```python\n", *cell["source"], "\n```\n"]}
 
 
 READABLE = {
@@ -600,6 +623,21 @@ READABLE = {
     ),
     "numbers that are none": saved(lambda tree: tree["metadata"].update(x=float("nan"))),
     "a newer minor format": saved(lambda tree: tree | {"nbformat_minor": 10**30}),
+    "lines without their ends": saved(
+        lambda tree: (
+            [c.update(source="".join(c["source"]).splitlines()) for c in tree["cells"]] and None
+        )
+    ),
+    "kinds of another program": saved(
+        lambda tree: [c.update(cell_type=f"the {c['cell_type']}") for c in tree["cells"]] and None
+    ),
+    "worksheets in a notebook of format 4": saved(
+        lambda tree: (
+            json.loads(nbformat.v3.writes_json(nbformat.convert(work(), 3)))
+            | {"nbformat": 4, "nbformat_minor": 5}
+        )
+    ),
+    "answers in fences in text cells": saved(fence),
 }
 
 
@@ -628,6 +666,8 @@ ARCHIVES = {
     f"{LESSON}.ipynb.gz": gzip.compress(INSIDE[f"work/{LESSON}.ipynb"]),
     f"{LESSON}.ipynb": gzip.compress(INSIDE[f"work/{LESSON}.ipynb"]),
     "Untitled.ipynb": zip_of(INSIDE),
+    "behind-a-program.zip": b"MZ" + bytes(300) + zip_of(INSIDE),
+    "after-many-files.zip": zip_of({f"{n}.txt": b"" for n in range(25_000)} | INSIDE),
 }
 
 
@@ -656,10 +696,33 @@ def nested(depth):
     return made
 
 
+def linked():
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as file:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            member = tarfile.TarInfo(f"{LESSON}.ipynb")
+            member.type, member.linkname = kind, "../../right/dora/01-mathematics.ipynb"
+            file.addfile(member)
+    return made.getvalue()
+
+
+def linked_zip():
+    member = zipfile.ZipInfo(f"{LESSON}.ipynb")
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return zip_of({member: "../../right/dora/01-mathematics.ipynb"})
+
+
 NOT_OPENED = {
     "encrypted": ("a.zip", encrypted(b"{}"), "encrypted; hand it in without a password"),
     "cut": ("a.zip", ARCHIVES["a.zip"][:-100], "not a readable archive"),
     "cut tar": ("a.tar.gz", ARCHIVES["a.tar.gz"][:-200], "not a readable archive"),
+    "links": ("a.tar", linked(), f"a.tar/{LESSON}.ipynb: a link; hand in the file itself"),
+    "links in a zip": ("a.zip", linked_zip(), "a link; hand in the file itself"),
+    "many files": (
+        "a.tar",
+        tar_of({f"{n}.txt": b"" for n in range(archives.MOST_MEMBERS)} | INSIDE),
+        "more than 20,000 files; the rest is not looked at",
+    ),
     "no archive": ("a.tgz", b"x", "not a readable archive"),
     "deep": ("a.zip", nested(5), "archives more than 4 deep are not opened"),
     "large": ("a.tar.xz", lzma.compress(bytes(3 << 20)), "more than 1 MB in archives"),
@@ -685,7 +748,7 @@ def test_an_archive_that_is_not_opened_is_named(folder, course, monkeypatch, kin
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        (f"{LESSON}.py", "make one of it: jupytext --to ipynb"),
+        (f"{LESSON}.py", "a text that does not hold the lesson's cells; hand in the .ipynb"),
         (f"{LESSON}.html", "a picture of a notebook, which cannot be run; hand in the .ipynb"),
         ("dora.gdoc", "a link to a file; hand in the file itself"),
     ],
@@ -694,6 +757,49 @@ def test_what_is_handed_in_instead_is_named_with_what_to_do(folder, course, name
     (folder_of(folder, "ada") / name).write_text("x")
     (said,) = vet(course, "ada").problems
     assert said.startswith(f"{LESSON}.ipynb is missing; there is {name} (") and advice in said
+
+
+# A right answer in a notebook that was saved as text, and by what it is known.
+HEADER = "# ---\n# jupyter:\n#   jupytext:\n#     text_representation:\n#       {}\n# ---\n"
+CODE = [cell.source for cell in work().cells if cell.cell_type == "code"]
+MARIMO = "extension: .py\n#       format_name: marimo"
+TEXTS = {
+    f"{LESSON}.py": jupytext.writes(work(), "py:percent"),
+    "paragraphs.py": jupytext.writes(work(), "py:light"),
+    "exported by VS Code.py": "\n\n".join(f"# %%\n{text}" for text in CODE),
+    "exported by Jupyter.py": "#!/usr/bin/env python\n# coding: utf-8\n\n"
+    + "\n\n".join(f"# In[ ]:\n\n\n{text}" for text in CODE),
+    "names a format that calls a program.py": HEADER.format(MARIMO)
+    + "\n\n".join(f"# %%\n{text}" for text in CODE),
+    "CRLF.PY": jupytext.writes(work(), "py:percent").replace("\n", "\r\n"),
+    f"{LESSON}.md": jupytext.writes(work(), "md"),
+    f"{LESSON}.Rmd": jupytext.writes(work(), "Rmd"),
+    "quarto.qmd": "---\ntitle: x\n---\n"
+    + "\n\n".join(f"```{{python}}\n{text}\n```" for text in CODE),
+    f"no tests/{LESSON}.py": "import torch\n\n\n" + "\n\n\n".join(solutions().values()),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_notebook_that_was_saved_as_text_is_read(folder, course, name):
+    path = folder_of(folder, "ada") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(TEXTS[name], newline="")
+    submission = vet(course, "ada")
+    code = "\n".join(cell.source for cell in submission.notebooks[LESSON].cells)
+    assert all(text.rstrip() in code for text in solutions().values())
+    assert f"{name} is graded as {LESSON}.ipynb" in submission.mended
+    assert not submission.problems and name not in submission.files
+
+
+def test_a_text_does_not_take_the_place_of_a_notebook(folder, course):
+    path = hand_in(folder, "ada", {"recompose": solutions()["recompose"]})
+    (path.parent / f"{LESSON}.py").write_text(TEXTS[f"{LESSON}.py"])
+    (path.parent / "notes.md").write_text("# Notes\n")
+    submission = vet(course, "ada")
+    assert "NotImplementedError" in answer_in(submission.notebooks[LESSON], "decompose")
+    assert f"{LESSON}.py is left out: not graded" in submission.mended
+    assert "notes.md" in submission.files
 
 
 def test_a_module_beside_a_notebook_that_imports_it_is_named(folder, course):

@@ -107,6 +107,29 @@ socket.socketpair()[0].close()
     assert said.split() == ["refused"] * 15
 
 
+def test_a_descriptor_gives_no_hold_on_others_and_no_memory_that_nobody_has(students):
+    cell = """
+import errno, fcntl, os
+folder, file, (_, pipe) = os.open("/usr", 0), open("/tmp/mine", "w+"), os.pipe()
+asked = {
+    "changes": lambda: fcntl.fcntl(folder, fcntl.F_NOTIFY, 0x8000003F),
+    "lease": lambda: fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK),
+    "owner": lambda: fcntl.fcntl(file, fcntl.F_SETOWN, 1),
+    "signal": lambda: fcntl.fcntl(file, fcntl.F_SETSIG, 9),
+    "pipe": lambda: fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20),
+    "lock": lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7),
+    "lock of a file": lambda: fcntl.fcntl(file, fcntl.F_OFD_SETLK, bytes(32)),
+}
+for name, ask in asked.items():
+    try: ask(); print("GOT", name)
+    except OSError as error: print(errno.errorcode[error.errno])
+fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+copy = os.dup(file.fileno())
+"""
+    (said,) = students([cell])
+    assert said.split() == ["ENOSYS"] * 7
+
+
 def test_nothing_carries_over_in_key_rings(students):
     numbers = [pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, n) for n in ("add_key", "keyctl")]
     leave = f"""

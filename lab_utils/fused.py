@@ -7,6 +7,7 @@ compute the same.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lab_utils.decomposition import at_least_float32
 
@@ -64,11 +65,10 @@ def scale_features(x: Tensor, factor: Tensor) -> Tensor:
         x: `(..., features)`.
         factor: `(features,)`, at least as precise as `x`.
     """
-    if x.dtype == factor.dtype:
-        return x * factor
-    # Batch norm with mean 0 and variance 1 is PyTorch's one operation that takes a factor with more
-    # digits than x, computes in float32, and rounds where it writes. (It wants an eps above 0; in
-    # float32, 1 + 1e-30 is 1.)
-    zeros, ones = torch.zeros_like(factor), torch.ones_like(factor)
-    y = F.batch_norm(x.reshape(-1, len(factor)), zeros, ones, weight=factor, eps=1e-30)
+    if x.dtype == factor.dtype or is_compiling():  # a compiler rounds in the same pass
+        return (x * factor).to(x.dtype)
+    # Batch norm with mean 0, variance 0 and eps 1 is PyTorch's one operation that takes a factor
+    # with more digits than x, computes in float32, and rounds where it writes.
+    zeros = torch.zeros_like(factor)
+    y = F.batch_norm(x.reshape(-1, len(factor)), zeros, zeros, weight=factor, eps=1.0)
     return y.reshape(x.shape)

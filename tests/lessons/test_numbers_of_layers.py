@@ -22,33 +22,37 @@ def values(key, out_features=4096):
 
 def test_what_replaying_and_fusing_save():
     times = values("milliseconds")
-    saved = {way: times["DoRA", "plain"] - times["DoRA", way] for way in ("recorded", "compiled")}
-    assert {round(found, 1) for found in saved.values()} == {0.2}
-    left = times["DoRA", "compiled and recorded"] - times["LoRA", "compiled and recorded"]
-    assert round(left, 2) == 0.06
+    plain, recorded, compiled, both = (times["DoRA", way] for way in WAYS)
+    assert round(plain - recorded, 2) == 0.14
+    assert round(recorded - both, 2) == 0.08
+    assert round(both - times["LoRA", "compiled and recorded"], 2) == 0.12
     assert times["LoRA", "compiled"] > 1.1 * times["LoRA", "plain"], "compiling alone is slower"
+    assert compiled > plain, "and DoRA is not faster"
 
 
 def test_blocks_save_memory_first():
     memory = values("memory")
     for way in WAYS:
-        assert memory["DoRA textbook", way] > 2 * memory["DoRA", way]
+        assert memory["DoRA textbook", way] > 3 * memory["DoRA", way]
 
 
 @pytest.mark.parametrize("out_features", [4096, 11008])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_layer_takes_less_than_pefts(way, out_features):
+    """As it is and recorded, far less; compiled, where theirs is fused as well, as much."""
     times, memory = (values(key, out_features) for key in ("milliseconds", "memory"))
     for theirs in ("DoRA, PEFT", PEFT):
-        assert times["DoRA", way] < times[theirs, way]
+        most = 1.03 if "compiled" in way else 0.8
+        assert times["DoRA", way] < most * times[theirs, way]
         # its adapter is float32, and theirs may not be: 0.3 MB
         assert memory["DoRA", way] < memory[theirs, way] + 1e6
 
 
 @pytest.mark.parametrize("out_features", [4096, 11008])
-def test_compiled_dora_costs_little_more_than_lora_and_is_one_piece(out_features):
+def test_dora_costs_little_more_than_lora_and_is_one_piece(out_features):
     times, breaks = (values(key, out_features) for key in ("milliseconds", "graph_breaks"))
-    assert times["DoRA", "compiled"] < 1.2 * times["LoRA", "compiled"]
+    for way, most in (("recorded", 1.4), ("compiled and recorded", 1.25)):
+        assert times["DoRA", way] < most * times["LoRA", way]
     for (form, way), found in breaks.items():
         if "compiled" in way and "PEFT" not in form:
             assert found == 0, form

@@ -127,6 +127,7 @@ def made(name, text):
     return namespace[name]
 
 
+@pytest.mark.usefixtures("runs_are_made_once")
 @pytest.mark.parametrize("name", EXERCISES)
 def test_no_mutant_lives(name):
     check, _, _ = EXERCISES[name]

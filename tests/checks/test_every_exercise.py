@@ -43,12 +43,14 @@ def test_there_are_three_right_and_eight_wrong_answers(check):
     assert len(wrong) >= 8
 
 
+@pytest.mark.usefixtures("runs_are_made_once")
 @pytest.mark.parametrize(("check", "answer"), RIGHT, ids=name_of)
 def test_right_answers_pass(check, answer, capsys):
     for hidden in ({}, *EXERCISES[check][2]):
         assert_passes(capsys, check, answer, **hidden)
 
 
+@pytest.mark.usefixtures("runs_are_made_once")
 @pytest.mark.parametrize(("check", "answer"), WRONG, ids=name_of)
 def test_wrong_answers_are_named(check, answer, capsys):
     assert_named(check, answer, capsys)

@@ -805,6 +805,7 @@ def check_choice_accuracy(
                 )
 
 
+@functools.lru_cache(maxsize=32)  # the same for every answer
 def _draw_accuracies(
     questions: int, seed: int, ragged: bool
 ) -> tuple[list[tuple[list, list]], list[float], list[tuple[Mistake, list[float]]]]:

@@ -169,16 +169,6 @@ class Report:
         plain = isinstance(value, Tensor) and not odd_kind(value)
         return plain or self.expect(False, f"{what} is a tensor", problem, mistake)
 
-    def expect_number(self, value: object, what: str) -> bool:
-        """Print whether a value is a plain, finite number; a text names what is in its place."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        found = value if number or isinstance(value, str) else f"a {type(value).__name__}"
-        return self.expect(
-            number and math.isfinite(value),
-            f"{what} is a finite number",
-            f"expected {what} as a finite float, found {found}.",
-        )
-
     def __exit__(
         self, kind: type | None, error: BaseException | None, _: TracebackType | None
     ) -> None:

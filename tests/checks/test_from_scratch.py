@@ -1173,7 +1173,13 @@ def test_there_are_three_right_and_eight_wrong_answers_for_each_exercise():
         assert len(answers(wrong)) >= 8
 
 
-@pytest.mark.parametrize("sizes", HIDDEN_SIZES)
+FAST_AND_SLOW = [
+    HIDDEN_SIZES[0],
+    *(pytest.param(it, marks=pytest.mark.slow) for it in HIDDEN_SIZES[1:]),
+]
+
+
+@pytest.mark.parametrize("sizes", FAST_AND_SLOW)
 @pytest.mark.parametrize(("check", "answer"), cases(EXERCISES, 1))
 def test_right_answers_pass(check, answer, sizes, capsys):
     check(answer, **sizes)

@@ -12,6 +12,8 @@ from answers import EARLY, answers, of_lessons
 from lab_utils import checks
 from lab_utils.checks.report import Report
 
+pytestmark = pytest.mark.slow
+
 SOLUTIONS = Path(__file__).resolve().parents[2] / "solutions" / "dora"
 EXERCISES = of_lessons("EXERCISES", EARLY)
 RIGHT = {check.__name__: answers(right)[0] for check, right, _ in EXERCISES.values()}

@@ -133,7 +133,6 @@ X_CHANGED = Mistake(
     "Operators such as *=, and methods that end in _, write into the caller's x.",
     LORA,
 )
-NO_RETURN = Mistake("nothing returned", "A method without return returns None.", LORA)
 BIAS_LOST = Mistake("bias lost", "The output and the merged layer need the base's bias.", LORA)
 BIAS_TWICE = Mistake(
     "bias added twice", "original_layer(x) has added the bias already: add it once.", LORA

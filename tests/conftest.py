@@ -3,9 +3,6 @@
 import os
 from contextlib import ExitStack
 
-import book_parts
-import build_book
-import in_browser
 import pytest
 from filelock import FileLock
 
@@ -16,6 +13,8 @@ def start_lab():
 
     It returns the server's address and token. Servers stop when the tests end.
     """
+    import in_browser
+
     with ExitStack() as servers:
 
         def start(folder, *options):
@@ -33,6 +32,9 @@ FEW_FRAMES = {1: 8, 2: 3, 3: 3}
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """The folder of the book, built from the lessons as they are, once for all workers."""
+    import book_parts  # these import Sphinx, which most tests do not need
+    import build_book
+
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # which the workers of one run share

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import addresses
 import book_parts
 import build_book
 import nbformat
@@ -215,3 +216,28 @@ def test_a_line_that_starts_with_per_cent_is_no_comment(tmp_path):
     cell = nbformat.v4.new_markdown_cell(text)
     shown = build_book.page(nbformat.v4.new_notebook(cells=[cell]), "lesson", tmp_path)
     assert shown.cells[0].source == "an interval of 95\n\\% holds\n\n- 50\n  \\% do not"
+
+
+PUBLISHED = "https://github.com/a-school/dora-lab"  # where the lab might be
+
+
+def test_pages_have_buttons_that_open_the_students_notebook(monkeypatch, tmp_path):
+    lessons = sorted(path.stem for path in addresses.ROOT.glob("solutions/dora/*.py"))
+    assert lessons
+
+    def empty_lessons(folder):
+        """Write a site with the names of the lessons, which takes a moment and not a minute."""
+        contents = "\n".join(["```{toctree}", *lessons, "```"])
+        (folder / "index.md").write_text(f"# The lab\n\n{contents}\n")
+        (folder / build_book.FRAMES).mkdir()
+        for lesson in lessons:
+            page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {lesson}")])
+            nbformat.write(page, folder / f"{lesson}.ipynb")
+
+    monkeypatch.setattr(addresses, "read_repository", lambda: PUBLISHED)
+    monkeypatch.setattr(build_book, "write_sources", empty_lessons)
+    build_book.build(tmp_path / "site")
+    for lesson in lessons:
+        page = (tmp_path / "site" / f"{lesson}.html").read_text()
+        for link in re.findall(r"\((.*?)\)", addresses.buttons(PUBLISHED, lesson)):
+            assert f'href="{link}"' in page

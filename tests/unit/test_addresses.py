@@ -1,12 +1,9 @@
 """Binder and Colab: one address in pyproject.toml, and what follows from it."""
 
-import re
 import shutil
 
 import addresses
-import build_book
 import jupytext
-import nbformat
 import pytest
 
 MADE_UP = "https://github.com/a-school/dora-lab"
@@ -148,25 +145,3 @@ def test_an_address_that_cannot_be_opened_is_refused(published, address):
 def test_a_lesson_without_a_place_is_refused():
     with pytest.raises(addresses.NoPlace):
         addresses.in_lesson("# %% [markdown]\n# # A title\n\n# %%\nimport torch\n", "x", MADE_UP)
-
-
-def test_the_pages_of_the_book_have_them_too(monkeypatch, tmp_path):
-    lessons = sorted(path.stem for path in addresses.ROOT.glob("solutions/dora/*.py"))
-    assert lessons
-
-    def empty_lessons(folder):
-        """Write a site with the names of the lessons, which takes a moment and not a minute."""
-        contents = "\n".join(["```{toctree}", *lessons, "```"])
-        (folder / "index.md").write_text(f"# The lab\n\n{contents}\n")
-        (folder / build_book.FRAMES).mkdir()
-        for lesson in lessons:
-            page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {lesson}")])
-            nbformat.write(page, folder / f"{lesson}.ipynb")
-
-    monkeypatch.setattr(addresses, "read_repository", lambda: MADE_UP)
-    monkeypatch.setattr(build_book, "write_sources", empty_lessons)
-    build_book.build(tmp_path / "site")
-    for lesson in lessons:
-        page = (tmp_path / "site" / f"{lesson}.html").read_text()
-        for link in re.findall(r"\((.*?)\)", addresses.buttons(MADE_UP, lesson)):
-            assert f'href="{link}"' in page

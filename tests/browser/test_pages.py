@@ -60,7 +60,11 @@ def open_page(chromium, request):
 def assert_everybody_can_read(page):
     found = Axe().run(page, options=RULES).response["violations"]
     assert not found, [(it["id"], it["help"], it["nodes"][0]["html"][:200]) for it in found]
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        names = page.locator("table th[scope=row]").filter(visible=True)
+        assert min(names.evaluate_all("all => all.map(it => it.clientWidth)")) > 120, "whole words"
 
 
 def test_a_students_page(open_page, page_of_a_student):

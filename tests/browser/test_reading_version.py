@@ -145,9 +145,9 @@ def test_on_a_phone_names_stay_whole_and_figures_readable(open_page):
         assert picture.evaluate("it => it.clientWidth") > 500
 
 
-def test_the_dark_book_prints_on_white(open_page):
-    """A page that is printed is light meanwhile, and dark again after it."""
-    page = open_page("01-mathematics", "dark")
+def test_the_dark_book_prints_on_white_and_whole(open_page):
+    """A page that is printed is light meanwhile, and dark again after it. Paper cannot scroll."""
+    page = open_page("06-peft-and-commonsense", "dark")
     page.evaluate(
         """() => {
             window.addEventListener('beforeprint', () => {
@@ -158,6 +158,13 @@ def test_the_dark_book_prints_on_white(open_page):
     page.pdf()
     assert page.evaluate("window.printed") == "light"
     assert page.locator("html").get_attribute("data-theme") == "dark"
+
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 680, "height": 900})  # A4 between its margins
+    parts = page.locator("article :is(pre, table)").filter(visible=True)
+    room = page.locator("article").bounding_box()["width"]
+    for wide, name in parts.evaluate_all("all => all.map(it => [it.scrollWidth, it.innerText])"):
+        assert wide <= room, name
 
 
 def test_a_reader_of_screens_hears_what_a_slider_says(open_page):

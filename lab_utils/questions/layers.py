@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,19 +41,19 @@ def ask_layer(
     ]
 
 
-@dataclass
 class Subject:
     """A layer of the student's, and the base that it was given.
+
+    No dataclass: when grading, this text is run for each question, and making one takes longer
+    than many an answer.
 
     Attributes:
         changed: the tensors that were given new values, by name, and the shape of these.
     """
 
-    name: str
-    base: nn.Linear
-    layer: nn.Module
-    dtype: torch.dtype
-    changed: dict[str, torch.Size] = field(default_factory=dict)
+    def __init__(self, name: str, base: nn.Linear, layer: nn.Module, dtype: torch.dtype) -> None:
+        self.name, self.base, self.layer, self.dtype = name, base, layer, dtype
+        self.changed: dict[str, torch.Size] = {}
 
 
 def _tried(act: Any) -> dict[str, Any]:

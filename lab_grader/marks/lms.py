@@ -5,7 +5,7 @@ import html
 import io
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab_grader.intake.collect import CANVAS, MOODLE, first_paths
@@ -23,7 +23,7 @@ class WorksheetError(Exception):
     """A file is not a grading worksheet of Moodle's; the text says what is missing."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Filled:
     """The outcome of filling in a worksheet.
 
@@ -32,7 +32,7 @@ class Filled:
     """
 
     path: Path
-    said: list[str] = field(default_factory=list)
+    said: list[str]
 
 
 def fill_worksheet(
@@ -59,7 +59,7 @@ def fill_worksheet(
     column = {name: index for index, name in enumerate(header)}
     most = sum(exercise_columns(course).values())
     standings = read_standings(course)
-    filled, factors, written = Filled(course.work / "marks" / worksheet.name), set(), set()
+    path, factors, written = course.work / "marks" / worksheet.name, set(), set()
     for row in rows:
         it = _whose(row, column, standings)
         score = policy.score(it) if it else None
@@ -73,19 +73,19 @@ def fill_worksheet(
             row[column[comments_column]] = _joined(comments)
         written.add(it.student)
     delimiter = _delimiter(worksheet.read_text("utf-8-sig"))
-    write_table(filled.path, [header, *rows], delimiter)
-    filled.said.append(f"{len(written)} of {len(rows)} rows have a mark now.")
-    for factor in sorted(factors - {1.0}):
-        filled.said.append(
+    write_table(path, [header, *rows], delimiter)
+    exported = [it.student for it in standings if policy.score(it) is not None]
+    elsewhere = [student for student in exported if student not in written]
+    said = [
+        f"{len(written)} of {len(rows)} rows have a mark now.",
+        *(
             f"Moodle's maximum is {factor * most:g} and the lab's {most:g}: marks were multiplied "
             f"by {factor:g}."
-        )
-    elsewhere = [
-        it.student for it in standings if policy.score(it) is not None and it.student not in written
+            for factor in sorted(factors - {1.0})
+        ),
+        *([f"not in the worksheet: {', '.join(elsewhere)}"] if elsewhere else []),
     ]
-    if elsewhere:
-        filled.said.append(f"not in the worksheet: {', '.join(elsewhere)}")
-    return filled
+    return Filled(path, said)
 
 
 def _delimiter(text: str) -> str:

@@ -266,12 +266,8 @@ class _LessonMaker:
         visible = _calls(self.released[grade_id])
         hidden = _calls(self.lesson.graded[grade_id].source)[len(visible) :]
         test.released = code(self.released[grade_id])
-        # A test makes its calls in turn, the hidden ones last, and stops at the first that fails.
         failed = mistake.call if mistake else None
-        reached = -1 if outputs is None else len(outputs) if failed is None else failed
-        for number, call in enumerate(hidden, len(visible)):
-            held = None if number > reached else number != failed
-            test.hidden.append((_kind(call, visible), held))
+        test.hidden = _held(hidden, visible, outputs, failed)
         if outputs is None:
             test.missing = "not handed in" if mark is None else "was not run"
             return test
@@ -287,6 +283,29 @@ class _LessonMaker:
             kind, _ = test.hidden[failed - len(visible)]
             test.missing = mistake.name or f"fails with {kind}"
         return test
+
+
+def _held(
+    hidden: list[dict[str, str]],
+    visible: list[dict[str, str]],
+    outputs: list | None,
+    failed: int | None,
+) -> list[tuple[str, bool | None]]:
+    """Return the kind of each hidden call, and whether it passed; None if it was not made.
+
+    A test makes its calls in turn, the hidden ones last, and stops at the first that fails.
+
+    Args:
+        outputs: of the test; None if it was not run.
+        failed: the number of the call that failed; None if none did.
+    """
+    if outputs is None:
+        return [(_kind(call, visible), None) for call in hidden]
+    reached = len(outputs) if failed is None else failed
+    return [
+        (_kind(call, visible), None if number > reached else number != failed)
+        for number, call in enumerate(hidden, len(visible))
+    ]
 
 
 def _calls(source: str) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from ipykernel.ipkernel import IPythonKernel
 
 VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
 
 
 class Kernel(IPythonKernel):
@@ -26,18 +27,42 @@ def save_pictures(model: dict, **_: object) -> None:
     """Remove from a saved notebook the widgets that could not be shown later.
 
     A widget lives as long as its kernel. What is saved is shown beside it: the picture of an
-    explorer, the findings of a quiz. A progress bar has nothing beside it and is left out. The page
-    that saves keeps its widgets. Jupyter Server calls this before it writes a file.
+    explorer, as it was dragged last, and the findings of a quiz. A progress bar has nothing beside
+    it and is left out. The page that saves keeps its widgets. Jupyter Server calls this before it
+    writes a file.
     """
     if model["type"] != "notebook" or not isinstance(model.get("content"), dict):
         return
-    model["content"]["metadata"].pop("widgets", None)
+    widgets = model["content"]["metadata"].pop("widgets", {})
+    states = {name: it["state"] for name, it in widgets.get(STATE, {}).get("state", {}).items()}
     for cell in model["content"]["cells"]:
         kept = []
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             view = data.pop(VIEW, None)
+            if view is not None and "image/png" in data:
+                _renew_picture(output, states, view["model_id"])
             if view is None or {"image/png", "text/html"} & data.keys():
                 kept.append(output)
         if "outputs" in cell:
             cell["outputs"] = kept
+
+
+def _renew_picture(output: dict, states: dict[str, dict], widget: str) -> None:
+    """Put the picture that a widget shows now into what is saved beside it, with its text.
+
+    Args:
+        output: what is saved: the first picture, and after it which controls it has.
+        states: of each widget, as the page has it.
+        widget: the id of the one whose picture it is.
+    """
+    for child in states.get(widget, {}).get("children", []):
+        for shown in states.get(child.removeprefix("IPY_MODEL_"), {}).get("outputs", []):
+            if "image/png" in shown.get("data", {}):
+                old, new = output["data"], shown["data"]
+                html, controls = "".join(new["text/html"]), "".join(old["text/html"])
+                alt, named = "".join(new["text/plain"]), "".join(old["text/plain"])
+                old["image/png"] = new["image/png"]
+                old["text/html"] = html + controls[controls.index("<p>") :]
+                old["text/plain"] = alt + named[named.rindex("\n") :]
+                output["metadata"] = shown["metadata"]

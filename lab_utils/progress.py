@@ -110,7 +110,7 @@ class Overview:
         return "\n".join([*rows, str(self)])
 
     def _repr_markdown_(self) -> str:
-        heads = ["| lesson | time | exercises | points |", "| --- | --- | --- | --- |"]
+        heads = ["| lesson | time | exercises | points |", "| :-- | :-- | :-- | :-- |"]
         rows = (
             f"| [{row.name[:2]} · {row.title or row.name}]({_link(row)}) "
             f"| {f'{row.minutes}{SPACE}min' if row.minutes else ''} "
@@ -171,9 +171,10 @@ class Summary:
         )
         question = f", and a person marks the open question ({by_hand:g} points)" if by_hand else ""
         still_open = [lesson.name for lesson in self.lessons if lesson.open]
+        found = str(Overview(self.lessons))  # with the points, unless all pass
+        given = f"The checks that you can see give {points:g} of {most:g} points."
         return [
-            f"{Overview(self.lessons)} The checks that you can see give {points:g} of {most:g} "
-            "points.",
+            found if still_open else f"{found} {given}",
             f"Still open: exercises in {', '.join(still_open)}." if still_open else LEARNT,
             "This is what the checks said when the notebooks were last saved. Only your "
             f"instructor's grading counts: it runs hidden tests as well{question}.",

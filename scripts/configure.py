@@ -27,6 +27,8 @@ if find_spec("nh3"):
 SETTINGS = {
     # At its first start JupyterLab would ask whether it may fetch news.
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+    # What an explorer shows last is saved, too: see `lab_utils.jupyter.save_pictures`.
+    "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
     # Room for the whole names of the lessons.
     "@jupyterlab/filebrowser-extension:browser": {"showLastModifiedColumn": False},
 }

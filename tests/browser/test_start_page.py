@@ -70,6 +70,8 @@ def test_a_saved_explorer_is_a_picture_the_next_day(lesson, folder):
     explorer = lesson.index("widgets.vector_explorer()")
     lesson.run(explorer)
     lesson.picture()
+    lesson.move(lesson.active.locator(".noUi-handle").first)
+    last = lesson.active.locator(".jupyter-widgets img").get_attribute("alt")
     quiz = lesson.index("quiz.which_mistake(")
     lesson.run(quiz)
     lesson.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
@@ -81,4 +83,6 @@ def test_a_saved_explorer_is_a_picture_the_next_day(lesson, folder):
         lesson.select(cell)
         lesson.outputs.locator(shows).first.wait_for()
         assert "Error displaying widget" not in lesson.said(cell)
+    lesson.select(explorer)
+    assert lesson.outputs.locator("img").get_attribute("alt") == last, "as it was dragged"
     path.write_bytes(before)

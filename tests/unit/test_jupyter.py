@@ -33,6 +33,28 @@ def test_a_widget_with_a_picture_beside_it_is_saved_as_the_picture():
     assert saved(explorer) == [output(**{"image/png": "abc", "text/plain": "A."})]
 
 
+def test_what_is_saved_of_an_explorer_is_what_it_shows_now():
+    def picture(name, after=""):
+        return {
+            "image/png": name,
+            "text/html": f"<img alt='{name}'>{after}",
+            "text/plain": name + after.replace("<p>", "\n").replace("</p>", ""),
+        }
+
+    controls = "<p>Its control: slope.</p>"
+    first = output(**{jupyter.VIEW: {"model_id": "1"}}, **picture("first", controls))
+    states = {
+        "1": {"state": {"children": ["IPY_MODEL_2", "IPY_MODEL_3"]}},
+        "2": {"state": {"description": "slope"}},
+        "3": {"state": {"outputs": [output(**picture("last"))]}},
+        "4": {"state": {"outputs": [output(**picture("another explorer's"))]}},
+    }
+    made = model(first)
+    made["content"]["metadata"]["widgets"] = {jupyter.STATE: {"state": states}}
+    jupyter.save_pictures(model=made, path="a.ipynb")
+    assert made["content"]["cells"][1]["outputs"] == [output(**picture("last", controls))]
+
+
 def test_a_progress_bar_is_not_saved_and_all_else_is():
     bar = output(**{jupyter.VIEW: {"model_id": "1"}, "text/plain": "  0%| | 0/93"})
     stream = {"output_type": "stream", "name": "stdout", "text": "hello"}

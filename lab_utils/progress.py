@@ -232,26 +232,34 @@ def _read(path: Path) -> SavedLesson:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as a notebook; restore or delete it") from error
     lesson = SavedLesson(path.stem, path)
-    headings: dict[str, str] = {}
-    exercise = None
+    headings: dict[str, str] = {}  # of exercises: the ids of their cells
     for cell in cells:
-        nbgrader, source = cell["metadata"].get("nbgrader", {}), "".join(cell["source"])
+        nbgrader = cell["metadata"].get("nbgrader", {})
         if cell["cell_type"] != "code":
-            lesson.by_hand += nbgrader["points"] if nbgrader.get("grade") else 0
-            headings |= dict.fromkeys(EXERCISE.findall(source), cell.get("id", ""))
-            if lesson.minutes is None and (minutes := MINUTES.search(source)):
-                lesson.minutes = int(minutes[1])
-            if not lesson.title and (title := TITLE.search(source)):
-                lesson.title = title[1]
+            _read_text(cell, nbgrader, lesson, headings)
         elif nbgrader.get("solution"):
-            written = re.search(r"^(?:def|class) (\w+)", source, re.MULTILINE)
+            written = re.search(r"^(?:def|class) (\w+)", "".join(cell["source"]), re.MULTILINE)
             name = written[1] if written else nbgrader["grade_id"]
-            exercise = SavedExercise(name, headings.get(name, ""))
-            lesson.exercises.append(exercise)
-        elif nbgrader.get("grade") and exercise is not None:
-            failed = any(output["output_type"] == "error" for output in cell["outputs"])
-            ran = failed or cell["execution_count"] is not None
-            exercise.passes.append(not failed if ran else None)
+            lesson.exercises.append(SavedExercise(name, headings.get(name, "")))
+        elif nbgrader.get("grade") and lesson.exercises:
             lesson.most += nbgrader["points"]
-            exercise.points += nbgrader["points"] if exercise.passes[-1] else 0
+            _read_check(cell, nbgrader["points"], lesson.exercises[-1])
     return lesson
+
+
+def _read_text(cell: dict, nbgrader: dict, lesson: SavedLesson, headings: dict[str, str]) -> None:
+    """Find a lesson's title and time, points that a person gives, and headings of exercises."""
+    source = "".join(cell["source"])
+    lesson.by_hand += nbgrader["points"] if nbgrader.get("grade") else 0
+    headings |= dict.fromkeys(EXERCISE.findall(source), cell.get("id", ""))
+    if lesson.minutes is None and (minutes := MINUTES.search(source)):
+        lesson.minutes = int(minutes[1])
+    if not lesson.title and (title := TITLE.search(source)):
+        lesson.title = title[1]
+
+
+def _read_check(cell: dict, points: float, exercise: SavedExercise) -> None:
+    failed = any(output["output_type"] == "error" for output in cell["outputs"])
+    ran = failed or cell["execution_count"] is not None
+    exercise.passes.append(not failed if ran else None)
+    exercise.points += points if exercise.passes[-1] else 0

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import scipy  # scipy.stats is slow to import: it is imported on first use
@@ -194,6 +195,11 @@ SAME_ZEROS = Mistake(
     "A vector of zeros counts as a right angle, so as 1, whether one is or both.",
     DELTA_D,
 )
+EQUAL = Mistake(
+    "equal weights counted as no turn",
+    "A vector of zeros counts as a right angle, so as 1, also where nothing has changed.",
+    DELTA_D,
+)
 DIFFERENCES = Mistake(
     "differences correlated", "Correlate the values, not how they change along a list.", COUPLING
 )
@@ -295,7 +301,7 @@ def check_direction_change(direction_change: Callable, aspect: str | None = None
                     for pair in (_with_zeros(*pair, dim) for dim in (0, 1))
                 ],
             )
-            own = {dim: _own_measure(direction_change, usual, dim) for dim in (0, 1)}
+            own = {dim: _own_measures(direction_change, usual, dim) for dim in (0, 1)}
         _check(
             direction_change,
             "direction_change",
@@ -429,6 +435,10 @@ def _why_not_nan(
 def _expect_numbers(report: Report, coupling: Callable, points: int, seed: int) -> None:
     """Expect a number where a list varies, but little, or only in some places."""
     (_, delta_m, delta_d), *_ = draw_points(points, seed)
+    lists = delta_m.tolist(), delta_d.tolist()
+    found, right = call_function(coupling, *lists), decomposition.coupling(*lists)
+    # What is wrong for many points may be nothing for two, and has cost its points.
+    measured = isinstance(found, float) and math.isclose(found, right, rel_tol=1e-4)
     ends_alike, starts_alike = delta_m.clone(), delta_m.clone()
     ends_alike[-1] = ends_alike[0]
     starts_alike[1] = starts_alike[0]
@@ -442,8 +452,10 @@ def _expect_numbers(report: Report, coupling: Callable, points: int, seed: int) 
         ("starts with two equal values", starts_alike),
         ("ends with its first value", ends_alike),
         ("differs in one value", one_differs),
+        *([("has two values", delta_m[:2])] if measured else []),
     ):
-        for which, lists in (("delta_m", (values, delta_d)), ("delta_d", (delta_d, values))):
+        other = delta_d[: len(values)]
+        for which, lists in (("delta_m", (values, other)), ("delta_d", (other, values))):
             found = call_function(coupling, *(part.tolist() for part in lists))
             report.expect(
                 not _is_nan(found),
@@ -506,28 +518,28 @@ def _shortened(weight: Tensor, dim: int) -> Tensor:
     return weight
 
 
-def _own_measure(
+def _own_measures(
     function: Callable, pairs: Sequence[tuple[Tensor, Tensor]], norm_dim: int
-) -> int | None:
-    """Return which known mistake, by its index, explains the turns where nothing is zero.
+) -> set[int]:
+    """Return which known mistakes, by their indices, explain the turns where nothing is zero.
 
-    It costs the points of rows and columns. Where zeros are asked for, it counts as right.
+    They cost the points of rows and columns. Where zeros are asked for, they count as right.
     """
-    fitting: set[int] | None = None
+    compared = []
     for before, after in pairs:
         try:
             found = call_function(function, before, after, norm_dim=norm_dim)
         except CheckFailed:
-            return None
+            return set()
         if not isinstance(found, float):
-            return None
+            return set()
         expected = decomposition.direction_change(before, after, norm_dim)
-        compared = _compared("", found, expected, wrong_direction_changes(before, after, norm_dim))
-        if compared.is_right():
-            return None
-        explaining = {i for i in range(len(compared.wrong)) if compared.is_explained_by(i)}
-        fitting = explaining if fitting is None else fitting & explaining
-    return min(fitting, default=None) if fitting is not None else None
+        wrong = wrong_direction_changes(before, after, norm_dim)
+        compared.append(_compared("", found, expected, wrong))
+    if all(case.is_right() for case in compared):
+        return set()
+    count = len(compared[0].wrong)
+    return {i for i in range(count) if all(case.is_explained_by(i) for case in compared)}
 
 
 def _with_zeros(before: Tensor, after: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -781,12 +793,12 @@ def _check(
     pairs: Sequence[tuple[Tensor, Tensor]],
     wrong: Callable[[Tensor, Tensor, int], list[tuple[Tensor, Mistake]]],
     section: str,
-    own: Mapping[int, int | None] = MappingProxyType({}),
+    own: Mapping[int, set[int]] = MappingProxyType({}),
 ) -> None:
     """Call the student's function on weights before and after, and compare with the lab's.
 
     Args:
-        own: for a norm_dim the index of the mistake that counts as right, see `_own_measure`.
+        own: for a norm_dim the indices of mistakes that count as right, see `_own_measures`.
     """
     reference = getattr(decomposition, name)
     calls = {  # 1 is the default, so rows are asked for in both ways
@@ -816,9 +828,11 @@ def _check(
                     (across, DEFAULT_M if is_m else DEFAULT_D),
                 ]
                 mistakes = [mistake for _, mistake in found]
-                index = own.get(norm_dim)
-                expected = expected if index is None else found[index][0].item()
-                comparisons.append(_compared(prop, called.result, expected, found))
+                asked = _compared(prop, called.result, expected, found)
+                for index in own.get(norm_dim, ()):
+                    if asked.is_explained_by(index):
+                        asked = replace(asked, expected=asked.found)
+                comparisons.append(asked)
                 same = (
                     torch.equal(a, b) for a, b in zip(called.after, (before, after), strict=False)
                 )
@@ -827,16 +841,55 @@ def _check(
         def unexplained() -> Mistake | None:
             if not unchanged:
                 return _in_place(section)
-            halves = [case.found.half().double() == case.found for case in comparisons]
-            near = all(torch.isclose(c.found, c.expected, rtol=1e-2) for c in comparisons)
-            lost = PRECISION_M if section == DELTA_M else PRECISION_D
-            return lost if near and all(halves) and before.dtype != torch.float16 else None
+            return digits if near else None
 
+        digits = _lost_digits(comparisons, before.dtype, section)
+        near = all(torch.isclose(c.found, c.expected, rtol=1e-2) for c in comparisons)
+        lucky = all(case.is_right() for case in comparisons)
+        if digits and lucky and aspect != "zeros":  # rows and columns ask it
+            what = comparisons[0]
+            problem = f"{what.label}: expected all digits, found {what.found.item()!r}."
+            report.expect(False, "the result has all digits", problem, digits)
         report.expect_cases(f"{name} over {aspect}", comparisons, mistakes, unexplained)
-        if aspect == "zeros":  # rows and columns have checked it
+        if aspect == "zeros":  # rows and columns have checked that the arguments stay
+            if report.first_problem is None and not any(own.values()):
+                _expect_zeros_of_equal(report, function, *pairs[0])
             return
         _expect_unchanged(
             report, unchanged, DELTA_M if reference is decomposition.magnitude_change else DELTA_D
+        )
+
+
+def _lost_digits(
+    comparisons: Sequence[Comparison], dtype: torch.dtype, section: str
+) -> Mistake | None:
+    """Return which digits all results lack, none of which would do so by chance."""
+    of_lengths = section == DELTA_M
+    found = [case.found.item() for case in comparisons]
+    if not all(map(math.isfinite, found)):
+        return None
+    if any(all(value == round(value, n) for value in found) for n in range(5)):
+        return ROUNDED_M if of_lengths else ROUNDED_D
+    halves = torch.tensor(found, dtype=torch.float64)
+    if dtype in (torch.float32, torch.float64) and torch.equal(halves.half().double(), halves):
+        return PRECISION_M if of_lengths else PRECISION_D
+    return None
+
+
+def _expect_zeros_of_equal(
+    report: Report, function: Callable, before: Tensor, after: Tensor
+) -> None:
+    """Expect zeros to count where the weight is the same before and after, too."""
+    _, weight = _with_zeros(*_with_zeros(before, after, 0), 1)
+    for norm_dim in (1, 0):
+        found = call_function(function, weight, weight, norm_dim=norm_dim)
+        expected = (weight == 0).all(norm_dim).double().mean().item()
+        what = f"direction_change(w, w, norm_dim={norm_dim}), where w has vectors of zeros"
+        report.expect(
+            isinstance(found, float) and abs(found - expected) < 1e-3,
+            "zeros of a weight that stays as it was",
+            f"{what}: expected {expected:.4g}, found {shown(found)}.",
+            EQUAL if found == 0 else None,
         )
 
 

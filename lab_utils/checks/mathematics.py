@@ -288,6 +288,7 @@ def _expect_zeros(report: Report, decompose: Callable, weight: Tensor) -> None:
     """
     for norm_dim in (1, 0):
         special = weight.clone() if norm_dim == 1 else weight.T.clone()
+        special[:, 0], special[:, 1] = special[:, 0].abs(), -special[:, 1].abs()  # of both signs
         special[0] *= 1e-3 / special[0].norm()
         special[1] = 0.0
         special = special if norm_dim == 1 else special.T.contiguous()

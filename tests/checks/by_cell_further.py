@@ -267,7 +267,7 @@ class WrongDirection:
         )
 
     def clamp1(before, after, norm_dim=1):
-        """rows, columns, zeros: another eps"""
+        """rows, columns: another eps"""
         u, v = (w / w.norm(dim=norm_dim, keepdim=True).clamp_min(1) for w in (before, after))
         return (1 - (u * v).sum(norm_dim)).mean().item()
 

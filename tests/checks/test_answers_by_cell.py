@@ -102,6 +102,27 @@ def test_a_wrong_answer_loses_the_points_of_what_it_breaks(name, answer, expecte
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "answer", "expected", "seed"),
+    [
+        pytest.param(*case.values, 1 + i % 20, id=f"{case.id}-{1 + i % 20}")
+        for i, case in enumerate(cases(wrong=True))
+        if not case.marks
+    ],
+)
+def test_neither_points_nor_names_depend_on_luck(name, answer, expected, seed):
+    """Other random numbers tell the same of an answer: each is tried with one of twenty seeds."""
+    check, answer = CHECKS[name], made(answer)
+    said = {}
+    for cell in CELLS[name]:
+        try:
+            check(answer, *([] if cell == "all" else [cell]), seed=seed)
+        except checks.CheckFailed as failure:
+            said[cell] = failure.mistake.name if failure.mistake else "unnamed"
+    assert said == expected
+
+
 def test_four_of_five_wrong_answers_are_named():
     wrong = [told for _, _, _, told in ANSWERS if told is not None]
     named = [told for told in wrong if set(expected_of(told).values()) != {"unnamed"}]

@@ -17,7 +17,9 @@ from nbgrader.api import (
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.marks import history
 from lab_grader.marks.record import Marks, read_marks
+from lab_grader.plain import plain
 
+MOST_DAYS = 3650  # of an extension
 Exercise = tuple[str, str]  # lesson and name
 
 
@@ -193,15 +195,27 @@ def _graded(course: Course, student: str, marks: Marks) -> Marks:
 def extend(course: Course, student: str, days: float) -> datetime:
     """Extend the due date for a student by some days; return the new due date, in UTC.
 
+    Args:
+        days: 0 takes an extension back.
+
     Raises:
-        CourseError: the assignment has no due date.
+        CourseError: the assignment has no due date, nobody has this id, or it is not a number of
+            days.
     """
-    with course.gradebook() as gradebook:
+    if not 0 <= days <= MOST_DAYS:
+        raise CourseError(f"{days:g} days are no extension: give 0 to {MOST_DAYS}.")
+    with course.gradebook() as gradebook, gradebook.db.no_autoflush:
         due = gradebook.find_assignment(course.assignment).duedate
         if due is None:
             raise CourseError(
                 f"{course.assignment} has no due date: nbgrader db assignment add "
                 f'{course.assignment} --duedate="2026-12-01 23:59 UTC"'
+            )
+        known = {it.id for it in gradebook.students} | set(course.students())
+        if student not in known:
+            raise CourseError(
+                f"{plain(student)} has handed in nothing and is not registered. If the id is "
+                "right, run nbgrader db student add with it first."
             )
         gradebook.update_or_create_student(student)
         submission = gradebook.update_or_create_submission(course.assignment, student)

@@ -272,7 +272,18 @@ def test_more_time_for_one(term):
     assert penalty(course, "21") > 0
     said = run(course, "lab_grader", "extend", "dora", "21", "--days", "1").stdout
     assert said.startswith("21: due 2026-12-02 12:00 UTC")
-    run(course, "lab_grader", "extend", "dora", "42", "--days", "1")
+    done = run(course, "lab_grader", "extend", "dora", "42", "--days", "1")
+    assert done.stderr == ""
+    for student, days, why in (
+        ("12", "1", "12 has handed in nothing and is not registered"),
+        ("*", "1", "* has handed in nothing and is not registered"),
+        ("21", "-1", "-1 days are no extension: give 0 to 3650"),
+        ("21", "1e11", "1e+11 days are no extension"),
+        ("21", "nan", "nan days are no extension"),
+    ):
+        done = run(course, "lab_grader", "extend", "dora", student, "--days", days, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"lab_grader: {why}")
     done = grade(course, check=False)
     assert penalty(course, "21") == 0
     lines = done.stdout.splitlines()

@@ -44,7 +44,8 @@ case $1 in
 esac
 stamp=$VENV/$stamp.stamp
 fitting() { [ ! -e "$VENV/unfinished" ] && [ "$(cat "$VENV/made-for" 2>/dev/null)" = "$(made_for)" ]; }
-if fitting && [ -e "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then
+if fitting && [ -e "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ] &&
+    [ ! scripts/configure.py -nt "$stamp" ]; then
     exit 0
 fi
 

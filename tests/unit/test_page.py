@@ -2,6 +2,7 @@
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from torch import nn
 
 from lab_utils import checks
 from lab_utils.checks import page
@@ -81,6 +82,17 @@ def test_code_above_a_raise_that_was_left(displayed):
     with pytest.raises(checks.CheckFailed, match="is not written yet: write it in the place of"):
         checks.check_decompose(blank, "rows")
     assert "raise NotImplementedError()" in displayed[0]._repr_html_()
+
+    class Blank(nn.Module):
+        """A layer."""
+
+        def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
+            super().__init__()
+            # YOUR CODE HERE
+            raise NotImplementedError()
+
+    with pytest.raises(checks.CheckFailed, match="is not written yet: write it in the place of"):
+        checks.check_lora_layer(Blank, "start")
 
 
 def test_what_a_student_wrote_is_no_html(displayed):

@@ -206,7 +206,7 @@ class WrongLoRA:
             return self.w0 + self.update()
 
     class other_name(nn.Module):
-        """start: original layer not kept"""
+        """start: another name"""
 
         def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
             super().__init__()

@@ -532,7 +532,7 @@ class RightDoRA:
 
 class WrongDoRA:
     class rows_then_columns(D):
-        """start, forward, axis, gradients, dropout, merge: unnamed"""
+        """start, forward, axis, gradients, dropout: unnamed"""
 
         def weight(self):
             v = self.original_layer.weight + self.update()
@@ -542,7 +542,7 @@ class WrongDoRA:
             return F.linear(x, self.weight(), self.original_layer.bias) + 0 * self.dropout(x).sum()
 
     class softplus(D):
-        """start, forward, axis: magnitude not as it is; gradients, merge: unnamed"""
+        """start, forward, axis: magnitude not as it is; gradients: unnamed"""
 
         def factor(self):
             return F.softplus(self.magnitude) / self.norm(

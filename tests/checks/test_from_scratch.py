@@ -487,7 +487,7 @@ class WrongLoRA:
             super().__init__(copy.deepcopy(original_layer), rank, alpha, dropout)
 
     class another_name(nn.Module):
-        """start: original layer not kept"""
+        """start: another name"""
 
         def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
             super().__init__()

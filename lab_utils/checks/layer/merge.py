@@ -92,10 +92,10 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
         # The output of a layer that is wrong by itself costs the points of forward, and merge()
         # is to compute the same.
         before = answers.output("before")
-        too_little = [weight for weight, mistake in wrong if mistake in TOO_LITTLE]
 
         def is_own(weight: Tensor) -> bool:
-            if weight.shape != each.weight.shape or any(close(weight, w) for w in too_little):
+            known = {mistake for w, mistake in wrong if close(weight, w)}
+            if weight.shape != each.weight.shape or (known and known <= set(TOO_LITTLE)):
                 return False
             biases = (each.bias, None)
             return any(close(apply(each.x, weight.float(), bias), before) for bias in biases)

@@ -28,6 +28,13 @@ function marked(text, words) {
   return parts;
 }
 
+// About 240 characters of a text, from a place on.
+function wholeWords(text, place) {
+  const start = place ? text.indexOf(" ", place) + 1 : 0;
+  const end = start + 240 < text.length ? text.lastIndexOf(" ", start + 240) : text.length;
+  return `${start ? "… " : ""}${text.slice(start, end)}${end < text.length ? " …" : ""}`;
+}
+
 function search() {
   const results = document.getElementById("search-results");
   const asked = new URLSearchParams(location.search).get("q")?.trim();
@@ -55,15 +62,15 @@ function search() {
       return at < 0 ? Infinity : at;
     })) - 80);
     const excerpt = document.createElement("p");
-    const start = Number.isFinite(first) ? first : 0;
-    excerpt.append((start ? "… " : ""), marked(section.text.slice(start, start + 240), words), " …");
+    excerpt.append(marked(wholeWords(section.text, Number.isFinite(first) ? first : 0), words));
     const page = document.createElement("small");
     page.textContent = section.page.replace(".html", "");
     item.append(link, " ", page, excerpt);
     list.append(item);
   }
   const said = document.createElement("p");
-  said.textContent = `${found.length} sections hold “${asked}”.`;
+  const sections = found.length === 1 ? "1 section holds" : `${found.length} sections hold`;
+  said.textContent = `${sections} “${asked}”.`;
   results.before(said, list);
   results.hidden = true; // Sphinx goes on to fill it
 }

@@ -123,6 +123,9 @@ def test_the_search_finds_sections_with_excerpts(open_page):
     found.first.wait_for()
     assert "axis" in found.first.inner_text().lower()
     assert found.first.locator("mark").count()
+    text = page.evaluate("SECTIONS.map(it => it.text).join(' ')").split()
+    for excerpt in found.locator("p").all_inner_texts():
+        assert not set(excerpt.strip("… ").split()) - set(text), "an excerpt has whole words"
     found.first.locator("a").click()
     page.wait_for_url("**/*.html#*")
 

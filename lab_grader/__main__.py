@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import Timeout
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from lab_grader.grade import Outcome, compare, describe, grade, keep_traceback, make_pages, vet_all
 from lab_grader.intake.collect import collect_course
@@ -268,11 +268,13 @@ def main() -> None:
     except Timeout as error:
         _end(f"this course is being graded by another process ({error}).")
     except SQLAlchemyError as error:
-        why = str(error).splitlines()[0]
-        _end(
-            f"the gradebook cannot be used ({why}). Close what else uses it, such as Formgrader, "
-            "and run this again; nothing is lost."
+        advice = (
+            "Close what else uses it, such as Formgrader, and run this again; nothing is lost."
+            if isinstance(error, OperationalError)  # it is locked, say
+            else "It may be damaged: replace it with a copy. Without one, move it away, run make "
+            "release and grade again; students, dates, and marks given by hand were only in it."
         )
+        _end(f"the gradebook cannot be used ({str(error).splitlines()[0]}). {advice}")
     except KeyboardInterrupt:
         _end("stopped; run it again, and it continues where it was.")
     except OSError as error:

@@ -88,6 +88,17 @@ def course(tmp_path_factory):
 
 
 @pytest.fixture
+def marked(course, tmp_path):
+    """A copy of the course in which a person marked the open answer."""
+    copy = shutil.copytree(course, tmp_path / "course")
+    with Gradebook(database(copy)) as gradebook:
+        mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", "half-right")
+        mark.manual_score, mark.needs_manual_grade = 2.5, False
+        gradebook.db.commit()
+    return copy
+
+
+@pytest.fixture
 def gradebook(course):
     with Gradebook(database(course)) as found:
         yield found
@@ -114,12 +125,10 @@ def test_an_open_answer_waits_for_a_person(gradebook):
     assert gradebook.find_submission("dora", "half-right").needs_manual_grade
 
 
-def test_marks_given_by_hand_count(gradebook):
-    mark = gradebook.find_grade("plan", "07-rslora-challenge", "dora", "half-right")
-    mark.manual_score = 2.5
-    mark.needs_manual_grade = False
-    gradebook.db.commit()
-    assert gradebook.find_submission("dora", "half-right").score == sum(HALF.values()) + 2.5
+def test_marks_given_by_hand_count(marked):
+    with Gradebook(database(marked)) as gradebook:
+        score = gradebook.find_submission("dora", "half-right").score
+    assert score == sum(HALF.values()) + 2.5
 
 
 def test_the_marker_sees_the_rubric_and_the_student_does_not(course):
@@ -134,18 +143,18 @@ def test_the_marker_sees_the_rubric_and_the_student_does_not(course):
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
-def test_lab_grader_gives_the_same_and_a_perfect_one_all_and_a_blank_one_nothing(course):
-    stock = told(course, "half-right", LESSONS)
-    hand_in_all(course, "perfect", right())
-    hand_in_all(course, "blank", {})
-    grade(course, "--no-feedback")
-    assert told(course, "half-right", LESSONS) == stock
+def test_lab_grader_gives_the_same_and_a_perfect_one_all_and_a_blank_one_nothing(marked):
+    stock = told(marked, "half-right", LESSONS)
+    hand_in_all(marked, "perfect", right())
+    hand_in_all(marked, "blank", {})
+    grade(marked, "--no-feedback")
+    assert told(marked, "half-right", LESSONS) == stock
 
-    said = told(course, "blank", LESSONS)
+    said = told(marked, "blank", LESSONS)
     assert said.keys() == POINTS.keys()
     assert all("is not written yet" in errors[0][1] for _, errors in said.values())
     nothing = dict.fromkeys(POINTS, 0)
-    with Gradebook(database(course)) as gradebook:
+    with Gradebook(database(marked)) as gradebook:
         # A mark by hand is kept, for nbgrader to be looked at again; no answer needs none.
         for student, automatic, by_hand, awaited in (
             ("half-right", HALF, 2.5, True),

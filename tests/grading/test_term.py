@@ -129,6 +129,33 @@ def term(tmp_path_factory):
     return course, grade(course, check=False)
 
 
+def mark_by_hand(course):
+    with Gradebook(database(course)) as gradebook:
+        for name, points in (("plan", 3.5), ("experiment", 3)):
+            found = gradebook.find_grade(name, LESSON, "dora", "17")
+            found.manual_score, found.needs_manual_grade = points, False
+        found = gradebook.find_grade("decompose-rows", LESSON, "dora", "17")
+        found.manual_score, found.extra_credit = 1.5, 0.5
+        gradebook.find_comment("plan", LESSON, "dora", "17").manual_comment = "Why this one?"
+        gradebook.db.commit()
+
+
+@pytest.fixture(scope="module")
+def marked(term, tmp_path_factory):
+    """A copy of the course in which 17 was marked by hand, with pages and tables of after that."""
+    course = shutil.copytree(term[0], tmp_path_factory.mktemp("marked") / "course")
+    mark_by_hand(course)
+    run(course, "lab_grader", "feedback", "dora")
+    run(course, "lab_grader", "export", "dora")
+    return course
+
+
+@pytest.fixture
+def later(marked, tmp_path):
+    """A copy of that, for a test to change."""
+    return shutil.copytree(marked, tmp_path / "course")
+
+
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -174,17 +201,6 @@ def test_a_student_who_handed_in_nothing_is_named(term):
     assert "nothing was handed in by nobody" in done.stderr
 
 
-def mark_by_hand(course):
-    with Gradebook(database(course)) as gradebook:
-        for name, points in (("plan", 3.5), ("experiment", 3)):
-            found = gradebook.find_grade(name, LESSON, "dora", "17")
-            found.manual_score, found.needs_manual_grade = points, False
-        found = gradebook.find_grade("decompose-rows", LESSON, "dora", "17")
-        found.manual_score, found.extra_credit = 1.5, 0.5
-        gradebook.find_comment("plan", LESSON, "dora", "17").manual_comment = "Why this one?"
-        gradebook.db.commit()
-
-
 def test_what_is_not_final_is_blank_for_an_lms(term):
     tables = term[0] / "grading" / "marks"
     canvas = {row["SIS User ID"]: row["dora"] for row in rows(tables / "dora-canvas.csv")}
@@ -192,15 +208,11 @@ def test_what_is_not_final_is_blank_for_an_lms(term):
     assert canvas["18"] == "0.0"
 
 
-def test_marks_by_hand_pages_and_export(term):
-    course, _ = term
-    mark_by_hand(course)
-    run(course, "lab_grader", "feedback", "dora")
-    page = course / "grading" / "feedback" / "17" / "dora" / "index.html"
+def test_marks_by_hand_pages_and_export(marked):
+    page = marked / "grading" / "feedback" / "17" / "dora" / "index.html"
     assert "Why this one?" in page.read_text() and "wait for a mark" not in page.read_text()
 
-    run(course, "lab_grader", "export", "dora")
-    tables = course / "grading" / "marks"
+    tables = marked / "grading" / "marks"
     ada = next(row for row in rows(tables / "dora.csv") if row["student_id"] == "17")
     assert ada["last_name"] == "Lovelace"
     assert [ada[f"{LESSON}/{e}"] for e in ("decompose", "recompose", "count-trainable")] == [
@@ -225,39 +237,36 @@ def test_marks_by_hand_pages_and_export(term):
     }, "and not 17, the participant's number"
 
 
-def test_moodles_worksheet_comes_back_with_marks_and_comments(term):
-    course, _ = term
+def test_moodles_worksheet_comes_back_with_marks_and_comments(marked):
     header = "Identifier,Full name,Email address,Grade,Maximum Grade,Feedback comments\n"
-    (course / "Grades.csv").write_text(
+    (marked / "Grades.csv").write_text(
         f"{header}Participant 17,Ada Lovelace,,,{MOST:g}.00,\nParticipant 41,Carl,,,{MOST:g}.00,\n"
     )
-    run(course, "lab_grader", "export", "dora", "--worksheet", "Grades.csv")
-    ada, carl = rows(course / "grading" / "marks" / "Grades.csv")
+    run(marked, "lab_grader", "export", "dora", "--worksheet", "Grades.csv")
+    ada, carl = rows(marked / "grading" / "marks" / "Grades.csv")
     assert (ada["Grade"], carl["Grade"]) == ("16.50", "")
     assert ada["Feedback comments"] == f"{LESSON}, plan: Why this one?"
 
 
-def test_pages_go_back(term):
-    course, _ = term
-    said = run(course, "lab_grader", "return", "dora").stdout
-    with zipfile.ZipFile(course / "grading" / "returns" / "dora-moodle.zip") as file:
+def test_pages_go_back(marked):
+    said = run(marked, "lab_grader", "return", "dora").stdout
+    with zipfile.ZipFile(marked / "grading" / "returns" / "dora-moodle.zip") as file:
         assert "Ada Lovelace_17_assignsubmission_file_/index.html" in file.namelist()
         assert len(file.namelist()) == 5
-    with zipfile.ZipFile(course / "grading" / "returns" / "dora-canvas.zip") as file:
+    with zipfile.ZipFile(marked / "grading" / "returns" / "dora-canvas.zip") as file:
         assert "ivyiris_LATE_32_9002_index.html" in file.namelist()
         assert len(file.namelist()) == 4
     assert "so not in an archive: otto" in said
 
 
-def test_the_report_names_the_mistake(term):
-    course, _ = term
-    run(course, "lab_grader", "report", "dora")
-    page = (course / "grading" / "reports" / "dora.html").read_text()
+def test_the_report_names_the_mistake(marked):
+    run(marked, "lab_grader", "report", "dora")
+    page = (marked / "grading" / "reports" / "dora.html").read_text()
     shown = re.sub("<[^>]*>", "", page)
     assert "norm over the wrong axis" in shown and "weight.norm(dim=1 - norm_dim" in shown
     assert "<strong>2</strong> handed in nothing" in page
     assert "Lovelace" not in page
-    found = rows(course / "grading" / "marks" / "dora-mistakes.csv")
+    found = rows(marked / "grading" / "marks" / "dora-mistakes.csv")
     axis = {row["student_id"] for row in found if row["mistake"] == "norm over the wrong axis"}
     assert axis == {"19", "32"}
 
@@ -267,12 +276,11 @@ def penalty(course, student):
         return gradebook.find_submission("dora", student).late_submission_penalty or 0
 
 
-def test_more_time_for_one(term):
-    course, _ = term
-    assert penalty(course, "21") > 0
-    said = run(course, "lab_grader", "extend", "dora", "21", "--days", "1").stdout
+def test_more_time_for_one(later):
+    assert penalty(later, "21") > 0
+    said = run(later, "lab_grader", "extend", "dora", "21", "--days", "1").stdout
     assert said.startswith("21: due 2026-12-02 12:00 UTC")
-    done = run(course, "lab_grader", "extend", "dora", "42", "--days", "1")
+    done = run(later, "lab_grader", "extend", "dora", "42", "--days", "1")
     assert done.stderr == ""
     for student, days, why in (
         ("12", "1", "12 has handed in nothing and is not registered"),
@@ -281,44 +289,37 @@ def test_more_time_for_one(term):
         ("21", "1e11", "1e+11 days are no extension"),
         ("21", "nan", "nan days are no extension"),
     ):
-        done = run(course, "lab_grader", "extend", "dora", student, "--days", days, check=False)
+        done = run(later, "lab_grader", "extend", "dora", student, "--days", days, check=False)
         assert done.returncode == 1
         assert done.stderr.startswith(f"lab_grader: {why}")
-    done = grade(course, check=False)
-    assert penalty(course, "21") == 0
+    done = grade(later, check=False)
+    assert penalty(later, "21") == 0
     lines = done.stdout.splitlines()
     start = lines.index("Handed in nothing")
     assert [line.strip() for line in lines[start + 1 : start + 3]] == ["41", "42"], "still absent"
 
 
-def test_a_regrade_says_first_who_gains(term):
+def test_a_regrade_says_first_who_gains(later):
     """The points of a check were changed, which needs a new release and no new execution."""
-    course, _ = term
-    path = course / "solutions" / "dora" / f"{LESSON}.ipynb"
-    before, text = marks(course), path.read_text()
-    notebook = nbformat.reads(text, as_version=4)
+    path = later / "solutions" / "dora" / f"{LESSON}.ipynb"
+    before, notebook = marks(later), nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.metadata.get("nbgrader", {}).get("grade_id") == "recompose-test":
             cell.metadata.nbgrader.points = 5
     nbformat.write(notebook, path)
-    try:
-        run(course, "nbgrader", "generate_assignment", "dora", "--force")
-        done = grade(course, "--dry-run")
-        assert f"17: +3 ({LESSON}: recompose-test +3)" in done.stdout
-        assert "7 would gain, 0 would lose, 3 keep their points." in done.stdout
-        assert marks(course) == before, "and nothing is recorded"
-    finally:
-        path.write_text(text)
-        run(course, "nbgrader", "generate_assignment", "dora", "--force")
+    run(later, "nbgrader", "generate_assignment", "dora", "--force")
+    done = grade(later, "--dry-run")
+    assert f"17: +3 ({LESSON}: recompose-test +3)" in done.stdout
+    assert "7 would gain, 0 would lose, 3 keep their points." in done.stdout
+    assert marks(later) == before, "and nothing is recorded"
 
 
-def test_marks_by_hand_stay_in_a_regrade_by_either(term):
+def test_marks_by_hand_stay_in_a_regrade_by_either(later):
     """By `make grade`, and by nbgrader itself, as Formgrader's button does it."""
-    course, _ = term
-    before = marks(course)
-    grade(course, "--again", "--students", "17")
-    run(course, "nbgrader", "autograde", "dora", "--student", "17", "--force")
-    with Gradebook(database(course)) as gradebook:
+    before = marks(later)
+    grade(later, "--again", "--students", "17")
+    run(later, "nbgrader", "autograde", "dora", "--student", "17", "--force")
+    with Gradebook(database(later)) as gradebook:
         scores = [
             gradebook.find_grade(n, LESSON, "dora", "17").score for n in ("plan", "experiment")
         ]
@@ -327,5 +328,5 @@ def test_marks_by_hand_stay_in_a_regrade_by_either(term):
         assert (found.auto_score, found.manual_score, found.score) == (2, 1.5, 2.0)
         comment = gradebook.find_comment("plan", LESSON, "dora", "17").comment
         assert comment == "Why this one?"
-    assert marks(course) == before
+    assert marks(later) == before
     assert release.NOTEBOOKS.exists()

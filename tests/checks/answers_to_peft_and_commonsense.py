@@ -642,7 +642,7 @@ class WrongAcc:
         return sum((r.index(min(r)) == x for r, x in zip(scores, answers))) / len(scores)
 
     def nparr(scores, answers):
-        """unnamed: nparr([["""
+        """one tensor of rows that differ in length"""
         return float((np.array(scores).argmax(1) == np.array(answers)).mean())
 
     def prob(scores, answers):

@@ -1,5 +1,6 @@
 """What dropout drops: each input of the low-rank path by itself, and nothing else."""
 
+import math
 from typing import Any
 
 import torch
@@ -160,6 +161,8 @@ def _expect_dropped(
         if all_or_nothing
         else "a part of what B A gives is there and a part is not"
     )
+    if math.isnan(share):
+        what = "B A is in no output"
     if apart:
         what = "W0 x and B A x were each dropped by themselves"
     if not dropped.isfinite().all():

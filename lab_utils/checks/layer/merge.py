@@ -62,6 +62,8 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
                 "now": ["held", trained_names(method)],
                 "trainable": ["parameters"],
                 "kept": ["kept"],
+                "reset": ["change", {"lora_B": torch.zeros_like(each.lora_B)}],
+                "reset merge": ["merge", False],
             },
             dropout=P,
         )
@@ -92,10 +94,15 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
         # The output of a layer that is wrong by itself costs the points of forward, and merge()
         # is to compute the same.
         before = answers.output("before")
+        # What merges alike without an update has merged none.
+        reset = {} if answers.fails("reset merge") else answers["reset merge"]
+        without = reset.get("weight")
 
         def is_own(weight: Tensor) -> bool:
             known = {mistake for w, mistake in wrong if close(weight, w)}
             if weight.shape != each.weight.shape or (known and known <= set(TOO_LITTLE)):
+                return False
+            if each.lora_B.any() and (without is None or close(weight, without)):
                 return False
             biases = (each.bias, None)
             return any(close(apply(each.x, weight.float(), bias), before) for bias in biases)

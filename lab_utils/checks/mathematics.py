@@ -462,7 +462,8 @@ def _wrong_magnitudes(
     length, unit = decomposition.decompose(weight, norm_dim)
     across, _ = decomposition.decompose(weight, 1 - norm_dim)
     whole, order = weight.norm(), weight.norm(p=norm_dim)
-    singular = torch.linalg.svdvals(weight.double())
+    taken = _that_lapack_takes(weight)
+    singular = torch.linalg.svdvals(taken), torch.linalg.svd(taken).S
     along_rows = torch.full((1,), torch.nan)  # with norm_dim=1 that is one of the wrong lengths
     if norm_dim == 0:
         along_rows = weight.norm(p=0, dim=1, keepdim=True)
@@ -483,7 +484,7 @@ def _wrong_magnitudes(
         (length / weight.shape[norm_dim] ** 0.5, NOT_A_LENGTH),
         *((weight.std(norm_dim, correction=n, keepdim=True), NOT_A_LENGTH) for n in (0, 1)),
         ((weight - weight.mean(norm_dim, keepdim=True)).norm(dim=norm_dim, keepdim=True), CENTRED),
-        *((form, SINGULAR) for form in (singular, singular[:, None], singular[None])),
+        *((form, SINGULAR) for s in singular for form in (s, s[:, None], s[None])),
         (torch.where(length == 0, 1.0, length), LENGTH_FOR_ZEROS),
         *(
             (form, WHOLE_NORM)
@@ -554,7 +555,7 @@ def _wrong_directions(
 
 
 def _that_lapack_takes(weight: Tensor) -> Tensor:
-    """Return a weight as it is if it can be decomposed so: signs depend on the precision."""
+    """Return a weight as it is if it can be decomposed so: digits depend on the precision."""
     return weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
 
 

@@ -122,7 +122,7 @@ def test_a_name_that_is_imported_is_said_with_its_line(name, line):
     assert f"a missing import: `{line}`" in str(raised.value)
 
 
-@pytest.mark.parametrize("line", set(IMPORTS.values()))
+@pytest.mark.parametrize("line", sorted(set(IMPORTS.values())))
 def test_a_line_that_is_said_is_right(line):
     exec(line, {})
 

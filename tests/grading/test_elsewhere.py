@@ -153,7 +153,8 @@ def postgres():
         )
 
     data = ("-D", f"{folder}/data")
-    call("initdb", *data, "--username", "grader", "--auth", "trust", "--no-sync")
+    text = ("--encoding", "UTF8", "--no-locale")  # whatever the environment says
+    call("initdb", *data, *text, "--username", "grader", "--auth", "trust", "--no-sync")
     options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
     call("pg_ctl", *data, "-w", "-l", f"{folder}/log", "-o", options, "start")
     try:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -100,8 +101,13 @@ def _device(name: str) -> str:
     return name
 
 
-if __name__ == "__main__":
+def start(program: Callable[[], None]) -> None:
+    """Run a program; what its user can mend ends it with a sentence."""
     try:
-        main()
+        program()
     except (HubUnreachable, NoLanguageModel, RowsError, ValueError) as error:
         sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    start(main)

@@ -10,7 +10,7 @@ import argparse
 import functools
 from pathlib import Path
 
-from benchmarks.commonsense.__main__ import add_machine_options, machine_of
+from benchmarks.commonsense.__main__ import add_machine_options, machine_of, start
 from benchmarks.commonsense.runs import measure
 from lab_utils.commonsense.measurement import PAIR, Run, at_each_rate, require_one_base
 from lab_utils.comparison import RESULTS, read_results, sweep
@@ -37,11 +37,12 @@ def main() -> None:
     again = sweep(RUNS, args.results, n_jobs=args.jobs, measure=measured)
     before = read_results(RESULTS / "commonsense.jsonl", Run)
     require_one_base(before + again)
+    reported = at_each_rate(before)
     for rank, by_rate in at_each_rate(again).items():
         for rate, found in by_rate.items():
-            print(f"rank {rank}, rate {rate:g}, as reported: {at_each_rate(before)[rank][rate]}")
+            print(f"rank {rank}, rate {rate:g}, as reported: {reported[rank][rate]}")
             print(f"rank {rank}, rate {rate:g}, again: {found}")
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -1,6 +1,8 @@
 """`benchmarks/commonsense`: training and the runs of the measurement, on a tiny random model."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -189,3 +191,13 @@ def test_a_device_that_is_not_there_is_named(device, capsys):
     with pytest.raises(SystemExit):
         main(["--results", "file", "--device", device])
     assert f"argument --device: this machine has no {device!r}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["benchmarks.commonsense", "benchmarks.commonsense.again"])
+def test_a_folder_without_rows_ends_in_a_sentence(module, tmp_path):
+    options = ["--data", tmp_path, "--results", tmp_path / "results.jsonl", "--device", "cpu"]
+    command = [sys.executable, "-m", module, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    expected = f"{tmp_path} has no <task>.train.jsonl.gz and <task>.test.jsonl.gz"
+    assert done.stderr.strip().splitlines() == [expected]

@@ -46,10 +46,12 @@ check: for-test
 
 # The fast lane under each supported Python that is installed, each in an environment of its own.
 check-every-python:
-	@for python in python3.11 python3.12 python3.13; do \
-	    if $$python --version 2>/dev/null; then $(MAKE) check PYTHON=$$python VENV=.venv-$$python || exit; \
-	    else echo "$$python is not installed: skipped"; fi; \
-	done
+	@failed=; \
+	for python in python3.11 python3.12 python3.13; do \
+	    if ! $$python --version 2>/dev/null; then echo "$$python is not installed: skipped"; \
+	    elif ! $(MAKE) check PYTHON=$$python VENV=.venv-$$python; then failed="$$failed $$python"; fi; \
+	done; \
+	if [ -n "$$failed" ]; then echo "The fast tests fail under$$failed"; exit 1; fi
 
 # One thread each: two workers with kernels of two threads each slow each other down. A worker takes
 # one module after the other in this order, the short ones of tests/unit last, so that both workers

@@ -105,18 +105,12 @@ class LoRALayer(nn.Module):
         The adapted layer and its `original_layer` stay as they are.
         """
         original = self.original_layer
-        # skip_init: the random weight that nn.Linear would draw is replaced at once.
-        merged = nn.utils.skip_init(
-            nn.Linear,
-            self.in_features,
-            self.out_features,
-            bias=original.bias is not None,
-            device=original.weight.device,
-            dtype=original.weight.dtype,
-        )
-        merged.weight.copy_(self.merged_weight())
-        if original.bias is not None:
-            merged.bias.copy_(original.bias)
+        has_bias = original.bias is not None
+        # "meta": nothing is drawn for a weight that is replaced at once.
+        merged = nn.Linear(self.in_features, self.out_features, bias=has_bias, device="meta")
+        merged.weight = nn.Parameter(self.merged_weight().to(original.weight.dtype))
+        if has_bias:
+            merged.bias = nn.Parameter(original.bias.clone())
         return merged
 
     @property

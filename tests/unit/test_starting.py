@@ -6,14 +6,24 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["lab_grader.__main__", "lab_grader.sandbox.fork_server"])
-def test_the_grader_starts_without_what_only_some_of_it_needs(module):
-    heavy = ("torch", "peft", "scipy.stats")
-    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+def imported_by(code, *names):
+    """Which of these modules a new process has after it has run some code."""
+    code = f"import sys\n{code}\nprint([name for name in {names} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
     )
-    assert done.stdout == "[]\n"
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", ["lab_grader.__main__", "lab_grader.sandbox.fork_server"])
+def test_the_grader_starts_without_what_only_some_of_it_needs(module):
+    assert imported_by(f"import {module}", "torch", "peft", "scipy.stats") == "[]\n"
+
+
+def test_a_layer_is_adapted_and_merged_without_sympy():
+    """PyTorch imports it for what few need, such as tensors that are only shapes: for seconds."""
+    code = "from lab_utils.layers import DoRALayer, nn\nDoRALayer(nn.Linear(4, 4), 2).merge()"
+    assert imported_by(code, "sympy") == "[]\n"
 
 
 def test_every_check_is_found_by_its_name_alone():

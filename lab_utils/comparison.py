@@ -112,11 +112,26 @@ def as_record(result: dict, parts: int = 24) -> dict:
 def made_with() -> dict:
     """Return the command and the versions that a record was made with."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
+
+
+def _command() -> str:
+    """Return how this program was started, with a module by its name.
+
+    `python -m` puts the module's whole path into `sys.argv`, which is all that a worker process of
+    joblib knows of the program that started it.
+    """
+    program, options = Path(sys.argv[0]), sys.argv[1:]
+    started = program.name
+    if program.is_absolute() and program.is_relative_to(Path.cwd()):
+        parts = program.relative_to(Path.cwd()).with_suffix("").parts
+        if all(part.isidentifier() for part in parts):  # not .venv/bin, for one
+            started = f"python -m {'.'.join(parts).removesuffix('.__main__')}"
+    return " ".join([started, *options])
 
 
 def read_results(path: str | os.PathLike, settings: type = Settings) -> list[dict]:

@@ -186,15 +186,11 @@ def _fingerprint_texts(part: dict[str, tuple[list[dict], list[Text]]]) -> str:
 
 
 def _made_with(machine: Machine) -> dict:
-    found = comparison.made_with()
-    module = {"__main__.py": "benchmarks.commonsense", "again.py": "benchmarks.commonsense.again"}
-    program, *options = found["command"].split(" ")
-    if program in module:
-        found["command"] = " ".join(["python -m", module[program], *options])
-    packages = {name: version(name) for name in ("transformers", "peft")}
+    versions = {name: version(name) for name in ("transformers", "peft")}
+    versions["cuda"] = torch.version.cuda
     on_gpu = torch.device(machine.device).type == "cuda"
     device = torch.cuda.get_device_name(machine.device) if on_gpu else platform.machine()
-    return found | packages | asdict(machine) | {"device": device, "cuda": torch.version.cuda}
+    return comparison.made_with() | versions | asdict(machine) | {"device": device}
 
 
 def measure_all(

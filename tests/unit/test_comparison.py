@@ -282,6 +282,39 @@ def test_records_are_json_and_say_what_made_them(tmp_path):
         assert len(found["gradient_norms"]) == 24
 
 
+PROGRAM = """
+from joblib import Parallel, delayed
+from lab_utils.comparison import made_with
+
+if __name__ == "__main__":
+    records = [made_with(), *Parallel(n_jobs=2)(delayed(made_with)() for _ in range(2))]
+    print(*{record["command"] for record in records})
+"""
+
+
+@pytest.mark.parametrize(
+    ("started", "command"),
+    [
+        (["-m", "measures.one"], "python -m measures.one --jobs 2"),
+        (["-m", "measures"], "python -m measures --jobs 2"),
+        (["measures/one.py"], "one.py --jobs 2"),
+    ],
+)
+def test_a_worker_process_knows_how_the_program_was_started(started, command, tmp_path):
+    (tmp_path / "measures").mkdir()
+    for name in ("one", "__main__"):
+        (tmp_path / "measures" / f"{name}.py").write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, *started, "--jobs", "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        timeout=100,
+    )
+    assert done.stdout == f"{command}\n"
+
+
 def test_an_interval_over_text_adds_the_spread_of_the_windows():
     windows = {"lora": [1.0, 2.0, 3.0, 4.0], "dora": [0.9, 1.8, 2.9, 3.6]}  # -0.1 -0.2 -0.1 -0.4
     lora, dora = (

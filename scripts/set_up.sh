@@ -20,7 +20,8 @@ new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev
 # attempt WHAT COMMAND...: run, show the output as it comes, and on failure say why in a sentence.
 attempt() {
     local what=$1 output; shift
-    output=$("$@" 2>&1 | tee /dev/stderr) && return
+    # Not "tee /dev/stderr", which would empty the file that a log is written to. 3>&1: wait for cat.
+    output=$("$@" 2>&1 | tee >(cat 3>&1 >&2)) && return
     case $output in
         *"No space left on device"*)
             fail "$what failed: the disk is full. Free about 3 GB, then call make again." ;;

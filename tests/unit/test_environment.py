@@ -160,6 +160,19 @@ def test_no_network_and_the_next_call_works(checkout, tmp_path):
     assert "Installing" in checkout(PYTHON=works).stdout, "new constraints must be installed"
 
 
+def test_a_log_keeps_every_line_in_its_order(checkout, tmp_path):
+    python = fake_python(tmp_path / "python", 'for i in 1 2 3; do echo "$2 $i"; done; exit 1')
+    log = tmp_path / "log"
+    environment = os.environ | {"PYTHON": python}
+    with open(log, "w") as file:
+        command = ["scripts/set_up.sh", "."]
+        subprocess.run(command, cwd=tmp_path, env=environment, stdout=file, stderr=file)
+    first, *_, last = lines = log.read_text().splitlines()
+    assert first.startswith("Installing the lab into .venv")
+    assert [line for line in lines if line.startswith("pip ")] == ["pip 1", "pip 2", "pip 3"]
+    assert last.startswith("Installing the lab failed: the messages above say why.")
+
+
 def test_other_projects_settings_do_not_leak_in(checkout, tmp_path):
     pip = 'echo "ran with ${PYTHONPATH-nothing} ${PIP_TARGET-nothing} ${PIP_USER-nothing}"; exit 0'
     python = fake_python(tmp_path / "python", pip)

@@ -220,111 +220,134 @@ def interval(lora: list[float], dora: list[float], confidence: float) -> list[fl
     return [sum(differences) / len(differences), float(found.low), float(found.high)]
 
 
-def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
-    """Return what each known mistake makes of a case."""
-    a, b = (torch.tensor(losses, dtype=torch.float64) for losses in (case.lora, case.dora))
-    difference, n, level = b - a, len(case.lora), case.level
-    mean, spread = difference.mean().item(), difference.std().item()
-    error = spread / math.sqrt(n)
-    t = scipy.stats.t.ppf((1 + level) / 2, n - 1)
-    right = [mean, mean - t * error, mean + t * error]
+class _Estimate:
+    """What is computed on the way from the losses of a case to its interval."""
 
-    def around(half: float, centre: float = mean) -> list[float]:
+    def __init__(self, case: Pairs) -> None:
+        self.lora, self.dora = (
+            torch.tensor(losses, dtype=torch.float64) for losses in (case.lora, case.dora)
+        )
+        self.difference = self.dora - self.lora
+        self.n, self.level = len(case.lora), case.level
+        self.root = math.sqrt(self.n)
+        self.mean, self.spread = self.difference.mean().item(), self.difference.std().item()
+        self.error = self.spread / self.root  # of the mean
+        self.t = scipy.stats.t.ppf((1 + self.level) / 2, self.n - 1)
+        self.low, self.high = self.mean - self.t * self.error, self.mean + self.t * self.error
+
+    def around(self, half: float, centre: float | None = None) -> list[float]:
+        """Return the interval of a half-width, around the mean unless another centre is given."""
+        centre = self.mean if centre is None else centre
         return [centre, centre - half, centre + half]
 
-    unpaired = math.sqrt((a.var().item() + b.var().item()) / n)
-    welch = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(level)
-    pooled = scipy.stats.ttest_ind(b, a).confidence_interval(level)
-    sizes = difference.abs()
-    median = difference.median().item() if n % 2 else difference.sort().values[[n // 2 - 1, n // 2]]
-    median = float(median if n % 2 else median.mean())
-    middle = median - mean
-    relative = [v / a.mean().item() for v in right]
-    ratios, logs = difference / a, (b / a).log()
-    quantiles = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = difference.quantile(quantiles).tolist()
-    sizes_half = t * sizes.std().item() / math.sqrt(n)
-    ratios_half = t * ratios.std().item() / math.sqrt(n)
-    z = scipy.stats.norm.ppf((1 + level) / 2)
+    def of(self, values: torch.Tensor, factor: float = 1.0) -> list[float]:
+        """Return mean and interval of other values than the differences, times a factor."""
+        half = self.t * values.std().item() / self.root
+        return self.around(factor * half, factor * values.mean().item())
+
+    def with_mean(self, mean: float) -> list[list[float]]:
+        """Return another mean with an interval around it, and with the right one."""
+        return [self.around(self.t * self.error, mean), [mean, self.low, self.high]]
+
+
+def wrong_triples(case: Pairs) -> list[tuple[Mistake, list[float]]]:
+    """Return what each known mistake makes of a case; the same number for all cases."""
+    estimate = _Estimate(case)
     return [
-        (REVERSED, [-mean, -right[2], -right[1]]),
-        (REVERSED, [-mean, right[1], right[2]]),
-        (ABSOLUTE, around(sizes_half, sizes.mean().item())),
-        (ABSOLUTE, around(t * error, abs(mean))),
-        (MEDIAN, around(t * error, median)),
-        (MEDIAN, [mean + middle, right[1], right[2]]),
-        (SUMMED, around(t * error, mean * n)),
-        (SUMMED, [mean * n, right[1], right[2]]),
+        *_of_another_difference(estimate),
+        *((LEFT_OUT, _of_some(case, part)) for part in (slice(1, None), slice(-1))),
+        *_of_another_width(estimate),
+        *_in_another_form(estimate),
+    ]
+
+
+def _of_another_difference(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
+    """Return mean and interval of what is not the difference of each seed."""
+    a, b, d = e.lora, e.dora, e.difference
+    ratios, logs = d / a, (b / a).log()
+    relative = [value / a.mean().item() for value in (e.mean, e.low, e.high)]
+    ordered, half = d.sort().values, e.n // 2
+    median = ordered[half] if e.n % 2 else ordered[[half - 1, half]].mean()
+    return [
+        (REVERSED, [-e.mean, -e.high, -e.low]),
+        (REVERSED, [-e.mean, e.low, e.high]),
+        (ABSOLUTE, e.of(d.abs())),
+        (ABSOLUTE, e.around(e.t * e.error, abs(e.mean))),
+        *((MEDIAN, triple) for triple in e.with_mean(median.item())),
+        *((SUMMED, triple) for triple in e.with_mean(e.mean * e.n)),
         (RELATIVE, relative),
-        (RELATIVE, [relative[0], right[1], right[2]]),
+        (RELATIVE, [relative[0], e.low, e.high]),
         (RELATIVE, [100 * value for value in relative]),
-        (RELATIVE, around(ratios_half, ratios.mean().item())),
-        (RELATIVE, around(ratios_half, 1 + ratios.mean().item())),
-        (RELATIVE, around(100 * ratios_half, 100 * ratios.mean().item())),
-        (SORTED, around(t * (b.sort().values - a.sort().values).std().item() / math.sqrt(n))),
-        (MISALIGNED, around(t * (b - a.flip(0)).std().item() / math.sqrt(n))),
-        (MISALIGNED, around(t * (b - a.roll(1)).std().item() / math.sqrt(n))),
-        (ANOTHER_WIDTH, around(t * error / 2)),
-        (ANOTHER_WIDTH, around(2 * t * error)),
-        *((ONE_METHOD, around(t * x.std().item() / math.sqrt(n), x.mean().item())) for x in (a, b)),
+        (RELATIVE, e.of(ratios)),
+        (RELATIVE, e.of(1 + ratios)),
+        (RELATIVE, e.of(ratios, factor=100)),
+        (RELATIVE, e.of(logs)),
+        (SORTED, e.of(b.sort().values - a.sort().values)),
+        (MISALIGNED, e.of(b - a.flip(0))),
+        (MISALIGNED, e.of(b - a.roll(1))),
+        *((ONE_METHOD, e.of(losses)) for losses in (a, b)),
         *(
             (ONE_SEED, triple)
-            for one in (difference.min(), difference.max(), difference[0], difference[-1])
-            for triple in (around(t * error, one.item()), [one.item(), right[1], right[2]])
+            for one in (d.min(), d.max(), d[0], d[-1])
+            for triple in e.with_mean(one.item())
         ),
-        (
-            RELATIVE,
-            around(t * logs.std().item() / math.sqrt(n), logs.mean().item()),
-        ),
-        *((LEFT_OUT, _of_some(case, part)) for part in (slice(1, None), slice(-1))),
+    ]
+
+
+def _of_another_width(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
+    """Return intervals around the right mean whose quantile, spread or root is another one."""
+    n, level, t, z = e.n, e.level, scipy.stats.t.ppf, scipy.stats.norm.ppf
+    unpaired = math.sqrt((e.lora.var() + e.dora.var()).item() / n)  # the error of the mean
+    two_sided = (1 + level) / 2
+    quantiles = [
+        *((NORMAL, quantile) for quantile in (z(two_sided), z(0.975), 1.96, 2.0)),
+        (CONFIDENCE_PER_CENT, t((1 + level / 100) / 2, n - 1)),
+        (NO_QUANTILE, 1.0),
+        (ONE_SIDED, t(level, n - 1)),
+        (OUTSIDE_TAKEN, t(1 - level, n - 1)),
+        *((OUTSIDE_TAKEN, sign * t(1 - level / 2, n - 1)) for sign in (1, -1)),
+        (OUTSIDE_TAKEN, t(level / 2, n - 1)),
+        *((DEGREES, t(two_sided, degrees)) for degrees in (n, max(n - 2, 1), 2 * n - 2, 4)),
+        (FIXED_CONFIDENCE, t(0.975, n - 1)),
+    ]
+    errors = [
+        (POPULATION, e.difference.std(correction=0).item() / e.root),
+        (NOT_OF_THE_MEAN, e.spread),
+        (DIVIDED_BY_N, e.spread / n),
+        *((VARIANCE, e.spread**2 / divisor) for divisor in (e.root, n)),
+        (ROOT_OF_LESS, e.spread / math.sqrt(n - 1)),
+        *((UNPAIRED, error) for error in (unpaired, unpaired / math.sqrt(2))),
+        *((UNPAIRED, losses.std().item() / e.root) for losses in (e.lora, e.dora)),
+        (UNPAIRED, (e.lora.std() + e.dora.std()).item() / e.root),
+    ]
+    tests = [scipy.stats.ttest_ind(e.dora, e.lora, equal_var=equal) for equal in (False, True)]
+    intervals = [test.confidence_interval(level) for test in tests]
+    return [
+        *((ANOTHER_WIDTH, e.around(factor * e.t * e.error)) for factor in (0.5, 2)),
+        *((mistake, e.around(quantile * e.error)) for mistake, quantile in quantiles),
+        (NO_QUANTILE, e.around(e.spread)),
+        *((mistake, e.around(e.t * error)) for mistake, error in errors),
+        (UNPAIRED, e.around(z(two_sided) * unpaired)),
+        *((UNPAIRED, [e.mean, found.low, found.high]) for found in intervals),
+    ]
+
+
+def _in_another_form(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
+    """Return the right numbers in another order or precision, or others in the place of ends."""
+    right, half = [e.mean, e.low, e.high], e.t * e.error
+    null_if_undecided = 0.0 if e.low < 0 < e.high else e.mean
+    tails = torch.tensor([(1 - e.level) / 2, (1 + e.level) / 2], dtype=torch.float64)
+    return [
         *((NARROW, torch.tensor(right).to(d).tolist()) for d in (torch.float16, torch.bfloat16)),
-        (
-            CONFIDENCE_PER_CENT,
-            around(scipy.stats.t.ppf((1 + level / 100) / 2, n - 1) * error),
-        ),
-        (
-            NULL_IF_UNDECIDED,
-            around(t * error, 0.0 if right[1] < 0 < right[2] else mean),
-        ),
-        (NULL_IF_UNDECIDED, [0.0 if right[1] < 0 < right[2] else mean, right[1], right[2]]),
-        (NORMAL, around(z * error)),
-        (NORMAL, around(1.96 * error)),
-        (NORMAL, around(scipy.stats.norm.ppf(0.975) * error)),
-        (NORMAL, around(2.0 * error)),
-        (POPULATION, around(t * difference.std(correction=0).item() / math.sqrt(n))),
-        (NOT_OF_THE_MEAN, around(t * spread)),
-        (DIVIDED_BY_N, around(t * spread / n)),
-        (VARIANCE, around(t * spread**2 / math.sqrt(n))),
-        (VARIANCE, around(t * spread**2 / n)),
-        (ROOT_OF_LESS, around(t * spread / math.sqrt(n - 1))),
-        (NO_QUANTILE, around(error)),
-        (NO_QUANTILE, around(spread)),
-        (ONE_SIDED, around(scipy.stats.t.ppf(level, n - 1) * error)),
-        (OUTSIDE_TAKEN, around(scipy.stats.t.ppf(1 - level, n - 1) * error)),
-        (OUTSIDE_TAKEN, around(-scipy.stats.t.ppf(1 - level / 2, n - 1) * error)),
-        (OUTSIDE_TAKEN, around(scipy.stats.t.ppf(1 - level / 2, n - 1) * error)),
-        (OUTSIDE_TAKEN, around(scipy.stats.t.ppf(level / 2, n - 1) * error)),
-        (DEGREES, around(scipy.stats.t.ppf((1 + level) / 2, n) * error)),
-        (DEGREES, around(scipy.stats.t.ppf((1 + level) / 2, max(n - 2, 1)) * error)),
-        (DEGREES, around(scipy.stats.t.ppf((1 + level) / 2, 2 * n - 2) * error)),
-        (DEGREES, around(scipy.stats.t.ppf((1 + level) / 2, 4) * error)),
-        (FIXED_CONFIDENCE, around(scipy.stats.t.ppf(0.975, n - 1) * error)),
-        (UNPAIRED, around(t * unpaired)),
-        (UNPAIRED, around(z * unpaired)),
-        (UNPAIRED, around(t * a.std().item() / math.sqrt(n))),
-        (UNPAIRED, around(t * b.std().item() / math.sqrt(n))),
-        (UNPAIRED, around(t * (a.std() + b.std()).item() / math.sqrt(n))),
-        (UNPAIRED, around(t * unpaired / math.sqrt(2))),
-        (UNPAIRED, [mean, welch.low, welch.high]),
-        (UNPAIRED, [mean, pooled.low, pooled.high]),
-        (HALF_ONLY, [mean, t * error, t * error]),
-        (AROUND_ZERO, [mean, -t * error, t * error]),
-        *((ONE_END, [mean, end, end]) for end in right[1:]),
-        (ENDS_SWAPPED, [mean, right[2], right[1]]),
-        (IN_ORDER, [right[1], mean, right[2]]),
-        (IN_ORDER, [right[1], right[2], mean]),
-        (RANGE, [mean, difference.min().item(), difference.max().item()]),
-        (PERCENTILES, [mean, low, high]),
+        *((NULL_IF_UNDECIDED, triple) for triple in e.with_mean(null_if_undecided)),
+        (HALF_ONLY, [e.mean, half, half]),
+        (AROUND_ZERO, [e.mean, -half, half]),
+        *((ONE_END, [e.mean, end, end]) for end in (e.low, e.high)),
+        (ENDS_SWAPPED, [e.mean, e.high, e.low]),
+        (IN_ORDER, [e.low, e.mean, e.high]),
+        (IN_ORDER, [e.low, e.high, e.mean]),
+        (RANGE, [e.mean, e.difference.min().item(), e.difference.max().item()]),
+        (PERCENTILES, [e.mean, *e.difference.quantile(tails).tolist()]),
     ]
 
 
@@ -416,10 +439,9 @@ def _of_the_width(
     if not all(map(math.isfinite, itertools.chain(*ends))):
         return None
     if not all(_same_triples(below, above) for below, above in ends):
-        apart_ = [
-            not _same_triples(below, above) for below, above in ends[:-1]
-        ]  # the last: 2 seeds
-        return UNEQUAL_ENDS if all(apart_) else None
+        # not the last case: its two seeds, for one, lie at equal distances from their mean
+        unequal = [not _same_triples(below, above) for below, above in ends[:-1]]
+        return UNEQUAL_ENDS if all(unequal) else None
     halves = [below for below, _ in ends]
     tables = [_half_widths(case) for case in cases]
     fitting = [
@@ -522,18 +544,23 @@ def _check_equal(report: Report, name: str, case: Pairs, found: list[float]) -> 
 
 def _is_triple(report: Report, found: Any, expected: list[float]) -> bool:
     triple = isinstance(found, tuple | list) and len(found) == 3
-    odd = next((value for value in found if number(value) is None), None) if triple else None
-    numbers = triple and all(number(value) is not None for value in found)
+    odd = [value for value in found if number(value) is None] if triple else []
+    if not triple:
+        mistake = _why_no_triple(found, expected[0])
+    else:
+        mistake = other_kind(odd[0], "a number", PAIRS) if odd else None
     return report.expect(
-        numbers,
+        triple and not odd,
         "it returns three floats",
         "expected (mean, low, high) as three floats, found "
-        + (f"{describe(odd)} among them." if triple else f"{describe(found)}."),
-        MEAN_ALONE
-        if number(found) is not None and near(number(found), expected[0])
-        else other_kind(odd, "a number", PAIRS)
-        if triple
-        else other_kind(found, "a number", PAIRS)
-        if isinstance(found, str)
-        else nothing_returned(found, PAIRS) or NO_TRIPLE,
+        + (f"{describe(odd[0])} among them." if odd else f"{describe(found)}."),
+        mistake,
     )
+
+
+def _why_no_triple(found: Any, mean: float) -> Mistake | None:
+    if number(found) is not None and near(number(found), mean):
+        return MEAN_ALONE
+    if isinstance(found, str):
+        return other_kind(found, "a number", PAIRS)
+    return nothing_returned(found, PAIRS) or NO_TRIPLE

@@ -868,8 +868,13 @@ def _wrong_accuracy(value: Any, draws: list[tuple[list, list]]) -> Mistake | Non
     return returned_kind(value, "a number", SCORING)
 
 
+def _best(row: list[float]) -> int:
+    """Return the index of the highest score."""
+    return row.index(max(row))
+
+
 def _hits(scores: list[list[float]], answers: list[int]) -> list[bool]:
-    return [row.index(max(row)) == answer for row, answer in zip(scores, answers, strict=True)]
+    return [_best(row) == answer for row, answer in zip(scores, answers, strict=True)]
 
 
 def _share(scores: list[list[float]], answers: list[int]) -> float:
@@ -878,111 +883,125 @@ def _share(scores: list[list[float]], answers: list[int]) -> float:
 
 def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[Mistake, float]]:
     """Return the share that each known mistake gives for some questions."""
-    questions, choices = len(scores), sum(map(len, scores))
-    widest = max(map(len, scores))
-    pairs = list(zip(scores, answers, strict=True))
 
-    def share(right: Callable[[list[float], int], float]) -> float:
-        return sum(right(row, answer) for row, answer in pairs) / questions
+    def mean(value: Callable[[list[float], int], float]) -> float:
+        """Return the mean over the questions of what a function makes of scores and answer."""
+        return statistics.fmean(map(value, scores, answers))
 
-    def best(row: list[float]) -> int:
-        return row.index(max(row))
+    def share(chosen: Callable[[list[float]], int]) -> float:
+        """Return the share of questions where a rule chooses the answer."""
+        return mean(lambda row, answer: chosen(row) == answer)
 
-    def padded(row: list[float], value: float) -> list[float]:
-        return row + [value] * (widest - len(row))
+    return [
+        *_of_another_choice(share, scores),
+        *_by_another_measure(mean),
+        *_otherwise_averaged(scores, answers),
+        (COMMONEST_ANSWER, max(map(answers.count, answers)) / len(answers)),
+        (MISALIGNED, _share(scores, answers[::-1])),
+        *((MISALIGNED, _share(scores, answers[by:] + answers[:by])) for by in (1, -1)),
+    ]
+
+
+def _of_another_choice(
+    share: Callable[[Callable[[list[float]], int]], float], scores: list[list[float]]
+) -> list[tuple[Mistake, float]]:
+    """Return the shares of questions where another choice than the best one is the answer."""
+    shortest, widest = min(map(len, scores)), max(map(len, scores))
 
     def order(row: list[float]) -> list[int]:
         return sorted(range(len(row)), key=row.__getitem__)
 
-    def cut(part: list[float], row: list[float]) -> int:
-        """Return the index of the highest score in a part of the row."""
-        return row.index(max(part)) if part else 0
+    def padded(row: list[float], value: float) -> list[float]:
+        return row + [value] * (widest - len(row))
 
-    def softmax(row: list[float]) -> float:
-        return 1 / sum(math.exp(score - max(row)) for score in row)
+    def best_of(part: slice, row: list[float]) -> int:
+        return row.index(max(row[part])) if row[part] else 0
 
-    def moved(others: list[int]) -> float:
-        return (
-            sum(best(row) == other for row, other in zip(scores, others, strict=True)) / questions
-        )
-
-    by_size = statistics.fmean(
-        statistics.fmean(best(row) == answer for row, answer in pairs if len(row) == size)
-        for size in set(map(len, scores))
-    )
-    shortest = min(map(len, scores))
-    right = share(lambda row, answer: best(row) == answer)
-    weighted = share(lambda row, answer: len(row) * (best(row) == answer))
-    all_but_one = [questions * right - (best(scores[i]) == answers[i]) for i in (0, -1)]
+    cuts = [*map(slice, (shortest, 4, 3, 2)), slice(-1), slice(1, None)]
+    roundings_ = (int, round, math.floor, lambda s: round(s, 1), lambda s: round(s, 2))
     return [
-        *((PER_CENT, round(100 * right, digits)) for digits in (0, 1, 2, 15)),
-        (COUNTED, questions * right),
-        (LOWEST, share(lambda row, answer: row.index(min(row)) == answer)),
-        (ERROR_RATE, 1 - right),
-        (ERROR_RATE, 100 * (1 - right)),
-        (FROM_ONE, share(lambda row, answer: best(row) + 1 == answer)),
-        (FROM_ONE, share(lambda row, answer: best(row) == answer + 1)),
-        (PER_CHOICE, questions * right / choices),
-        (PER_CHOICE, questions * right / widest),
-        (PER_CHOICE, questions * right / len(scores[0])),
-        (TOO_MANY_DIVIDED, questions * right / (questions - 1)),
-        (TOO_MANY_DIVIDED, questions * right / (questions + 1)),
-        (MEAN_SCORE, share(lambda row, answer: row[answer])),
-        (MEAN_SCORE, share(lambda row, answer: math.exp(row[answer]))),
-        (MEAN_SCORE, share(lambda row, answer: max(row))),
-        (MEAN_SCORE, share(lambda row, answer: math.exp(row[answer]) / sum(map(math.exp, row)))),
+        (LOWEST, share(lambda row: row.index(min(row)))),
+        (SECOND_HIGHEST, share(lambda row: order(row)[-2])),
+        (SECOND_HIGHEST, share(lambda row: _best(row[::-1]))),
+        (FROM_ONE, share(lambda row: _best(row) + 1)),
+        (FROM_ONE, share(lambda row: _best(row) - 1)),
+        (ALWAYS_FIRST, share(lambda row: 0)),
+        (ALWAYS_LAST, share(lambda row: len(row) - 1)),
+        (FROM_ZERO, share(lambda row: _best(row) if max(row) > -1 else 0)),
+        (FROM_ZERO, share(lambda row: _best(row) if max(row) > -1 else -1)),
+        *((PADDED, share(lambda row, v=v: _best(padded(row, v)))) for v in (0.0, -1.0, -5.0)),
         *(
-            (PADDED, share(lambda row, answer, pad=pad: best(padded(row, pad)) == answer))
-            for pad in (0.0, -1.0, -5.0)
-        ),
-        (ALWAYS_FIRST, share(lambda row, answer: answer == 0)),
-        (FROM_ZERO, share(lambda row, answer: (best(row) if max(row) > -1 else 0) == answer)),
-        (NOTHING_COUNTED, 0.0),
-        (ONE_QUESTION, float(best(scores[0]) == answers[0])),
-        (ONE_QUESTION, float(best(scores[-1]) == answers[-1])),
-        (ONE_QUESTION, (best(scores[0]) == answers[0]) / questions),
-        (ONE_QUESTION, (best(scores[-1]) == answers[-1]) / questions),
-        (ALWAYS_LAST, share(lambda row, answer: answer == len(row) - 1)),
-        (LENIENT, share(lambda row, answer: row[answer] > min(row))),
-        (LENIENT, share(lambda row, answer: row[answer] >= sorted(row)[-2])),
-        (LENIENT, share(lambda row, answer: row[answer] > sum(row) / len(row))),
-        (LENIENT, share(lambda row, answer: row[answer] > row[0])),
-        (LENIENT, share(lambda row, answer: row[answer] >= row[0])),
-        *(
-            (CHOICES_CUT, share(lambda row, answer, part=part: cut(row[part], row) == answer))
-            for part in (*map(slice, (shortest, 4, 3, 2)), slice(-1), slice(1, None))
+            (CHOICES_CUT, share(lambda row, part=part: best_of(part, row)))
+            for part in cuts
             if any(row[part] != row for row in scores)
         ),
+        *((SCORES_ROUNDED, share(lambda row, f=f: _best([*map(f, row)]))) for f in roundings_),
+        (COMMONEST, share(lambda row: order(row).index(len(row) - 1))),
+        (COMMONEST, share(lambda row: order(row).index(0))),
+    ]
+
+
+def _by_another_measure(
+    mean: Callable[[Callable[[list[float], int], float]], float],
+) -> list[tuple[Mistake, float]]:
+    """Return what the mean is if a question counts by something else than its best choice."""
+
+    def softmax(row: list[float]) -> float:
+        """Return the probability of the best choice."""
+        return 1 / sum(math.exp(score - max(row)) for score in row)
+
+    return [
+        (MEAN_SCORE, mean(lambda row, answer: row[answer])),
+        (MEAN_SCORE, mean(lambda row, answer: math.exp(row[answer]))),
+        (MEAN_SCORE, mean(lambda row, answer: max(row))),
+        (MEAN_SCORE, mean(lambda row, answer: math.exp(row[answer]) / sum(map(math.exp, row)))),
+        (MEAN_SCORE, mean(lambda row, answer: softmax(row) * (_best(row) == answer))),
+        (MEAN_SCORE, mean(lambda row, answer: softmax(row))),
+        (LENIENT, mean(lambda row, answer: row[answer] > min(row))),
+        (LENIENT, mean(lambda row, answer: row[answer] >= sorted(row)[-2])),
+        (LENIENT, mean(lambda row, answer: row[answer] > sum(row) / len(row))),
+        (LENIENT, mean(lambda row, answer: row[answer] > row[0])),
+        (LENIENT, mean(lambda row, answer: row[answer] >= row[0])),
+        (NOT_EQUAL, mean(lambda row, answer: _best(row) < answer)),
+        (NOT_EQUAL, mean(lambda row, answer: _best(row) <= answer)),
+        (NOT_EQUAL, mean(lambda row, answer: _best(row) > answer)),
+        (NOT_EQUAL, mean(lambda row, answer: _best(row) >= answer)),
+    ]
+
+
+def _otherwise_averaged(
+    scores: list[list[float]], answers: list[int]
+) -> list[tuple[Mistake, float]]:
+    """Return what becomes of the right hits if they are not averaged over the questions."""
+    hits, sizes = _hits(scores, answers), [len(row) for row in scores]
+    count, n, choices = sum(hits), len(hits), sum(sizes)
+    right = count / n
+    wrong = [
+        *((PER_CENT, round(100 * right, digits)) for digits in (0, 1, 2, 15)),
+        (COUNTED, count),
+        *((ERROR_RATE, error) for error in (1 - right, 100 * (1 - right))),
+        *((PER_CHOICE, count / divisor) for divisor in (choices, max(sizes), sizes[0])),
+        *((TOO_MANY_DIVIDED, count / divisor) for divisor in (n - 1, n + 1)),
+        (NOTHING_COUNTED, 0.0),
+        *((ONE_QUESTION, hit / divisor) for hit in (hits[0], hits[-1]) for divisor in (1, n)),
         *(
-            (WEIGHTED, questions * weighted / total)
-            for total in (choices, 4 * questions, questions * len(scores[0]))
-            if shortest < widest
+            (QUESTION_LEFT_OUT, (count - hit) / divisor)
+            for hit in (hits[0], hits[-1])
+            for divisor in (n, n - 1)
         ),
-        *(
-            (QUESTION_LEFT_OUT, hits / n)
-            for hits in all_but_one
-            for n in (questions, questions - 1)
-        ),
-        *(
-            (SCORES_ROUNDED, share(lambda row, answer, f=f: best([f(s) for s in row]) == answer))
-            for f in (int, round, math.floor, lambda s: round(s, 1), lambda s: round(s, 2))
-        ),
-        (SECOND_HIGHEST, share(lambda row, answer: order(row)[-2] == answer)),
-        (SECOND_HIGHEST, share(lambda row, answer: best(row[::-1]) == answer)),
-        (FROM_ZERO, share(lambda row, answer: max(row) > -1 and best(row) == answer)),
-        (NOT_EQUAL, share(lambda row, answer: best(row) < answer)),
-        (NOT_EQUAL, share(lambda row, answer: best(row) <= answer)),
-        (NOT_EQUAL, share(lambda row, answer: best(row) > answer)),
-        (NOT_EQUAL, share(lambda row, answer: best(row) >= answer)),
-        (MISALIGNED, moved(answers[::-1])),
-        *((MISALIGNED, moved(answers[by:] + answers[:by])) for by in (1, -1)),
-        *((CORRECTED, (right - 1 / n) / (1 - 1 / n)) for n in (4, 2)),
-        (COMMONEST_ANSWER, max(map(answers.count, answers)) / questions),
-        *((WEIGHTED, value) for value in [by_size] if shortest < widest),
-        (MEAN_SCORE, share(lambda row, answer: softmax(row) * (best(row) == answer))),
-        (MEAN_SCORE, share(lambda row, answer: softmax(row))),
-        (COMMONEST, share(lambda row, answer: order(row)[answer] == len(row) - 1)),
-        (COMMONEST, share(lambda row, answer: order(row)[answer] == 0)),
+        *((CORRECTED, (right - chance) / (1 - chance)) for chance in (1 / 4, 1 / 2)),
+    ]
+    if min(sizes) == max(sizes):
+        return wrong
+    weighted = sum(size * hit for size, hit in zip(sizes, hits, strict=True))
+    by_size = [
+        statistics.fmean(hit for hit, of in zip(hits, sizes, strict=True) if of == size)
+        for size in set(sizes)
+    ]
+    return [
+        *wrong,
+        *((WEIGHTED, weighted / divisor) for divisor in (choices, 4 * n, n * sizes[0])),
+        (WEIGHTED, statistics.fmean(by_size)),
     ]
 
 

@@ -41,9 +41,11 @@ grading/autograded, grading/feedback, and grading/marks/*.csv.
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    form = argparse.RawDescriptionHelpFormatter
     main = argparse.ArgumentParser(
-        "python -m lab_grader", description=DESCRIPTION, epilog=EPILOG, formatter_class=form
+        "python -m lab_grader",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     main.add_argument("--course", type=Path, default=Path(), help="the course's folder; default .")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -54,22 +56,57 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("assignment", metavar="ASSIGNMENT", help="such as dora")
         return made
 
-    def students(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--students", nargs="+", metavar="ID", help="only these; default all")
-
-    def jobs(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--jobs",
-            type=int,
-            default=os.cpu_count(),
-            metavar="N",
-            help="how many submissions at a time on this machine; default one per core "
-            "(%(default)s). Each takes about 1 GB of memory",
-        )
-
     made = command("grade", _grade, "vet, execute, record, make feedback, export")
-    students(made)
-    jobs(made)
+    _add_students(made)
+    _add_jobs(made)
+    _add_ways_to_grade(made)
+    made = command(
+        "feedback", _feedback, "rebuild students' pages, after marks by hand and comments"
+    )
+    _add_students(made)
+    _add_jobs(made)
+    made = command(
+        "report", _report, "write a page on what the class got wrong: marks, mistakes, checks"
+    )
+    made.add_argument(
+        "--names", action="store_true", help="show names; by default students are numbers"
+    )
+    _add_tables(command("export", _export, "rewrite the tables of marks"))
+    made = command("extend", _extend, "give one student more time than the due date")
+    made.add_argument("student", metavar="STUDENT")
+    made.add_argument(
+        "--days", type=float, required=True, help="after the due date; 0 removes the extension"
+    )
+    command(
+        "return",
+        _return,
+        "pack the pages for Moodle's and Canvas' upload, as their files were named",
+    )
+    command(
+        "collect",
+        _collect,
+        "sort the LMS's download into grading/submitted, and list what was left out",
+    )
+    _add_students(command("vet", _vet, "say what is wrong with submissions, and grade nothing"))
+    return main
+
+
+def _add_students(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--students", nargs="+", metavar="ID", help="only these; default all")
+
+
+def _add_jobs(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="how many submissions at a time on this machine; default one per core "
+        "(%(default)s). Each takes about 1 GB of memory",
+    )
+
+
+def _add_ways_to_grade(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--dask",
         metavar="ADDRESS",
@@ -93,18 +130,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run students' code with your permissions: only for code that you trust",
     )
-    made = command(
-        "feedback", _feedback, "rebuild students' pages, after marks by hand and comments"
-    )
-    students(made)
-    jobs(made)
-    made = command(
-        "report", _report, "write a page on what the class got wrong: marks, mistakes, checks"
-    )
-    made.add_argument(
-        "--names", action="store_true", help="show names; by default students are numbers"
-    )
-    made = command("export", _export, "rewrite the tables of marks")
+
+
+def _add_tables(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--allow-unmarked",
         action="store_true",
@@ -130,23 +158,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--comments-column", default=COMMENTS, metavar="HEADER", help="default %(default)s"
     )
-    made = command("extend", _extend, "give one student more time than the due date")
-    made.add_argument("student", metavar="STUDENT")
-    made.add_argument(
-        "--days", type=float, required=True, help="after the due date; 0 removes the extension"
-    )
-    command(
-        "return",
-        _return,
-        "pack the pages for Moodle's and Canvas' upload, as their files were named",
-    )
-    command(
-        "collect",
-        _collect,
-        "sort the LMS's download into grading/submitted, and list what was left out",
-    )
-    students(command("vet", _vet, "say what is wrong with submissions, and grade nothing"))
-    return main
 
 
 def run(arguments: list[str]) -> int:

@@ -292,18 +292,32 @@ def _adapted_case(
 
 
 def _check_layers(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
-    kind, parameters = case.adapter_type, found["parameters"]
-    adapted = [n.removesuffix(".lora_A") for n in parameters if n.endswith("lora_A")]
-    missing = [name for name in case.layers if name not in adapted]
-    extra = [name for name in adapted if name not in case.layers]
-    of_the_base = [name.removesuffix(".weight") for name in case.state]
-    unlike = _unlike_the_base(case, parameters)
+    """Expect the adapters that are asked for, where they are asked for, and what they compute."""
+    adapted = [n.removesuffix(".lora_A") for n in found["parameters"] if n.endswith("lora_A")]
+    _expect_the_base(report, case, found)
+    _expect_places(report, case, found, adapted)
+    _expect_parameters(report, case, found, adapted)
+    _expect_arguments(report, case, found, adapted)
+    _expect_outputs(report, case, found)
+
+
+def _expect_the_base(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
+    unlike = _unlike_the_base(case, found["parameters"])
     report.expect(
         not unlike,
-        f"{kind}: the other parameters are those of the model that was given",
+        f"{case.adapter_type}: the other parameters are those of the model that was given",
         f"expected a copy of the model that was given; {listed(unlike, 1)}.",
         OTHER_PRECISION if all("torch." in problem for problem in unlike) else NEW_BASE,
     )
+
+
+def _expect_places(
+    report: Report, case: AdaptedCase, found: dict[str, Any], adapted: list[str]
+) -> None:
+    kind = case.adapter_type
+    missing = [name for name in case.layers if name not in adapted]
+    extra = [name for name in adapted if name not in case.layers]
+    of_the_base = [name.removesuffix(".weight") for name in case.state]
     mistake = SOME_LEFT_OUT
     if not adapted and any(name.endswith("lora_A") for name in found["base"]):
         mistake = BASE_CHANGED
@@ -328,6 +342,12 @@ def _check_layers(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
         f"found an adapter in {listed([name or 'the model itself' for name in extra])}.",
         mistake,
     )
+
+
+def _expect_parameters(
+    report: Report, case: AdaptedCase, found: dict[str, Any], adapted: list[str]
+) -> None:
+    kind, parameters = case.adapter_type, found["parameters"]
     with_magnitude = [name for name in adapted if f"{name}.magnitude" in parameters]
     kinds = {"dora" if name in with_magnitude else "lora" for name in adapted}
     report.expect(
@@ -357,13 +377,16 @@ def _check_layers(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
         f"expected random numbers in lora_A, found one number everywhere in {listed(constant)}.",
         NOT_RANDOM,
     )
-    _expect_arguments(report, case, found, adapted)
+
+
+def _expect_outputs(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
+    kind = case.adapter_type
     report.expect(
         near(found["output"], case.output, CLOSE),
         f"{kind}: the output with known values in the adapters",
         f"{kind}: with known values in the adapters, the model's output: "
         f"{differ(found['output'], case.output)}.",
-        _other_base(case, parameters),
+        _other_base(case, found["parameters"]),
     )
     dropped = not near(found["output in training"], found["output"], CLOSE)
     report.expect(

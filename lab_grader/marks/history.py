@@ -81,7 +81,7 @@ def scores_of(marks: Marks) -> dict[str, float | None]:
 def missed(course: Course, submission: Submission, result: Result) -> list[Missed]:
     """Return the failed tests of a submission, by their names."""
     found = []
-    for it in result.mistakes:
+    for it in result.failed:
         cell = submission.notebooks[it.lesson].cells[it.cell]
         test = cell.metadata.nbgrader.grade_id
         hidden = it.call >= course.lessons[it.lesson].visible_calls(test)

@@ -18,7 +18,7 @@ from lab_grader.intake.course import Course, role_of
 from lab_grader.marks.rendering import code, lesson_text, preformatted, student_text, templates
 from lab_grader.marks.standing import Standing, State
 from lab_grader.running.cache import Cache, write_atomically
-from lab_grader.running.job import Mistake, Result
+from lab_grader.running.job import FailedTest, Result
 
 PAGE = "index.html"
 EMPTY = Markup()
@@ -52,7 +52,7 @@ class Test:
         released: the calls that the student can see.
         said: what they printed, and the error if one failed.
         hidden: the kind of each hidden call, and whether it held; None: it was not reached.
-        mistake: the one that explains the failure.
+        failed: how it failed, and the known mistake that explains it; None if it did not fail.
     """
 
     grade_id: str
@@ -61,7 +61,7 @@ class Test:
     released: Markup = EMPTY
     said: Markup = EMPTY
     hidden: list[tuple[str, bool | None]] = field(default_factory=list)
-    mistake: Mistake | None = None
+    failed: FailedTest | None = None
     missing: str = ""
 
 
@@ -185,11 +185,11 @@ def _lesson(
     handed_in = path.exists()
     cells = nbformat.read(path, as_version=4).cells if handed_in else released
     outputs = result.outputs.get(name, [])
-    mistakes = {m.cell: m for m in result.mistakes if m.lesson == name}
+    failed = {it.cell: it for it in result.failed if it.lesson == name}
     maker = _LessonMaker(course, name, standing, comments, as_typed)
     for index, cell in enumerate(cells):
         found = outputs[index] if index < len(outputs) else None
-        maker.add(cell, found, mistakes.get(index))
+        maker.add(cell, found, failed.get(index))
     title = next((line.lstrip("# ") for c in released for line in c.source.splitlines()[:1]), name)
     return ShownLesson(name, title, maker.parts, handed_in)
 
@@ -212,7 +212,7 @@ class _LessonMaker:
         self.parts: list[ShownExercise | list[Markup]] = []
         self.by_name: dict[str, ShownExercise] = {}
 
-    def add(self, cell: NotebookNode, outputs: list | None, mistake: Mistake | None) -> None:
+    def add(self, cell: NotebookNode, outputs: list | None, failed: FailedTest | None) -> None:
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
         role = role_of(cell)
         if role == "exercise":
@@ -226,7 +226,7 @@ class _LessonMaker:
             exercise.tests.append(self._test(grade_id))
         elif role == "test":
             exercise = self._exercise(self.lesson.exercises[grade_id])
-            exercise.tests.append(self._test(grade_id, outputs, mistake))
+            exercise.tests.append(self._test(grade_id, outputs, failed))
         elif grade_id is not None:
             self._fold(self._ours(cell, self.released[grade_id]))
         elif cell.source.strip() in self.own_texts:
@@ -255,7 +255,7 @@ class _LessonMaker:
         return preformatted(cell.source) if self.as_typed else student_text(cell.source)
 
     def _test(
-        self, grade_id: str, outputs: list | None = None, mistake: Mistake | None = None
+        self, grade_id: str, outputs: list | None = None, failed: FailedTest | None = None
     ) -> Test:
         mark = self.standing.marks.get((self.name, grade_id))
         waits = mark is not None and mark.needs_manual_grade
@@ -266,22 +266,21 @@ class _LessonMaker:
         visible = _calls(self.released[grade_id])
         hidden = _calls(self.lesson.graded[grade_id].source)[len(visible) :]
         test.released = code(self.released[grade_id])
-        failed = mistake.call if mistake else None
-        test.hidden = _held(hidden, visible, outputs, failed)
+        test.hidden = _held(hidden, visible, outputs, failed.call if failed else None)
         if outputs is None:
             test.missing = "not handed in" if mark is None else "was not run"
             return test
-        test.mistake = mistake
+        test.failed = failed
         test.said = _said(outputs[: len(visible)])
-        if mistake is None:
+        if failed is None:
             return test
-        if failed < len(visible):
-            error = map(_without_mistake, outputs[failed + 1 :])
-            test.said = _said([*outputs[: failed + 1], *error])
-            test.missing = mistake.name or mistake.problem
+        if failed.call < len(visible):
+            error = map(_without_mistake, outputs[failed.call + 1 :])
+            test.said = _said([*outputs[: failed.call + 1], *error])
+            test.missing = failed.name or failed.problem
         else:  # its sentence would give the hidden call away
-            kind, _ = test.hidden[failed - len(visible)]
-            test.missing = mistake.name or f"fails with {kind}"
+            kind, _ = test.hidden[failed.call - len(visible)]
+            test.missing = failed.name or f"fails with {kind}"
         return test
 
 

@@ -216,7 +216,7 @@ class Recorder:
             coursedir=CourseDirectory(config=config), config=config, log=log, force=True
         )
         autograde.autograde_preprocessors = [
-            _Outputs(result) if step in (Confined, Execute) else step
+            _InsertOutputs(result) if step in (Confined, Execute) else step
             for step in autograde.autograde_preprocessors
         ]
         try:
@@ -247,7 +247,7 @@ class Recorder:
             gradebook.db.commit()
 
 
-class _Outputs:
+class _InsertOutputs:
     """Takes the place of nbgrader's step that executes a notebook, and inserts the outputs."""
 
     def __init__(self, result: Result) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lab_grader.running.environment import everything
-from lab_grader.running.job import Job, Mistake, Result
+from lab_grader.running.job import FailedTest, Job, Result
 
 
 def key_of(job: Job) -> str:
@@ -55,7 +55,7 @@ def _read(written: bytes) -> Result:
     if hashlib.sha256(text).hexdigest().encode() != digest:
         raise ValueError("it is damaged, or of another version")
     found = json.loads(text)
-    return Result(**found | {"mistakes": [Mistake(**one) for one in found["mistakes"]]})
+    return Result(**found | {"failed": [FailedTest(**one) for one in found["failed"]]})
 
 
 class Cache:

@@ -14,7 +14,7 @@ from lab_grader.running.job import Cell, Job, Result
 from lab_grader.running.kernel import Kernel
 from lab_grader.running.lasting import LastingKernel
 from lab_grader.running.marking import Marking
-from lab_grader.running.objects import Answers, StudentObjects
+from lab_grader.running.objects import KeptAnswers, StudentObjects
 from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.place import Sandbox, Unconfined
@@ -83,7 +83,7 @@ def _run_notebook(
         result: which gets the outputs, the notes and the mistakes.
     """
     cells, outputs = job.notebooks[name], result.outputs[name]
-    answers = Answers()
+    answers = KeptAnswers()
     lasting = LastingKernel(kernel, name, cells, budget, result.notes, answers.forget)
     objects = StudentObjects(lasting, answers, lambda text: result.notes.append(f"{name}: {text}"))
     marking = Marking(name, objects, result, job.seed)

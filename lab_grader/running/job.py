@@ -47,8 +47,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A test that failed, as data.
+class FailedTest:
+    """A test that failed, and why, as data.
 
     Attributes:
         cell: the index of the test cell in the notebook of `lesson`.
@@ -74,9 +74,9 @@ class Result:
         outputs: of each cell; None if it was not run. Those of a test are one stream for each
             call that was made, and then the error, if it failed.
         notes: what a person should look at.
-        mistakes: the tests that failed, each once.
+        failed: the tests that failed, each once.
     """
 
     outputs: dict[str, list[list[dict] | None]]
     notes: list[str]
-    mistakes: list[Mistake] = field(default_factory=list)
+    failed: list[FailedTest] = field(default_factory=list)

@@ -9,10 +9,8 @@ line (`wire.line`).
 """
 
 import contextlib
-import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +22,13 @@ from jupyter_client.client import KernelClient
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
+from lab_grader.running.bounds import WATCH_SECONDS, Guard, Patience
+from lab_grader.running.outputs import OUTPUTS, Outputs
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.place import START_SECONDS, Sandbox, Unconfined
 from lab_grader.wire import line
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
-WATCH_SECONDS = 0.25
 END_SECONDS = 1  # for a process to be gone once its sockets are closed
 
 # Reading a message raises these if its form is not Jupyter's.
@@ -37,11 +36,6 @@ NO_MESSAGE = (
     *(AttributeError, KeyError, RecursionError, TypeError, ValueError),
     nbformat.ValidationError,
 )
-OUTPUTS = ("stream", "display_data", "execute_result", "error")
-# What is kept of an output: no HTML or script of a student's in an instructor's browser, and
-# nothing that may be of any form.
-SHOWN = ("text/plain", "image/png", "image/jpeg")
-SIZES = ("width", "height")  # of a picture, in pixels
 INSIDE = "__import__('lab_grader.wire.inside').wire.inside"
 
 
@@ -90,9 +84,9 @@ class Kernel:
         self._manager: KernelManager | None = None
         self._client: KernelClient | None = None
         self._line: line.Line | None = None
-        self._guard: _Guard | None = None
+        self._guard: Guard | None = None
         self._busy = False  # whether it has begun to do what it was asked last
-        self._asked_at = 0.0  # on the monotonic clock
+        self._asked_at = self._watched_at = 0.0  # on the monotonic clock
 
     def __enter__(self) -> "Kernel":
         return self
@@ -109,7 +103,7 @@ class Kernel:
         Raises:
             Died: the cell ended the kernel, or had to be ended with it.
         """
-        outputs = _Outputs(room)
+        outputs = Outputs(room)
         try:
             self._execute(source, {}, outputs.add)
         except TimedOut as error:
@@ -136,9 +130,9 @@ class Kernel:
             self._line.send(line.QUESTION, question)
         except OSError:
             self._end_of_line("it does not accept questions")
-        patience = _Patience(self, self.limits.cell_seconds)
+        patience = Patience(self.limits.cell_seconds)
         while True:
-            patience.look()
+            self._look(patience)
             try:
                 message = self._line.receive(WATCH_SECONDS)
             except line.NoMessage as error:
@@ -240,7 +234,7 @@ class Kernel:
         context.setsockopt(zmq.MAXMSGSIZE, self.limits.message_bytes)
         context.setsockopt(zmq.RCVHWM, 16)
         self._manager = self.place.manager(self.hidden, context=context)
-        self._guard = _Guard(self.place, self.limits)
+        self._guard = Guard(self.place, self.limits)
         try:
             self._manager.start_kernel(cwd=str(self.place.given))
             self._client = self._manager.client(context=context)
@@ -298,11 +292,11 @@ class Kernel:
             source, store_history=False, allow_stdin=False, user_expressions=expressions
         )
         reply, idle = None, False
-        patience = _Patience(self, seconds or self.limits.cell_seconds)
+        patience = Patience(seconds or self.limits.cell_seconds)
         while reply is None or not idle:
             if reply is not None and patience.is_over():
                 break  # the outputs were too large to be received, and "idle" with them
-            patience.look()
+            self._look(patience)
             channel, message = self._receive()
             try:
                 if message is None or message["parent_header"].get("msg_id") != request:
@@ -338,12 +332,28 @@ class Kernel:
                     self._die(f"its process sent something that is not a message ({error})")
         return "", None
 
+    def _look(self, patience: Patience) -> None:
+        """Watch the kernel, and interrupt or end it if the time of its request is over.
+
+        It is called after every message, so a kernel that sends many gains no time by it.
+        """
+        if time.monotonic() > self._watched_at + WATCH_SECONDS:
+            self._watch()
+        if patience.is_over():
+            if patience.interrupted:
+                self._die(f"{patience.exceeded} and could not be interrupted")
+            with contextlib.suppress(RuntimeError):  # it has just ended, which `_watch` will notice
+                self._manager.interrupt_kernel()
+            patience.interrupted = True
+            patience.allow(PATIENCE_SECONDS)
+
     def _watch(self) -> None:
         """Notice if the kernel has ended, or was ended because it used more than it may.
 
         Raises:
             Died: it has ended. `EndedBefore` if that may not be what it was asked last.
         """
+        self._watched_at = time.monotonic()
         kind = Died if self._busy else EndedBefore
         if self._guard.exceeded:
             was_fine = self._guard.fine_at > self._asked_at
@@ -358,127 +368,3 @@ class Kernel:
     def _die(self, why: str, kind: type[Died] = Died) -> NoReturn:
         self.stop()
         raise kind(why)
-
-
-class _Guard:
-    """Watches what a kernel uses, all the time, and kills it if that is more than it may.
-
-    Also between two requests: a thread of the student's goes on then, while the grader may be busy
-    with what a check compares.
-
-    Attributes:
-        exceeded: what it used too much of, in words; empty until then.
-        fine_at: when the last look began that found nothing, on the monotonic clock.
-    """
-
-    def __init__(self, place: Sandbox | Unconfined, limits: Limits) -> None:
-        self.exceeded, self.fine_at = "", 0.0
-        self._place, self._limits = place, limits
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look_again_and_again, daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        """Look no more; what runs next is another kernel."""
-        self._ended.set()
-        self._thread.join()
-
-    def _look_again_and_again(self) -> None:
-        while not self._ended.wait(WATCH_SECONDS):
-            began = time.monotonic()
-            self.exceeded = self.exceeded or self._too_much()
-            if self.exceeded:
-                self._place.kill_kernel()
-            else:
-                self.fine_at = began
-
-    def _too_much(self) -> str:
-        processes, memory_bytes = self._place.usage()
-        if processes > self._limits.processes:
-            return f"it had more than {self._limits.processes} processes"
-        if memory_bytes > self._limits.memory_bytes:
-            return f"it took more than {self._limits.memory_bytes >> 20:,} MB of memory"
-        return ""
-
-
-class _Outputs:
-    """The outputs of a cell, as far as there is room for them.
-
-    Attributes:
-        kept: as a notebook has them, with the texts of one stream in one output.
-    """
-
-    def __init__(self, room: int) -> None:
-        self.kept: list[NotebookNode] = []
-        self._most = self._room = room  # in bytes
-
-    def add(self, message: dict[str, Any]) -> None:
-        """Keep the output in a message; if it is too large, keep a line that says so, once."""
-        if self._room < 0:
-            return
-        output = _output(message)
-        self._room -= len(json.dumps(output))
-        if self._room < 0:
-            text = f"(more than {self._most:,} bytes of output; cut here)\n"
-            self.kept.append(nbformat.v4.new_output("stream", name="stdout", text=text))
-            return
-        last = self.kept[-1] if self.kept else {}
-        if output.output_type == "stream" and last.get("name") == output.name:
-            last.text += output.text
-        else:
-            self.kept.append(output)
-
-
-def _output(message: dict[str, Any]) -> NotebookNode:
-    """Return an output with what is shown of it; without the rest, whatever that is."""
-    kind, content = message["msg_type"], message["content"]
-    if kind not in ("display_data", "execute_result"):
-        return nbformat.v4.output_from_msg(message)
-    data = {k: v for k, v in content["data"].items() if k in SHOWN and isinstance(v, str)}
-    metadata = {}
-    for picture in data:
-        sizes = content["metadata"].get(picture)
-        if isinstance(sizes, dict):
-            metadata[picture] = {k: sizes[k] for k in SIZES if isinstance(sizes.get(k), int)}
-    count = {"execution_count": None} if kind == "execute_result" else {}
-    return nbformat.v4.new_output(kind, data=data, metadata=metadata, **count)
-
-
-class _Patience:
-    """The time that a request may take; then it is interrupted, and if that does not help, ended.
-
-    Attributes:
-        interrupted: whether the request was.
-        exceeded: the reason, in words.
-    """
-
-    def __init__(self, kernel: Kernel, seconds: float) -> None:
-        self._kernel = kernel
-        self.interrupted, self.exceeded = False, f"it took more than {seconds:g} s"
-        self._looked = time.monotonic()
-        self.allow(seconds)
-
-    def allow(self, seconds: float) -> None:
-        """Allow so much from now on."""
-        self._deadline = time.monotonic() + seconds
-
-    def is_over(self) -> bool:
-        """Return whether the time is over."""
-        return time.monotonic() > self._deadline
-
-    def look(self) -> None:
-        """Watch the kernel, and interrupt or end it if its time is over.
-
-        It is called after every message, so a kernel that sends many gains no time by it.
-        """
-        kernel = self._kernel
-        if time.monotonic() > self._looked + WATCH_SECONDS:
-            kernel._watch()
-            self._looked = time.monotonic()
-        if self.is_over():
-            if self.interrupted:
-                kernel._die(f"{self.exceeded} and could not be interrupted")
-            with contextlib.suppress(RuntimeError):  # it has just ended, which `_watch` will notice
-                kernel._manager.interrupt_kernel()
-            self.interrupted = True
-            self.allow(PATIENCE_SECONDS)

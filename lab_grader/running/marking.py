@@ -10,14 +10,13 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lab_grader.running.errors import cut, error_output
-from lab_grader.running.job import Mistake, Result
+from lab_grader.running.job import FailedTest, Result
 from lab_grader.running.kernel import CannotStart, RemoteError
 from lab_grader.running.lasting import Again
 from lab_grader.running.objects import StudentObjects
 from lab_grader.wire.calls import Call
 from lab_grader.wire.remote import ReferenceInReach, RemoteObject
-from lab_utils.checks.report import CheckFailed
-from lab_utils.checks.report import Mistake as Known
+from lab_utils.checks.report import CheckFailed, Mistake
 from lab_utils.checks.subject import Unreadable
 
 
@@ -69,17 +68,17 @@ class Marking:
         try:
             call.make(self._stand_in)
         except CheckFailed as failure:
-            self._keep_mistake(index, number, str(failure), failure.mistake)
+            self._keep_failure(index, number, str(failure), failure.mistake)
             if isinstance(failure, Unreadable):  # worth a look: the check itself may be at fault
                 self._note(index, str(failure))
             return error_output(type(failure).__name__, str(failure), failure.student_lines)
         except (NameError, RemoteError) as error:
-            self._keep_mistake(index, number, str(error))
+            self._keep_failure(index, number, str(error))
             return error_output(getattr(error, "remote_name", type(error).__name__), str(error))
         except (CannotStart, ReferenceInReach, Again):
             raise
         except Exception as error:  # the student's answer made the check itself fail
-            self._keep_mistake(index, number, str(error))
+            self._keep_failure(index, number, str(error))
             kind = type(error).__name__
             self._note(index, f"the check stopped with {kind}: {cut(str(error))}")
             return error_output(kind, str(error))
@@ -108,10 +107,12 @@ class Marking:
                     f"(seed {self._seed}): {why}",
                 )
 
-    def _keep_mistake(self, index: int, call: int, text: str, known: Known | None = None) -> None:
+    def _keep_failure(
+        self, index: int, call: int, text: str, mistake: Mistake | None = None
+    ) -> None:
         problem = cut(text.partition("\n")[0])
-        named = (known.name, known.why, known.section) if known else ()
-        self._result.mistakes.append(Mistake(self._notebook, index, call, problem, *named))
+        why = (mistake.name, mistake.why, mistake.section) if mistake else ()
+        self._result.failed.append(FailedTest(self._notebook, index, call, problem, *why))
 
     def _note(self, index: int, text: str) -> None:
         self._result.notes.append(f"{self._notebook}, cell {index + 1}: {text}")

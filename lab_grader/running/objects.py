@@ -12,7 +12,7 @@ from lab_utils.checks.report import CheckFailed
 LONGEST_KEPT = 256 << 10  # bytes of an answer that is kept for other checks
 
 
-class Answers:
+class KeptAnswers:
     """What the student's code answered and printed since the last cell ran.
 
     Several checks ask the same question, such as one training of the student's. The answer to the
@@ -63,7 +63,7 @@ class StudentObjects:
     """
 
     def __init__(
-        self, kernel: LastingKernel, answers: Answers, note: Callable[[str], None]
+        self, kernel: LastingKernel, answers: KeptAnswers, note: Callable[[str], None]
     ) -> None:
         self.hidden = kernel.hidden
         self._kernel, self._answers, self._note = kernel, answers, note

@@ -76,7 +76,7 @@ SIGN_LOST = Mistake("sign lost", "A falling line has a negative correlation.", C
 SIGN_SWAPPED = Mistake("sign swapped", "Lists that rise together have a positive one.", COUPLING)
 ROUNDING = Mistake(
     "rounding taken for variation",
-    "The mean of equal numbers is rounded, so that their deviations need not be 0: ask whether all "
+    "The mean of equal numbers is rounded, so their deviations need not be 0: check whether all "
     "are equal, for instance by max(values) == min(values).",
     COUPLING,
 )
@@ -89,7 +89,7 @@ ENTRIES = Mistake("entries compared", "Compare the lengths of vectors, not their
 LARGEST_D = Mistake("largest instead of mean", "Average over the vectors.", DELTA_D)
 NEGATIVE = Mistake("sign swapped", "One minus the cosine, from 0 to 2.", DELTA_D)
 DISTANCE = Mistake(
-    "distance of the directions", "Equation 4 takes one minus the cosine, no distance.", DELTA_D
+    "distance of the directions", "Equation 4 takes one minus the cosine, not a distance.", DELTA_D
 )
 WITH_CHANGE = Mistake(
     "cosine with the change", "Compare after with before, not their difference.", DELTA_D
@@ -114,7 +114,7 @@ GROWTH_M = Mistake(
 )
 ALL_PAIRS_M = Mistake(
     "every vector with every other",
-    "Subtract the length of the same vector: both need one shape, with keepdim or without.",
+    "Subtract the length of the same vector: both need the same shape, with keepdim or without.",
     DELTA_M,
 )
 DEFAULT_M = Mistake(
@@ -170,13 +170,15 @@ CUT_OFF = Mistake(
     "negative cosines cut off", "A vector may turn by more than a right angle.", DELTA_D
 )
 ANOTHER_EPS = Mistake(
-    "another eps", "What keeps from dividing by zero must be far smaller than any norm.", DELTA_D
+    "another eps",
+    "The number that prevents a division by zero must be far smaller than any norm.",
+    DELTA_D,
 )
 ALL_PAIRS = Mistake(
     "every vector with every other", "Compare each vector with itself before training.", DELTA_D
 )
 ENTRIES_D = Mistake(
-    "mean over entries", "The cosine is the sum of the products, one a vector.", DELTA_D
+    "mean over entries", "The cosine is the sum of the products: one per vector.", DELTA_D
 )
 OTHER_UNITS = Mistake(
     "divided along the other axis",
@@ -188,7 +190,7 @@ ZERO_REVERSED = Mistake(
     "zeros counted as reversed", "A vector of zeros counts as a right angle, so as 1.", DELTA_D
 )
 ZERO_FOR_ALL = Mistake(
-    "one vector of zeros decides for all", "It counts as 1, and each other as what it is.", DELTA_D
+    "one vector of zeros decides for all", "It counts as 1, and the others count as usual.", DELTA_D
 )
 SAME_ZEROS = Mistake(
     "zeros before and after counted as no turn",
@@ -205,7 +207,9 @@ DIFFERENCES = Mistake(
 )
 REVERSED = Mistake("one list reversed", "The two values of a layer belong together.", COUPLING)
 NUMBER_FOR_NONE = Mistake(
-    "a number in place of NaN", "Where there is no correlation, none is right: math.nan.", COUPLING
+    "a number in place of NaN",
+    "Where there is no correlation, no number is right: return math.nan.",
+    COUPLING,
 )
 ONE_CENTRED = Mistake(
     "one mean not subtracted", "Both lists lose their mean before they are squared.", COUPLING
@@ -214,9 +218,11 @@ NO_ROOT = Mistake("root left out", "Divide by the root of the product of both su
 SORTED = Mistake(
     "lists sorted", "The two values of a layer belong together: keep the order.", COUPLING
 )
-ALWAYS_ONE = Mistake("always 1", "1 is what a list has with itself: compare the two.", COUPLING)
+ALWAYS_ONE = Mistake(
+    "always 1", "1 is the correlation of a list with itself: compare the two lists.", COUPLING
+)
 ERROR_FOR_NONE = Mistake(
-    "an error in place of NaN", "Ask whether a list varies before you divide.", COUPLING
+    "an error in place of NaN", "Check whether a list varies before you divide.", COUPLING
 )
 NONE_FOR_NAN = Mistake("None in place of NaN", "Return math.nan.", COUPLING)
 ONE_LIST_ASKED = Mistake(

@@ -69,10 +69,10 @@ WRONG_TYPE = Mistake(
     ADD,
 )
 ARGUMENTS_LOST = Mistake(
-    "rank or alpha not passed on", "Hand both to every layer, by their names.", ADD
+    "rank or alpha not passed on", "Pass both to every layer, by their names.", ADD
 )
 ARGUMENTS_SWAPPED = Mistake(
-    "rank and alpha swapped", "The layers take rank before alpha: hand both on by their names.", ADD
+    "rank and alpha swapped", "The layers take rank before alpha: pass both on by their names.", ADD
 )
 STABILIZED = Mistake(
     "rank-stabilised scaling",
@@ -81,7 +81,7 @@ STABILIZED = Mistake(
 )
 WRAPPED_TWICE = Mistake(
     "one layer in two adapters",
-    "Each adapter wraps the projection in whose place it comes: getattr(block, name).",
+    "Each adapter wraps the projection that it replaces: getattr(block, name).",
     ADD,
 )
 NOT_RANDOM = Mistake(
@@ -94,8 +94,7 @@ INSIDE_ANOTHER = Mistake(
 )
 MISPLACED = Mistake(
     "adapters where no layer was",
-    "setattr(block, name, layer) puts a layer in the place of the one that has this name in the "
-    "block.",
+    "setattr(block, name, layer) replaces the layer that has this name in the block.",
     ADD,
 )
 OTHER_PRECISION = Mistake(
@@ -103,13 +102,13 @@ OTHER_PRECISION = Mistake(
 )
 NOT_THE_MODEL = Mistake("not the model returned", "Return the adapted copy itself.", ADD)
 NOT_THE_MODEL_ALONE = Mistake(
-    "more than the model returned", "Return the adapted model, and nothing beside it.", ADD
+    "more than the model returned", "Return the adapted model, and nothing else.", ADD
 )
 SCALING_AS_ALPHA = Mistake(
     "scaling applied twice", "The layer divides alpha by the rank itself: pass alpha=alpha.", ADD
 )
 ALPHA_ROUNDED = Mistake(
-    "alpha rounded", "alpha may be any number above 0: hand it on as it is.", ADD
+    "alpha rounded", "alpha may be any number above 0: pass it on as it is.", ADD
 )
 OTHER_DEFAULTS = Mistake(
     "other defaults", "Without rank and alpha the adapters have rank=8 and alpha=16.0.", ADD
@@ -131,7 +130,9 @@ NOT_DETACHED = Mistake(
     "norm not detached", "Leave detach_norm at its default: everything but rank and alpha.", ADD
 )
 NEW_BASE = Mistake(
-    "a base of other weights", "Adapt a copy of the model that is given: copy.deepcopy(model).", ADD
+    "a base with other weights",
+    "Adapt a copy of the model that is given: copy.deepcopy(model).",
+    ADD,
 )
 STARTS_ELSEWHERE = Mistake(
     "lora_B not zero",
@@ -148,7 +149,7 @@ ERROR_RETURNED = Mistake(
 )
 OTHER_ERROR = Mistake(
     "another kind of error",
-    "Look at the type first, whatever it is, and raise ValueError yourself.",
+    "Look at the type first, whatever it is, and raise the ValueError yourself.",
     ADD,
 )
 ALL_REFUSED = Mistake(
@@ -366,7 +367,7 @@ def _expect_parameters(
     shared = [f"{name} is that of {other}" for name, other in found["shared"].items()]
     report.expect(
         not shared,
-        f"{kind}: each layer has parameters of its own",
+        f"{kind}: each layer has its own parameters",
         f"expected new parameters for every layer; {listed(shared, 1)}.",
         _what_is_shared(found["shared"]),
     )
@@ -510,7 +511,7 @@ def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
     lost = [name for name in case.state if name not in trainable]
     report.expect(
         kept and not lost,
-        f"{kind}: the model that was passed in stays as it is, trainable too",
+        f"{kind}: the model that was passed in is unchanged, and still trainable",
         "the model that was passed in has adapters, other values or frozen parameters now.",
         BASE_CHANGED,
     )
@@ -527,7 +528,7 @@ def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
     if not report.expect(
         bool(adapters),
         f"{kind}: there are adapters",
-        "the model that came back has no parameter named lora_A, so no adapter.",
+        "the returned model has no parameter named lora_A, so it has no adapter.",
         SOME_LEFT_OUT,
     ):
         return
@@ -667,7 +668,7 @@ def _check_types(report: Report, add_adapters_to_model: Callable, n_blocks: int,
         refused = bool(found["raised"]) and found["ValueError"]
         report.expect(
             not refused,
-            f"{adapter_type!r} raises none",
+            f"{adapter_type!r} raises no error",
             f"expected adapters for adapter_type={adapter_type!r}, found a {found['raised']}: "
             f"{found.get('text')}",
             ALL_REFUSED if refused else None,

@@ -36,9 +36,7 @@ ABSOLUTE = _pairs(
 )
 MEDIAN = _pairs("median", "The estimate is the mean of the differences.")
 SUMMED = _pairs("sum instead of mean", "Divide the sum of the differences by their number.")
-RELATIVE = _pairs(
-    "relative difference", "Return the difference itself, in nats; divide by nothing."
-)
+RELATIVE = _pairs("relative difference", "Return the difference itself, in nats: do not divide it.")
 UNPAIRED = _pairs(
     "unpaired interval",
     "Take the difference of each seed first: what a seed adds to both runs drops out.",
@@ -80,11 +78,11 @@ FIXED_QUANTILE = _pairs(
 )
 RANGE = _pairs(
     "range of the differences",
-    "The smallest and largest difference tell of single seeds; the interval is that of the mean.",
+    "The smallest and largest difference describe single seeds; the interval is that of the mean.",
 )
 PERCENTILES = _pairs(
     "percentiles of the differences",
-    "They tell of single seeds; the interval is that of the mean: mean ± t * s / sqrt(n).",
+    "They describe single seeds; the interval is that of the mean: mean ± t * s / sqrt(n).",
 )
 FIXED_CONFIDENCE = _pairs(
     "confidence ignored", "The interval widens with the confidence that is asked for."
@@ -99,7 +97,7 @@ CONFIDENCE_PER_CENT = _pairs(
 )
 MISALIGNED = _pairs(
     "pairs broken up",
-    "The lists have one order: the first of one belongs to the first of the other.",
+    "Both lists are in the same order: the first of one belongs to the first of the other.",
 )
 ANOTHER_WIDTH = _pairs(
     "interval twice or half as wide", "The half-width is t * s / sqrt(n), on each side of the mean."
@@ -107,7 +105,8 @@ ANOTHER_WIDTH = _pairs(
 ONE_METHOD = _pairs("losses of one method", "Take the differences, DoRA minus LoRA.")
 ONE_SEED = _pairs("the difference of one seed", "The estimate is the mean over the seeds.")
 NULL_IF_UNDECIDED = _pairs(
-    "zero where the interval contains it", "Return what was found, decided or not."
+    "zero where the interval contains it",
+    "Return what was found, even if the interval contains zero.",
 )
 AROUND_ZERO = _pairs("interval around zero", "The interval lies around the mean difference.")
 OTHER_QUANTILE = _pairs(

@@ -40,8 +40,7 @@ ACCUMULATED = _step(
 )
 ERASED = _step(
     "zero_grad between backward and step",
-    "The gradients are gone when the optimiser comes: zero_grad() goes before backward(), or after "
-    "step().",
+    "The optimiser then finds no gradients: zero_grad() goes before backward(), or after step().",
 )
 STEP_FIRST = _step(
     "step before backward", "The optimiser needs the gradients of this batch: step() comes last."
@@ -64,15 +63,15 @@ NORM_AFTER_CLIPPING = _step(
 )
 ALWAYS_SCALED = _step(
     "short gradients made longer",
-    "max_norm is the most: gradients whose norm is below it stay as they are.",
+    "max_norm is a maximum: gradients whose norm is below it are left alone.",
 )
 EACH_CLIPPED = _step(
     "each parameter clipped by itself",
-    "Hand all trained parameters to one call, so that their ratios stay.",
+    "Pass all trained parameters to one call, so that their ratios are kept.",
 )
 EACH_GROUP = _step(
     "each group clipped by itself",
-    "Hand the parameters of all groups to one call: model.parameters() has them.",
+    "Pass the parameters of all groups to one call: model.parameters() has them.",
 )
 ONE_GROUP = _step(
     "one parameter group only",
@@ -82,7 +81,7 @@ ENTRIES_CLIPPED = _step(
     "entries clipped, not the norm",
     "clip_grad_value_ bounds each entry; clip_grad_norm_ bounds the length of all together.",
 )
-MAX_NORM_IGNORED = _step("max_norm ignored", "Hand max_norm on to clip_grad_norm_.")
+MAX_NORM_IGNORED = _step("max_norm ignored", "Pass max_norm on to clip_grad_norm_.")
 OTHER_DEFAULT = _step("another default of max_norm", "Without max_norm, train_step takes 1.0.")
 LARGEST_GRADIENT = _step(
     "largest gradient instead of the norm", "The norm is the root of the sum of all squares."
@@ -91,7 +90,7 @@ ABSOLUTE_SUM = _step(
     "sum of absolute values instead of the norm", "The norm is the root of the sum of all squares."
 )
 SQUARED_NORM = _step("squared norm", "The norm is the root of the sum of all squares.")
-ROOT_MEAN_SQUARE = _step("root mean square", "Divide by nothing: take the norm.")
+ROOT_MEAN_SQUARE = _step("root mean square", "Take the norm: do not divide it.")
 SUM_OF_NORMS = _step(
     "norms added up", "The norm of all gradients is the root of the sum of their squared norms."
 )
@@ -107,12 +106,12 @@ MEAN_OF_NORMS = _step(
     "mean of the norms", "The norm of all gradients is the root of the sum of their squared norms."
 )
 TWICE_BACKWARD = _step("more than one backward", "backward() adds to what is there: call it once.")
-DIVIDED_LOSS = _step("loss divided", "next_byte_loss is a mean already: divide it by nothing.")
+DIVIDED_LOSS = _step("loss divided", "next_byte_loss is a mean already: do not divide it.")
 A_PART = _step(
     "a part of the batch only", "The loss is that of all windows and all of their positions."
 )
 FACTOR_RETURNED = _step(
-    "factor in the place of the norm", "Return the norm that clip_grad_norm_ found."
+    "factor in place of the norm", "Return the norm that clip_grad_norm_ found."
 )
 CLIPPED_TWICE = _step(
     "clipped to another length",
@@ -120,7 +119,7 @@ CLIPPED_TWICE = _step(
     "more, decides the length.",
 )
 RATE_CHANGED = _step(
-    "another learning rate", "The settings of the optimiser are not train_step's to change."
+    "another learning rate", "train_step must not change the optimiser's settings."
 )
 NUMBER_OF_LOSS = _step("a number made of the loss", "Return the loss itself.")
 SHIFTED = _step(
@@ -128,40 +127,39 @@ SHIFTED = _step(
 )
 SOFTMAX = _step("softmax before the loss", "next_byte_loss takes logits: it does that itself.")
 SOME_LEFT = _step(
-    "some parameters left out", "Hand all trained parameters to one call: model.parameters()."
+    "some parameters left out", "Pass all trained parameters to one call: model.parameters()."
 )
 INVERSE_FACTOR = _step(
     "factor upside down", "Gradients that are too long are multiplied by max_norm / norm."
 )
-AVERAGED = _step(
-    "gradients divided", "The loss is a mean, and its gradients are: divide them by nothing."
-)
+AVERAGED = _step("gradients divided", "The loss is a mean already: do not divide its gradients.")
 ANOTHER_MODEL = _step(
     "a copy of the model", "Train the model that is given: the optimiser holds its parameters."
 )
 NO_PAIR = _step("no pair", "Return two numbers: (loss, gradient_norm).")
-THAWED = _step("frozen parameters thawed", "Leave requires_grad as it is: what is frozen stays so.")
+THAWED = _step(
+    "frozen parameters made trainable", "Leave requires_grad as it is: what is frozen stays so."
+)
 LOSS_ALONE = _step("loss alone", "Return the norm, too: (loss, gradient_norm).")
 LOSS_AFTER_STEP = _step(
     "loss after the step", "Return the loss that was differentiated: that before the step."
 )
 SUMMED_LOSS = _step("loss summed", "next_byte_loss is a mean: leave it as it is.")
 TARGETS_LOST = _step(
-    "inputs in the place of targets",
+    "inputs in place of targets",
     "batch is (inputs, targets): the model reads inputs, the loss compares with targets.",
 )
 ORDER = _step("norm before loss", "Return (loss, gradient_norm), in this order.")
 EVALUATION = _step(
-    "model in evaluation mode", "Dropout rests in it: leave model.eval() out of a training step."
+    "model in evaluation mode",
+    "Evaluation mode switches dropout off: leave model.eval() out of a training step.",
 )
 OTHER_LOSS = _step(
     "another loss",
-    "Already before the first step the loss is another, and so is its gradient: differentiate "
+    "The loss and its gradient differ even before the first step: differentiate "
     "data.next_byte_loss(model(inputs), targets), as it is.",
 )
-LOSS_MULTIPLIED = _step(
-    "loss multiplied", "next_byte_loss is a mean in nats: multiply it by nothing."
-)
+LOSS_MULTIPLIED = _step("loss multiplied", "next_byte_loss is a mean in nats: do not multiply it.")
 OTHER_LOSS_RETURNED = _step(
     "another number than the loss",
     "The steps are right: return the loss that you differentiated, as it is.",
@@ -176,7 +174,8 @@ CARRIED_OVER = _step(
     "all parameters are new.",
 )
 THROWN_AWAY = _step(
-    "long gradients thrown away", "Those longer than max_norm are made as short as it, not zero."
+    "long gradients thrown away",
+    "Gradients longer than max_norm are shortened to it, not set to zero.",
 )
 STEP_ROUNDED = _step("rounded", "Return the numbers themselves; round what you print.")
 

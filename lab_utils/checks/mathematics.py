@@ -47,7 +47,7 @@ DIM_AS_P = _split(
 )
 WHOLE_NORM = _split(
     "one norm for the whole matrix",
-    "Each output neuron (norm_dim=1) or input feature (norm_dim=0) has its length.",
+    "Each output neuron (norm_dim=1) or input feature (norm_dim=0) has its own length.",
 )
 REPEATED = _split(
     "one magnitude per entry", "Each vector has one: the shape is (out, 1) or (1, in)."
@@ -87,7 +87,7 @@ DIVIDED_BY_SQUARE = _split(
 )
 SIGN_SWAPPED = _split("sign swapped", "The direction keeps the signs of the weight.")
 ZERO_WITH_DIRECTION = _split(
-    "a direction for zeros", "A vector of zeros has no direction: it stays zero."
+    "a direction for zeros", "A vector of zeros has no direction: leave it at zero."
 )
 UPSIDE_DOWN = _split("magnitude upside down", "The magnitude is the norm, not 1 over it.")
 WHOLE_NUMBERS = _split("whole numbers", "A length is seldom a whole number: keep the dtype.")
@@ -95,7 +95,8 @@ MORE_THAN_TWO = _split(
     "more than two returned", "Return both, and no more: (magnitude, direction)."
 )
 CENTRED = _split(
-    "mean subtracted", "Length and direction are those of the weight itself: subtract nothing."
+    "mean subtracted",
+    "Length and direction are those of the weight itself: do not subtract its mean.",
 )
 SINGULAR = _split(
     "singular values and vectors",
@@ -112,7 +113,7 @@ HALF_PRECISION = _split(
 ROUNDED = _split("rounded", "Return all digits, and round only what you print.")
 MAGNITUDE_TURNED = _split(
     "magnitude transposed",
-    "A magnitude of rows is (out, 1), one of columns is (1, in): as keepdim=True leaves them.",
+    "The magnitude of rows is (out, 1), that of columns (1, in): keepdim=True leaves them so.",
 )
 EXTRA_DIMENSION = _split(
     "a dimension too many", "keepdim=True keeps the dimension: unsqueeze or None adds another."
@@ -121,13 +122,13 @@ ANOTHER_DEFAULT = _split(
     "another default", "norm_dim is 1 where it is not given: leave the first line as it is."
 )
 DIVIDED_BY_ROOT = _split(
-    "divided by the root of the norm", "Divide by the norm itself, which has its root already."
+    "divided by the root of the norm", "Divide by the norm itself: the root is taken already."
 )
 SIGNS_ALONE = _split("signs alone", "The direction is the weight divided by its norm.")
 SUBTRACTED = _split("norm subtracted", "The direction is the weight divided by its norm.")
 CUT_OFF = _split("negative entries cut off", "The direction keeps the signs of the weight.")
 CLAMPED_ABOVE = _split(
-    "clamped from above", "Divide by what is never below eps: clamp_min, or clamp(min=eps)."
+    "clamped from above", "Divide by a norm that is never below eps: clamp_min, or clamp(min=eps)."
 )
 SOFTMAX = _split("softmax", "The direction is the weight divided by its norm: its length is 1.")
 SHORT_KEPT = _split(
@@ -145,7 +146,7 @@ DIVIDED = _split("divided", "The direction has length 1 already: multiply it.")
 DIRECTION_ONLY = _split("magnitude left out", "Multiply each vector by its own magnitude.")
 NORMALISED_AGAIN = _split(
     "normalised again",
-    "recompose multiplies what it is given: a direction is not divided by its norm there.",
+    "recompose multiplies what it is given: do not divide the direction by its norm there.",
 )
 MATRIX_PRODUCT = _split(
     "matrix product", "Each vector is multiplied by its own number: with *, which broadcasts."
@@ -155,7 +156,8 @@ ONE_FOR_ALL = _split(
     "one magnitude for all", "Each vector has its own: multiply by the whole magnitude."
 )
 MAGNITUDE_CHANGED = _split(
-    "magnitude not as it is", "Multiply by what you get: no root, no exp, nothing added."
+    "magnitude changed before it is used",
+    "Multiply by what you are given: no root, no exp, nothing added.",
 )
 ALWAYS_COLUMNS = _split(
     "magnitude always along columns",
@@ -166,9 +168,9 @@ ALWAYS_ROWS = _split(
     "(out, 1) scales rows and (1, in) columns: leave the shape of magnitude as it is.",
 )
 POSITIVE_MAGNITUDE = _split(
-    "magnitude made positive", "A magnitude may be negative: multiply by what you get."
+    "magnitude made positive", "A magnitude may be negative: multiply by what you are given."
 )
-RESULT_POSITIVE = _split("sign lost", "Multiply what you get, signs and all.")
+RESULT_POSITIVE = _split("sign lost", "Multiply what you are given, including its sign.")
 DIRECTION_LEFT_OUT = _split("direction left out", "Multiply each vector by its own magnitude.")
 MAGNITUDE_SQUARED = _split("magnitude multiplied twice", "Multiply by the magnitude once.")
 SUMMED_UP = _split("summed up", "The weight has as many entries as the direction.")
@@ -186,17 +188,15 @@ def _count(name: str, why: str) -> Mistake:
 FROZEN_COUNTED = _count("the frozen weight counted", "W0 is frozen: only the adapter is trained.")
 WEIGHT_COUNTED = _count(
     "in times out counted",
-    "W0 is frozen, and there is one magnitude a vector: nothing that is trained has in * out.",
+    "W0 is frozen, and there is one magnitude per vector: nothing trained has in * out numbers.",
 )
 DOUBLED = _count("everything counted twice", "Count each number once, whatever its size.")
 OFF_BY_ONE = _count(
-    "off by one", "Count lora_A, lora_B and, for DoRA, one magnitude a vector; nothing else."
+    "off by one", "Count lora_A, lora_B and, for DoRA, one magnitude per vector; nothing else."
 )
-FACTORS_LEFT_OUT = _count("lora_A and lora_B left out", "DoRA trains them, and m besides.")
-SUBTRACTED_FROM = _count("magnitude subtracted", "DoRA trains m besides lora_A and lora_B.")
-BY_SIZE = _count(
-    "magnitude by size", "norm_dim says which axis it is on, whichever is larger or smaller."
-)
+FACTORS_LEFT_OUT = _count("lora_A and lora_B left out", "DoRA trains them as well as m.")
+SUBTRACTED_FROM = _count("magnitude subtracted", "DoRA trains m as well as lora_A and lora_B.")
+BY_SIZE = _count("magnitude by size", "norm_dim says which axis it is on, whatever the sizes.")
 THE_SAME = _count(
     "the same for every layer", "Compute it from the arguments, for layers of any sizes."
 )
@@ -205,20 +205,23 @@ FULL_MATRIX = _count(
 )
 BRACKETS = _count("brackets left out", "Both sizes are multiplied by the rank: rank * (in + out).")
 CORE_COUNTED = _count(
-    "rank times rank", "lora_A has rank * in numbers, lora_B out * rank: none between, none shared."
+    "rank times rank",
+    "lora_A has rank * in numbers and lora_B has out * rank; there is no third matrix.",
 )
-RANK_SQUARED = _count("rank squared", "Each factor has the rank once: rank * in and out * rank.")
+RANK_SQUARED = _count(
+    "rank squared", "The rank appears once in each factor: rank * in and out * rank."
+)
 BYTES = _count("bytes counted", "Count numbers, whatever the size of each in memory.")
 OUTPUTS_COUNTED = _count(
-    "one number per output counted besides",
-    "Magnitudes are DoRA's, one a vector; and the base's bias is frozen, like its weight.",
+    "one number per output too many",
+    "Only DoRA has magnitudes, one per vector; and the base's bias is frozen, like its weight.",
 )
 BOTH_AXES = _count(
     "inputs and outputs counted",
     "There is one magnitude for each output (norm_dim=0: each input), and the bias is frozen.",
 )
 MULTIPLIED = _count("multiplied", "Sizes of separate matrices are added.")
-NO_MAGNITUDE = _count("magnitude left out", "DoRA trains m besides lora_A and lora_B.")
+NO_MAGNITUDE = _count("magnitude left out", "DoRA trains m as well as lora_A and lora_B.")
 ONE_MAGNITUDE = _count("a single magnitude", "Each vector of the weight has its own.")
 A_LEFT_OUT = _count("lora_A left out", "It is (rank, in_features).")
 B_LEFT_OUT = _count("lora_B left out", "It is (out_features, rank).")
@@ -226,10 +229,10 @@ A_TWICE = _count("lora_A counted twice", "lora_B is (out_features, rank).")
 B_TWICE = _count("lora_B counted twice", "lora_A is (rank, in_features).")
 MAGNITUDE_IN_LORA = _count("magnitude counted for LoRA", "LoRA trains lora_A and lora_B only.")
 MAGNITUDE_TIMES_RANK = _count(
-    "magnitude times rank", "There is one magnitude a vector, whatever the rank."
+    "magnitude times rank", "There is one magnitude per vector, whatever the rank."
 )
 MAGNITUDE_PER_RANK = _count(
-    "one magnitude for each rank", "There is one magnitude a vector, whatever the rank."
+    "one magnitude for each rank", "There is one magnitude per vector, whatever the rank."
 )
 MAGNITUDE_AXIS = {
     "dora": _count(
@@ -572,7 +575,7 @@ def _expect_eps(report: Report, decompose: Callable, weight: Tensor, norm_dim: i
     report.expect(
         kept,
         "eps leaves the magnitude as it is",
-        f"{what}: expected the same magnitude as with any eps, found another one.",
+        f"{what}: expected the magnitude not to depend on eps, but it does.",
         EPS_IN_MAGNITUDE,
     )
     if not close(result[1], added, scale_dim=norm_dim):

@@ -62,14 +62,15 @@ def _config(name: str, why: str) -> Mistake:
 
 
 USE_DORA_IGNORED = _config("use_dora ignored", "Pass it on: LoraConfig(use_dora=use_dora).")
-NO_CONFIG = _config("no LoraConfig", "Return LoraConfig(...) itself, an object, of peft.")
+NO_CONFIG = _config("not a LoraConfig", "Return the object itself: peft.LoraConfig(...).")
 USE_DORA_TEXT = _config("a text, not a truth value", "Pass use_dora on as it is.")
 RANK_FLOAT = _config("rank as a float", "Pass rank on as it is, a whole number.")
 ALPHA_TEXT = _config("a text, not a number", "lora_alpha is a number: 2 * rank.")
 SWAPPED = _config("rank and alpha swapped", "r is the rank, and lora_alpha twice that.")
 ALPHA_OTHER = _config("another alpha", "The paper sets lora_alpha = 2 * rank.")
 UNKNOWN_LAYER = _config(
-    "a name that no layer has", "A Llama's are q_proj, k_proj, v_proj, up_proj and down_proj."
+    "a name that no layer has",
+    "The layers of a Llama are q_proj, k_proj, v_proj, up_proj and down_proj.",
 )
 USE_DORA_SWAPPED = _config("use_dora swapped", "use_dora=True asks for DoRA.")
 RANK_IGNORED = _config("rank ignored", "Pass it on: LoraConfig(r=rank).")
@@ -85,7 +86,8 @@ ALL_LINEAR = _config("every linear layer", 'The paper leaves "o_proj" and "gate_
 ATTENTION_ONLY = _config("attention only", 'The paper adapts "up_proj" and "down_proj" too.')
 PATTERN_OF_PARTS = _config(
     "a pattern that fits no whole name",
-    'PEFT compares a text with whole names: give a list, or a pattern such as r".*(q|k)_proj".',
+    "PEFT compares a text with the whole name of a layer: give a list, or a pattern such as "
+    'r".*(q|k)_proj".',
 )
 SOME_LAYERS = _config("layers left out", "The paper adapts five kinds of layers.")
 MORE_LAYERS = _config("more layers than asked for", "The paper adapts five kinds of layers.")
@@ -99,13 +101,11 @@ OTHER_LAYERS = _config(
     "other layers than asked for", "The paper adapts q_proj, k_proj, v_proj, up_proj and down_proj."
 )
 SOME_BLOCKS = _config(
-    "some blocks only", "A pattern has to fit the layers of every block, whatever its number."
+    "some blocks only", "A pattern has to match the layers of every block, whatever its number."
 )
 DROPOUT_OTHER = _config("another dropout", "The paper uses lora_dropout=0.05.")
 OTHER_TASK = _config("another task_type", 'A language model is "CAUSAL_LM".')
-NOT_DEFAULT = _config(
-    "a field that was not asked for", "Leave everything else as PEFT has it by default."
-)
+NOT_DEFAULT = _config("a field that was not asked for", "Leave everything else at PEFT's default.")
 NO_TASK = _config(
     "task_type left out", 'With task_type="CAUSAL_LM" the wrapped model can still generate.'
 )
@@ -134,7 +134,7 @@ WEIGHT_LEFT_OUT = _file(
     ".weight left out", "In PEFT lora_A and lora_B are layers, whose tensor is called weight."
 )
 ADAPTER_NAME = _file(
-    "adapter name in the file", "PEFT takes the adapter's name, default, out before it writes."
+    "adapter name in the file", "PEFT removes the adapter's name, default, before it writes."
 )
 OWN_NAME = _file("this lab's name", "PEFT calls the magnitude lora_magnitude_vector.")
 WEIGHT_TOO_MUCH = _file(
@@ -145,7 +145,7 @@ MAGNITUDE_MISSING = _file(
     "magnitude missing", "A DoRA layer has three trained tensors; without m it is another layer."
 )
 MAGNITUDE_ASSUMED = _file(
-    "a magnitude taken for granted", 'A LoRA layer has none: ask hasattr(layer, "magnitude").'
+    "a magnitude taken for granted", 'A LoRA layer has none: check hasattr(layer, "magnitude").'
 )
 MAGNITUDE_IN_LORA = _file("a magnitude for LoRA", "A LoRA layer has none.")
 TRANSPOSED = _file(
@@ -154,7 +154,7 @@ TRANSPOSED = _file(
 FACTORS_SWAPPED = _file("factors swapped", "lora_A is (rank, in), lora_B is (out, rank).")
 REORDERED = _file("entries in another order", "Write each tensor as the layer has it.")
 RESHAPED = _file("another shape", "The numbers are right: write them in PEFT's shapes.")
-SIGN_LOST = _file("sign changed", "Write each tensor as the layer has it, sign and all.")
+SIGN_LOST = _file("sign changed", "Write each tensor as the layer has it, including its sign.")
 CHANGE_WRITTEN = _file("change of the magnitude", "Write layer.magnitude itself.")
 MEAN_WRITTEN = _file("mean of the magnitude", "PEFT's magnitude has one number for each output.")
 ERASED = _file("zeros written", "Write the layer's own numbers: layer.lora_A, layer.lora_B.")
@@ -168,13 +168,16 @@ START_MAGNITUDE = _file(
 )
 FACTOR_WRITTEN = _file("m / ||V|| for m", "Write the magnitude itself; PEFT takes the norm.")
 GRADIENT_KEPT = _file("parameters, not tensors", "Write tensor.detach(): a file has no gradients.")
-IN_PLACE = _file("in-place change of the layer", "The layer is to be written, not changed.")
+IN_PLACE = _file(
+    "in-place change of the layer",
+    "Write the layer's tensors to the state; do not change the layer.",
+)
 LAYER_FROZEN = _file(
     "layer frozen",
     "tensor.detach() is a new tensor; requires_grad_(False) changes the layer's own.",
 )
 PRECISION_LOST = _file(
-    "precision lost", "Write the numbers as they are: a narrower dtype rounds them."
+    "precision lost", "Write the numbers as they are: a dtype with fewer bits rounds them."
 )
 SQUEEZED = _file(
     "factors squeezed", "With rank 1 squeeze() loses a dimension: flatten the magnitude alone."
@@ -206,7 +209,8 @@ ONE_QUESTION = _score(
 NEGATIVE = _score("sign", "Return the share of right answers, from 0 to 1.")
 LITTLE_PRECISION = _score("precision lost", "Compute with plain floats: float16 has three digits.")
 CONSTANT = _score(
-    "the same for all scores", "It is the same whatever the scores are: count question by question."
+    "the same for all scores",
+    "The result does not depend on the scores: count question by question.",
 )
 NOTHING_COUNTED = _score(
     "nothing counted",
@@ -214,7 +218,7 @@ NOTHING_COUNTED = _score(
 )
 FROM_ZERO = _score(
     "search from another number",
-    "A log-likelihood is never above 0, and may lie below any number: begin with the first score, "
+    "A log-likelihood is never above 0, and may be below any number: begin with the first score, "
     "or with float('-inf').",
 )
 LENIENT = _score(
@@ -222,14 +226,15 @@ LENIENT = _score(
 )
 CHOICES_CUT = _score("choices left out", "Look at all choices of a question, however many.")
 SCORES_ROUNDED = _score(
-    "scores rounded before they are compared", "Two close scores become one: compare as they are."
+    "scores rounded before they are compared",
+    "Two close scores become equal: compare them as they are.",
 )
 SECOND_HIGHEST = _score("another choice than the highest", "Take the index of max(row).")
 NOT_EQUAL = _score("compared with < or >", "The index of the highest score must be the answer: ==.")
 MISALIGNED = _score("scores and answers misaligned", "zip(scores, answers) goes through both.")
 CORRECTED = _score("corrected for chance", "Return the share itself, from 0 to 1.")
 COMMONEST_ANSWER = _score(
-    "scores not used", "The model's answer is where the highest score stands."
+    "scores not used", "The model's answer is the index of the highest score."
 )
 WEIGHTED = _score(
     "questions weighted", "Each question counts the same, however many choices it has."
@@ -249,11 +254,12 @@ ALWAYS_LAST = _score(
 )
 COMMONEST = _score(
     "scores ranked, not their places",
-    "The answer is an index: where the highest score stands, not which rank a choice has.",
+    "The answer is an index: the position of the highest score, not the rank of a choice.",
 )
 EACH_QUESTION = _score("no mean", "Average over the questions: one number for all of them.")
 MEAN_SCORE = _score(
-    "mean score of the right choice", "A question counts 1 if its right choice is likeliest, or 0."
+    "mean score of the right choice",
+    "A question counts 1 if its right choice is the likeliest, otherwise 0.",
 )
 
 

@@ -41,7 +41,7 @@ def _ranks(name: str, why: str) -> Mistake:
 
 
 METHOD_NAMES = _ranks("other names of the methods", 'The keys are "lora" and "dora".')
-OTHER_KEYS = _ranks("other keys besides", 'The keys are "lora" and "dora" alone.')
+OTHER_KEYS = _ranks("more keys than asked for", 'The keys are "lora" and "dora" alone.')
 METHOD_MISSING = _ranks("a method missing", 'Train both: the keys are "lora" and "dora".')
 FLAT_KEYS = _ranks(
     "one key for method and rank",
@@ -54,20 +54,18 @@ METHODS_LEFT_OUT = _ranks(
     "methods left out", 'The outer keys are "lora" and "dora", each with a dict by rank.'
 )
 RANKS_AS_TEXT = _ranks("ranks as text", "The keys are the ranks themselves, whole numbers.")
-LISTS = _ranks("lists in the place of dicts", "Each method has a dict from each rank to its loss.")
+LISTS = _ranks("lists in place of dicts", "Each method has a dict from each rank to its loss.")
 RANKS_LEFT_OUT = _ranks("ranks left out", "Train at every rank; return comes after the loops.")
 OWN_RANKS = _ranks("other ranks than those given", "Go through the argument ranks.")
-OTHER_ORDER = _ranks("another order", "The ranks stand in the order in which they were given.")
+OTHER_ORDER = _ranks("another order", "Keep the ranks in the order in which they were given.")
 WHOLE_RECORD = _ranks("the whole result kept", 'Of each result only the key "test_loss" is wanted.')
-NO_FLOATS = _ranks("losses that are no floats", 'The value of "test_loss" is a float: keep it.')
-RANK_LOST = _ranks(
-    "rank not passed on", "No run has the rank that it stands for: hand rank=rank to each."
-)
-ONE_RANK = _ranks("one run for all ranks", "Train anew for each rank, and keep each loss.")
+NO_FLOATS = _ranks("losses that are not floats", 'The value of "test_loss" is a float: keep it.')
+RANK_LOST = _ranks("rank not passed on", "No run has the rank of its key: pass rank=rank to each.")
+ONE_RANK = _ranks("one run for all ranks", "Train once for each rank, and keep each loss.")
 SWAPPED = _ranks("methods swapped", 'The runs of "dora" stand under "lora".')
 SAME_METHOD = _ranks(
     "one method twice",
-    "Hand the method of the row to train_and_evaluate, and give each method a dict of its own.",
+    "Pass the method of the row to train_and_evaluate, and give each method its own dict.",
 )
 OTHER_AXIS = _ranks("norm_dim=0", 'The method is "dora", not "dora-input".')
 TRAINING_LOSS = _ranks("training loss", 'Compare what the model has not seen: the key "test_loss".')
@@ -81,7 +79,7 @@ BEFORE_TRAINING = _ranks("loss before training", 'Report what training led to: "
 OTHER_EPOCHS = _ranks("another number of epochs", "Train for one epoch: n_epochs=1.")
 OTHER_SEED = _ranks("another seed", "Every run has seed=0.")
 OTHER_ALPHA = _ranks("another alpha", "Leave alpha out: it is then twice the rank.")
-ANOTHER_RANK = _ranks("another rank", "A run has the rank that it stands for: rank=rank.")
+ANOTHER_RANK = _ranks("another rank", "Each run has the rank of its key: rank=rank.")
 OTHER_SETTING = _ranks(
     "a setting that was not asked for",
     'A run has a method, n_epochs=1, a rank, task="regression" and seed=0: leave the rest out.',
@@ -117,15 +115,15 @@ START_MISSING = _track(
 )
 END_MISSING = _track("end left out", "Keep the row of the last call of on_step, too.")
 EACH_EPOCH = _track("one row an epoch", "Keep a row at every call of on_step.")
-EPOCHS_LOST = _track("n_epochs not passed on", "Hand n_epochs=n_epochs to train_and_evaluate.")
+EPOCHS_LOST = _track("n_epochs not passed on", "Pass n_epochs=n_epochs to train_and_evaluate.")
 OTHER_LAYER = _track("another layer", "Track model.q_proj.magnitude.")
 NEVER_TRAINED = _track(
     "the norm of the base", "base_norm never changes: track the parameter, model.q_proj.magnitude."
 )
 NOT_FLAT = _track("magnitude not flat", "A magnitude has the shape (32, 1): use .flatten().")
 TRANSPOSED = _track("transposed", "A row of the history is a step, a column a magnitude.")
-CHANGES_KEPT = _track("changes in the place of magnitudes", "history holds m itself, not m - m0.")
-MEANS_KEPT = _track("means in the place of magnitudes", "history holds all 32 magnitudes.")
+CHANGES_KEPT = _track("changes in place of magnitudes", "history holds m itself, not m - m0.")
+MEANS_KEPT = _track("means in place of magnitudes", "history holds all 32 magnitudes.")
 PER_INPUT = _track("norm_dim=0", 'The method is "dora", not "dora-input".')
 NORM_OF_V = _track(
     "the norm of V", "V = W0 + scaling * B A is divided by its norm; the magnitude is m itself."
@@ -142,9 +140,12 @@ ANOTHER_SETTING = _track(
 ROWS_MOVED = _track("rows in another order", "Keep the rows as on_step is called, from the start.")
 COLUMNS_MOVED = _track("magnitudes in another order", "Keep the magnitudes as the layer has them.")
 LARGEST_COMPARED = _track(
-    "largest in the place of norms", "Divide the norm of the change by the norm of the first row."
+    "largest in place of norms", "Divide the norm of the change by the norm of the first row."
 )
-WAY = _track("length of the way", "Take the distance of the last row from the first, not the way.")
+WAY = _track(
+    "length of the path",
+    "Take the distance from the first row to the last, not the length of the path between them.",
+)
 NEGATIVE = _track("sign", "relative_change is a ratio of two norms: not below zero.")
 SIGNED = _track("signed changes", "Magnitudes that grew and that shrank cancel out: abs() first.")
 FROM_PREVIOUS = _track("change since the last step", "Compare each row with the first.")
@@ -159,14 +160,14 @@ OVER_STEPS = _track(
     "mean over the steps", "Average over the magnitudes, dim=1: one number for every call."
 )
 NOT_AVERAGED = _track("no mean", "Average over the magnitudes: one number for every call.")
-MADE_RELATIVE = _track("relative changes", "mean_change is that of |m - m0|, divided by nothing.")
+MADE_RELATIVE = _track("relative changes", "mean_change is the mean of |m - m0|: do not divide it.")
 RELATIVE_TO_END = _track("divided by the end", "Divide by the norm of the first row.")
 NOT_RELATIVE = _track("not divided", "Divide by the norm of the first row.")
 NORMS_COMPARED = _track(
     "difference of the norms", "Take the norm of the difference of the last and first row."
 )
 MEANS_COMPARED = _track(
-    "means in the place of norms", "Divide the norm of the change by the norm of the first row."
+    "means in place of norms", "Divide the norm of the change by the norm of the first row."
 )
 ENTRY_BY_ENTRY = _track(
     "ratios of single magnitudes", "Divide one norm by one norm, not magnitude by magnitude."
@@ -175,7 +176,7 @@ PER_CENT = _track("in per cent", "Return the share itself; multiply what you pri
 FIRST_STEP = _track("change of the first step", "Compare the last row with the first.")
 OTHER_HISTORY = _track(
     "statistics of another history",
-    "They follow from your history, which is not the right one yet: mend that first.",
+    "They follow from your history, which is not right yet: correct that first.",
 )
 TRACK_ROUNDED = _track("rounded", "Return the numbers themselves; round what you print.")
 

@@ -68,7 +68,7 @@ OTHER_POWER = Mistake(
 )
 HALF = Mistake(
     "half in place of root",
-    "Write rank**0.5 or math.sqrt(rank): rank**1/2 is (rank**1) / 2, a half and no root.",
+    "Write rank**0.5 or math.sqrt(rank): rank**1/2 is (rank**1) / 2, half of it and not its root.",
     SCALING,
 )
 A_FACTOR = Mistake(
@@ -105,7 +105,7 @@ TWICE = Mistake(
     "Either alpha is 32, or backward() was called twice for one model: it adds to what is there.",
     GRADIENTS,
 )
-RANK_LOST = Mistake("rank not passed on", "Make a model of each rank: hand rank on.", GRADIENTS)
+RANK_LOST = Mistake("rank not passed on", "Make a model for each rank: pass rank on.", GRADIENTS)
 ONE_GENERATOR = Mistake(
     "one generator for all ranks",
     "Make a new one for every model: torch.Generator().manual_seed(0).",
@@ -151,12 +151,11 @@ GRADIENT_SCALED = Mistake(
 )
 ANOTHER_MEASURE = Mistake(
     "another measure of the gradient",
-    "The gradient is right: return its norm as it is, that of all trained parameters and of no "
-    "others.",
+    "The gradient is right: return its norm as it is, over all trained parameters and no others.",
     GRADIENTS,
 )
 LOSS_RETURNED = Mistake(
-    "loss in the place of the gradient",
+    "loss in place of the gradient",
     "Call backward() on it, and take the norm of .grad.",
     GRADIENTS,
 )
@@ -190,7 +189,7 @@ RANKS_LEFT_OUT = Mistake(
     "ranks left out", "Measure at every rank; return comes after the loop.", GRADIENTS
 )
 OTHER_LOSS = Mistake(
-    "inputs in the place of targets",
+    "inputs in place of targets",
     "The model reads inputs, the loss compares with targets: task.loss(model(inputs), targets).",
     GRADIENTS,
 )
@@ -200,12 +199,12 @@ RANK_TOO_MUCH = Mistake(
     GRADIENTS,
 )
 WITHOUT_SCALING = Mistake(
-    "scaling divided out", "Return the norm as it is measured, the scaling with it.", GRADIENTS
+    "scaling divided out", "Return the norm as it is measured, including the scaling.", GRADIENTS
 )
 ONE_FACTOR = Mistake(
     "one factor at every rank",
     "Every norm is off by the same factor: look at alpha, at the loss, which is a mean, and at "
-    "what the norm is divided by.",
+    "what you divide the norm by.",
     GRADIENTS,
 )
 OTHER_RANKS = Mistake("other ranks than those given", "Go through the argument ranks.", GRADIENTS)
@@ -240,8 +239,7 @@ WITH_MAGNITUDE = Mistake(
 )
 ONLY_A = Mistake(
     "lora_A only",
-    "Before the first step lora_B is zero, so the gradient of lora_A is zero: "
-    "that of lora_B is what there is.",
+    "Before the first step lora_B is zero, so the gradient of lora_A is zero: only lora_B has one.",
     GRADIENTS,
 )
 SCALED_TWICE = Mistake(

@@ -363,7 +363,7 @@ class WrongAdd:
         return (adapt(model, adapter_type, rank, alpha), adapter_type)
 
     def reinit(model, adapter_type, rank=8, alpha=16.0):
-        """a base of other weights"""
+        """a base with other weights"""
         if adapter_type not in LAYERS:
             raise ValueError
         m = type(model)(16, 2, len(model.blocks), 8).requires_grad_(False)
@@ -606,13 +606,13 @@ class WrongStep:
         return (loss.item(), n.item())
 
     def inputs_targets(model, batch, optimizer, max_norm=1.0):
-        """inputs in the place of targets"""
+        """inputs in place of targets"""
         y, x = batch
         loss, n = step(model, (x, y), optimizer, max_norm)
         return (loss.item(), n.item())
 
     def selfpredict(model, batch, optimizer, max_norm=1.0):
-        """inputs in the place of targets"""
+        """inputs in place of targets"""
         loss, n = step(model, (batch[0], batch[0]), optimizer, max_norm)
         return (loss.item(), n.item())
 
@@ -733,7 +733,7 @@ class WrongStep:
             return tuple(x.item() for x in step(model, batch, optimizer, max_norm))
 
     def unfreeze(model, batch, optimizer, max_norm=1.0):
-        """frozen parameters thawed"""
+        """frozen parameters made trainable"""
         for p in model.parameters():
             p.requires_grad_(True)
         loss, n = step(model, batch, optimizer, max_norm)

@@ -222,7 +222,7 @@ class WrongConfig:
         return config(use_dora, rank)
 
     def cls(use_dora, rank=16):
-        """no LoraConfig"""
+        """not a LoraConfig"""
         return LoraConfig
 
     def model(use_dora, rank=16):
@@ -238,11 +238,11 @@ class WrongConfig:
         return config(str(use_dora), rank)
 
     def tuplec(use_dora, rank=16):
-        """no LoraConfig"""
+        """not a LoraConfig"""
         return (config(use_dora, rank),)
 
     def other_cls(use_dora, rank=16):
-        """no LoraConfig"""
+        """not a LoraConfig"""
         return peft.LoHaConfig(r=rank, alpha=2 * rank, target_modules=TARGETS)
 
 

@@ -49,31 +49,31 @@ class RightRanks:
 
 class WrongRanks:
     def all_lists(ranks=(4, 8, 16, 32)):
-        """lists in the place of dicts"""
+        """lists in place of dicts"""
         return {m: [run(m, r) for r in ranks] for m in METHODS}
 
     def short_lists(ranks=(4, 8, 16, 32)):
-        """lists in the place of dicts"""
+        """lists in place of dicts"""
         return {m: [0.1] for m in METHODS}
 
     def tuples(ranks=(4, 8, 16, 32)):
-        """lists in the place of dicts"""
+        """lists in place of dicts"""
         return {m: [(r, run(m, r)) for r in ranks] for m in METHODS}
 
     def nparr(ranks=(4, 8, 16, 32)):
-        """lists in the place of dicts"""
+        """lists in place of dicts"""
         return {m: np.array([run(m, r) for r in ranks]) for m in METHODS}
 
     def tens(ranks=(4, 8, 16, 32)):
-        """losses that are no floats"""
+        """losses that are not floats"""
         return {m: {r: torch.tensor(run(m, r)) for r in ranks} for m in METHODS}
 
     def tensor_all(ranks=(4, 8, 16, 32)):
-        """lists in the place of dicts"""
+        """lists in place of dicts"""
         return {m: torch.tensor([run(m, r) for r in ranks]) for m in METHODS}
 
     def strs(ranks=(4, 8, 16, 32)):
-        """losses that are no floats"""
+        """losses that are not floats"""
         return {m: {r: f"{run(m, r):.4f}" for r in ranks} for m in METHODS}
 
     def upper(ranks=(4, 8, 16, 32)):
@@ -81,11 +81,11 @@ class WrongRanks:
         return {n: {r: run(m, r) for r in ranks} for n, m in (("LoRA", "lora"), ("DoRA", "dora"))}
 
     def extra(ranks=(4, 8, 16, 32)):
-        """other keys besides"""
+        """more keys than asked for"""
         return {m: {r: run(m, r) for r in ranks} for m in METHODS} | {"ranks": list(ranks)}
 
     def with_full(ranks=(4, 8, 16, 32)):
-        """other keys besides"""
+        """more keys than asked for"""
         return {m: {r: run(m, r) for r in ranks} for m in METHODS + ("dora-input",)}
 
     def record(ranks=(4, 8, 16, 32)):
@@ -215,7 +215,7 @@ class WrongRanks:
         return {m: {r: run(m, r) for r in ranks[:-1]} for m in METHODS}
 
     def list_tuple(ranks=(4, 8, 16, 32)):
-        """lists in the place of dicts"""
+        """lists in place of dicts"""
         return [[run(m, r) for r in ranks] for m in METHODS]
 
     def pandas(ranks=(4, 8, 16, 32)):
@@ -345,7 +345,7 @@ class WrongTrack:
         return statistics_of(h) | {"relative_change": ((h[-1] - h[0]).abs() / h[0]).mean().item()}
 
     def rel_mm(n_epochs=50):
-        """means in the place of norms"""
+        """means in place of norms"""
         h = recorded(n_epochs)
         return statistics_of(h) | {
             "relative_change": ((h[-1] - h[0]).abs().mean() / h[0].mean()).item()
@@ -403,7 +403,7 @@ class WrongTrack:
         return statistics_of(h[-1:].expand_as(h))
 
     def change(n_epochs=50):
-        """changes in the place of magnitudes"""
+        """changes in place of magnitudes"""
         h = recorded(n_epochs)
         return statistics_of(h) | {"history": h - h[0]}
 

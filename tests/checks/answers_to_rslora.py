@@ -395,7 +395,7 @@ class WrongNorms:
         return {r: length(gradients(adapted(r, rank_stabilized, kind="dora-input"))) for r in ranks}
 
     def losses(ranks, rank_stabilized):
-        """loss in the place of the gradient"""
+        """loss in place of the gradient"""
         return {r: task.loss(adapted(r, rank_stabilized)(inputs), targets).item() for r in ranks}
 
     def sq(ranks, rank_stabilized):

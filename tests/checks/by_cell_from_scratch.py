@@ -769,7 +769,7 @@ class WrongLoRA:
             return super().merge().state_dict()
 
     class merge_sequential(L):
-        """merge: no plain nn.Linear"""
+        """merge: not a plain nn.Linear"""
 
         def merge(self):
             return nn.Sequential(super().merge())

@@ -465,7 +465,7 @@ class WrongLoRA:
             return self.original_layer(x) + F.linear(d, self.update())
 
     class merge_trained(L):
-        """merge: no plain nn.Linear"""
+        """merge: not a plain nn.Linear"""
 
         def merge(self):
             class Merged(nn.Linear):
@@ -480,7 +480,7 @@ class WrongLoRA:
             return m
 
     class merge_self(L):
-        """merge: no plain nn.Linear"""
+        """merge: not a plain nn.Linear"""
 
         def merge(self):
             return self
@@ -542,7 +542,7 @@ class WrongDoRA:
             return F.linear(x, self.weight(), self.original_layer.bias) + 0 * self.dropout(x).sum()
 
     class softplus(D):
-        """start, forward, axis: magnitude not as it is; gradients: unnamed"""
+        """start, forward, axis: magnitude changed before it is used; gradients: unnamed"""
 
         def factor(self):
             return F.softplus(self.magnitude) / self.norm(

@@ -477,7 +477,7 @@ class WrongCount:
         )
 
     def bias(in_features, out_features, rank, method, norm_dim=1):
-        """lora, dora: one number per output counted besides;
+        """lora, dora: one number per output too many;
         dora-input: inputs and outputs counted"""
         return out_features + RightCount.plain(in_features, out_features, rank, method, norm_dim)
 

@@ -77,7 +77,7 @@ class WrongRanks:
         return {m: {str(k): v for k, v in row.items()} for m, row in table(ranks, run).items()}
 
     def lists(ranks=(4, 8, 16, 32)):
-        """lists in the place of dicts"""
+        """lists in place of dicts"""
         return {m: list(row.values()) for m, row in table(ranks, run).items()}
 
     def rank_first(ranks=(4, 8, 16, 32)):

@@ -220,8 +220,8 @@ def _expect_adapter_kept(report: Report, answers: Answers, method: str, case: Ca
     frozen = [n for n in start if n in end and start[n].requires_grad > end[n].requires_grad]
     report.expect(
         not trainable and not frozen,
-        "merge() leaves frozen what is frozen, and trainable what is trainable",
+        "merge() freezes nothing and makes nothing trainable",
         f"after merge(), {', '.join(trainable or frozen)} "
-        f"{'requires gradients' if trainable else 'requires none'}.",
+        f"{'requires gradients' if trainable else 'requires no gradients'}.",
         BASE_TRAINABLE if trainable else None,
     )

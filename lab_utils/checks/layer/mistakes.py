@@ -19,18 +19,18 @@ A_ZERO = Mistake(
 )
 A_NOT_RANDOM = Mistake(
     "lora_A is not random",
-    "Rows that are alike get gradients that are alike: fill it with nn.init.kaiming_uniform_.",
+    "Equal rows get equal gradients: fill it with nn.init.kaiming_uniform_.",
     LORA,
 )
 A_THE_SAME = Mistake(
     "the same lora_A every time",
-    "Draw it anew for each layer: without torch.manual_seed, or a generator's, in __init__.",
+    "Draw it again for each layer: without torch.manual_seed, or a generator's, in __init__.",
     LORA,
 )
 RANK_IGNORED = Mistake("rank ignored", "rank is an argument: lora_A has as many rows.", LORA)
 NO_PARAMETER = Mistake(
     "no nn.Parameter",
-    "An optimiser finds what is an nn.Parameter of the layer: wrap the tensor in one.",
+    "An optimiser finds the nn.Parameters of a layer: wrap the tensor in one.",
     LORA,
 )
 OTHER_NAME = Mistake(
@@ -42,7 +42,7 @@ NO_SUPER = Mistake(
     "super().__init__() left out", "An nn.Module calls it before it gets layers or tensors.", LORA
 )
 BIAS_ASSUMED = Mistake(
-    "a bias taken for granted", "original_layer.bias may be None: ask before you use it.", LORA
+    "a bias taken for granted", "original_layer.bias may be None: check before you use it.", LORA
 )
 SQUEEZED = Mistake(
     "a dimension of x lost",
@@ -120,7 +120,8 @@ EXTRA_TRAINED = Mistake(
 )
 COPIED = Mistake(
     "original layer not kept",
-    "Keep the layer itself, self.original_layer = original_layer: a copy takes its memory again.",
+    "Keep the layer itself, self.original_layer = original_layer: a copy takes as much memory "
+    "again.",
     LORA,
 )
 IN_PLACE = Mistake(
@@ -144,7 +145,9 @@ BIAS_MADE_UP = Mistake(
     "another bias", "A new nn.Linear has a random bias: copy the base's, or pass bias=False.", MERGE
 )
 BIAS_OF_ZEROS = Mistake(
-    "a bias of zeros", "Where the base has no bias, nor has the merged layer: bias=False.", MERGE
+    "a bias of zeros",
+    "Where the base has no bias, the merged layer has none either: bias=False.",
+    MERGE,
 )
 MERGED_COARSE = Mistake(
     "precision lost", "The merged layer has the dtype of the base's weight.", MERGE
@@ -163,10 +166,10 @@ SCALING_WHOLE = Mistake(
     "whole-number division", "Use / and neither // nor int(): a scaling may be a fraction.", LORA
 )
 SCALING_FIXED = Mistake(
-    "scaling of the defaults", "scaling is alpha / rank, of the arguments that are passed.", LORA
+    "scaling of the defaults", "scaling is alpha / rank, with the arguments that are passed.", LORA
 )
 FROZEN_SCALED = Mistake(
-    "frozen weight scaled", "The scaling belongs to B A alone: W0 x and b are as they were.", LORA
+    "frozen weight scaled", "The scaling belongs to B A alone: W0 x and b are not scaled.", LORA
 )
 OUTPUT_DOUBLED = Mistake(
     "twice the frozen output", "Before training the output is W0 x + b, once.", LORA
@@ -230,7 +233,7 @@ NO_NORMALISATION = Mistake(
     "no normalisation", "Divide W0 + scaling * B A by its norm before m multiplies it.", NORM
 )
 MAGNITUDE_CHANGED = Mistake(
-    "magnitude not as it is",
+    "magnitude changed before it is used",
     "m multiplies the direction as it is: no abs, clamp, square, exp, softplus or sigmoid of it.",
     HOLDS,
 )
@@ -278,7 +281,9 @@ DIM_AS_P = Mistake(
     NORM,
 )
 ANOTHER_EPS = Mistake(
-    "another eps", "What keeps from dividing by zero must be far smaller than any norm.", NORM
+    "another eps",
+    "The number that prevents a division by zero must be far smaller than any norm.",
+    NORM,
 )
 LOGARITHM = Mistake("logarithm of the magnitude", "m is the length itself.", HOLDS)
 FACTOR_ON_UPDATE = Mistake(
@@ -321,18 +326,19 @@ DROPOUT_UNUSED = Mistake(
 )
 DROPOUT_IN_EVAL = Mistake(
     "dropout in evaluation",
-    "Nothing is dropped or rescaled there: nn.Dropout rests after layer.eval(); F.dropout needs "
-    "training=.",
+    "Nothing is dropped or rescaled there: nn.Dropout does nothing after layer.eval(); F.dropout "
+    "needs training=.",
     DROPOUT,
 )
 DROPPED_ELSEWHERE = Mistake(
     "not the input dropped",
-    "Drop inputs of A: not what A or B gives, not entries of a weight.",
+    "Drop inputs of A: not the outputs of A or B, nor entries of a weight.",
     DROPOUT,
 )
 TWO_MASKS = Mistake(
     "two masks for one x",
-    "Drop x once, and pass what is left to both: what the magnitude adds to W0 x and B A.",
+    "Drop x once, and use the same dropped x for both: the part that the magnitude adds to W0 x, "
+    "and B A.",
     DROPOUT,
 )
 NOT_RESCALED = Mistake(
@@ -346,7 +352,7 @@ P_MIRRORED = Mistake(
     DROPOUT,
 )
 MASK_FIXED = Mistake(
-    "the same inputs dropped at every pass", "Draw anew at each pass, as nn.Dropout does.", DROPOUT
+    "the same inputs dropped at every pass", "Draw again at each pass, as nn.Dropout does.", DROPOUT
 )
 VECTORS_DROPPED = Mistake(
     "whole vectors dropped", "Each input is dropped or kept by itself, as in nn.Dropout.", DROPOUT
@@ -356,12 +362,12 @@ MASK_SHARED = Mistake(
 )
 OTHER_IN_TRAINING = Mistake(
     "another output in training",
-    "Only dropout tells training from evaluation, and with dropout=0.0 nothing does.",
+    "Only dropout makes training differ from evaluation, and dropout=0.0 makes no difference.",
     DROPOUT,
 )
 DROPPED_TWICE = Mistake("dropped twice", "Pass the input through dropout once.", DROPOUT)
 RESCALED_OTHERWISE = Mistake(
-    "kept inputs rescaled otherwise",
+    "kept inputs rescaled by another factor",
     "What is kept is divided by 1 - dropout, as nn.Dropout does.",
     DROPOUT,
 )
@@ -375,7 +381,7 @@ MERGED_BY_MODE = Mistake(
     "merge() depends on the mode", "The merged weight is W', in either mode: drop nothing.", MERGE
 )
 NO_PLAIN_LINEAR = Mistake(
-    "no plain nn.Linear", "What is deployed is a new nn.Linear, not the adapter.", MERGE
+    "not a plain nn.Linear", "merge() returns a new nn.Linear, not the adapter.", MERGE
 )
 MERGED_RANDOM = Mistake(
     "random weight in merge()", "A new nn.Linear has random weights: copy W' into it.", MERGE

@@ -92,7 +92,7 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
         again = ask(layer_type, case, {"held": ["held", ["lora_A"]]}, seed=1)["held"]["lora_A"]
         report.expect(
             not torch.equal(again, lora_A),
-            "lora_A is drawn anew for each layer",
+            "lora_A is drawn again for each layer",
             "expected other values in lora_A of a second layer, found the same.",
             A_THE_SAME,
         )

@@ -44,7 +44,7 @@ check: for-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/checks $(ARGS)
 
-# The fast lane under each supported Python that is installed, each in an environment of its own.
+# The fast lane under each supported Python that is installed, each in its own environment.
 check-every-python:
 	@failed=; \
 	for python in python3.11 python3.12 python3.13; do \

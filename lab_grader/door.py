@@ -21,7 +21,7 @@ __all__ = ["Door", "confined"]  # for the course's configuration
 
 
 class Door(NotebookExporter):
-    """An exporter that, made for nbgrader's `Autograde`, grades in its stead."""
+    """An exporter that, made for nbgrader's `Autograde`, grades in its place."""
 
     def __init__(self, config=None, parent=None, **named) -> None:
         super().__init__(config=config, parent=parent, **named)

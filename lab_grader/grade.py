@@ -30,7 +30,7 @@ from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
-EXECUTE_BYTES = 8 << 30  # of the grader; the student's process has limits of its own
+EXECUTE_BYTES = 8 << 30  # of the grader; the student's process has its own limits
 ALIKE = "lab_grader.running.environment:deciding"
 PAGE_SECONDS, PAGE_BYTES = 60, 2 << 30  # for a student's page
 VET_SECONDS, VET_BYTES = 120, 3 << 30  # for reading a submission

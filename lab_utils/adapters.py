@@ -72,7 +72,7 @@ def add_adapters_to_model(
     Args:
         model: the pretrained model. It stays as it is.
         adapter_type: `"lora"`, `"dora"` (one magnitude per output neuron), `"dora-input"` (one
-            per input feature), or one of `lab_utils.ablations`, see `METHODS`.
+            per input feature), or another key of `METHODS` that has a maker.
         rank, alpha, dropout, rank_stabilized: as in `LoRALayer`.
         target_modules: the last part of the names of the layers to adapt; the default is the
             four projections of an attention block. A layer that the model has under several names

@@ -258,7 +258,7 @@ def collect_course(course: Course) -> Collected:
 
 
 class Extractor(ExtractorPlugin):
-    """Takes the place of nbgrader's own in `nbgrader zip_collect`: sorts files by student.
+    """Replaces nbgrader's own in `nbgrader zip_collect`: sorts files by student.
 
     The exit code is that of `python -m lab_grader collect`: not 0 if something was left.
     """

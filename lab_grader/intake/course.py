@@ -19,7 +19,7 @@ from lab_grader.intake.litter import is_litter
 from lab_grader.plain import plain
 
 CONFIG = "nbgrader_config.py"
-MARKS = set(" ._@+-'")  # what a student's id may hold besides letters and digits
+MARKS = set(" ._@+-'")  # what a student's id may contain besides letters and digits
 
 
 class CourseError(Exception):

@@ -7,7 +7,8 @@ and no marks.
 
 The time to read a cell is bounded, regardless of its content: Python's own parser takes time in
 proportion to the text, and IPython's, which is needed for what is not Python (`%timeit`, `!ls`),
-gets little of it. So is the whole of a notebook; what is not read counts as using every name, too.
+gets little of it. The time for a whole notebook is bounded as well; what is not read counts as
+using every name, too.
 """
 
 import ast
@@ -18,9 +19,9 @@ from dataclasses import dataclass
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-UNKNOWN = "*"  # stands for names that cannot be told, as after `from torch import *`
+UNKNOWN = "*"  # stands for names that are unknown, as after `from torch import *`
 MOST_TEXT = 100_000  # characters of a cell that are read
-# IPython reads the whole cell anew for each line of it that is no Python, and tokens of a line may
+# IPython reads the whole cell again for each line that is not Python, and tokens of a line may
 # take time in proportion to its square.
 MOST_TRANSFORMED = 300_000  # characters of a cell, counted as often as they are read
 MOST_READ = 1_000_000  # of a notebook, counted likewise: some seconds

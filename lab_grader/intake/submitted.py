@@ -106,7 +106,7 @@ def read_file(entry: os.DirEntry, most: int) -> bytes:
 
 
 def beginning_of(entry: os.DirEntry, most: int) -> bytes:
-    """Return the first bytes of a regular file; none of what is no regular file.
+    """Return the first bytes of a regular file; none for anything else.
 
     Raises:
         NotRead: it cannot be opened here.

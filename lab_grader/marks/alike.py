@@ -23,7 +23,7 @@ ALIKE = 0.9  # of the tokens, in their order
 FEWEST_TOKENS = 40  # a shorter answer is alike by itself
 MOST_CHARACTERS = 20_000  # of an answer; the rest is not compared
 COMMON = 0.1  # an answer that more of the class is alike to is what anybody would write
-REFERENCE = ""  # in the place of a student
+REFERENCE = ""  # in place of a student
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 
 
 class Confined(NbGraderPreprocessor):
-    """Stands where nbgrader would execute a notebook, and refuses: no sandbox is around it."""
+    """Takes the step in which nbgrader would execute a notebook, and refuses: it has no sandbox."""
 
     def preprocess(self, notebook: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         """Refuse.

@@ -45,8 +45,8 @@ def fill_worksheet(
     """Rewrite Moodle's grading worksheet, with marks and the markers' comments.
 
     A row belongs to the student with its participant's number (its first column, such as
-    "Participant 17"), its ID number or its address. Rows of nobody who was graded, and marks that
-    are not final, stay as they are. Marks are scaled to the row's maximum grade.
+    "Participant 17"), its ID number or its address. Rows of people who were not graded, and
+    marks that are not final, are left unchanged. Marks are scaled to the row's maximum grade.
 
     Args:
         grade_column, comments_column: their headers, which differ in other languages than English.

@@ -203,7 +203,7 @@ def extend(course: Course, student: str, days: float) -> datetime:
             days.
     """
     if not 0 <= days <= MOST_DAYS:
-        raise CourseError(f"{days:g} days are no extension: give 0 to {MOST_DAYS}.")
+        raise CourseError(f"{days:g} days is not a possible extension: give 0 to {MOST_DAYS}.")
     with course.gradebook() as gradebook, gradebook.db.no_autoflush:
         due = gradebook.find_assignment(course.assignment).duedate
         if due is None:

@@ -10,10 +10,10 @@ WATCH_SECONDS = 0.25  # between two looks
 
 
 class Guard:
-    """Watches what a kernel uses, all the time, and kills it if that is more than it may.
+    """Watches all the time what a kernel uses, and kills it if that is more than it may.
 
-    Also between two requests: a thread of the student's goes on then, while the grader may be busy
-    with what a check compares.
+    It also watches between two requests: the student's threads go on then, while the grader may be
+    busy with what a check compares.
 
     Attributes:
         exceeded: what it used too much of, in words; empty until then.

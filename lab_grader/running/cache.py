@@ -67,8 +67,8 @@ class Cache:
     def load(self, key: str) -> Result | None:
         """Return the result of a key, or None if there is no usable one.
 
-        Of a file that was cut short, or that another version wrote, a line on stderr tells; what
-        it was kept for is then executed anew.
+        A line on stderr says so if a file was cut short or written by another version; its
+        submission is then executed again.
         """
         path = self.folder / f"{key}.json"
         try:

@@ -52,7 +52,7 @@ class EndedBefore(Died):
 
 
 class CannotStart(Exception):
-    """A kernel could not be started, which is no student's fault: nothing must be marked."""
+    """A kernel could not be started, which is no student's fault, so nothing is marked."""
 
 
 class TimedOut(Exception):
@@ -155,7 +155,7 @@ class Kernel:
                     self._end_of_line(f"a message of kind {kind}")
 
     def _end_of_line(self, why: str) -> NoReturn:
-        """End the kernel because its line is of no more use, and say what the reason is."""
+        """End the kernel because its line is of no more use, and say why."""
         # A process that is ending closes its line first: then that it ended is the reason.
         deadline = time.monotonic() + END_SECONDS
         while self.place.kernel_runs() and time.monotonic() < deadline:
@@ -189,7 +189,7 @@ class Kernel:
     def ask_whether_it_runs(self) -> None:
         """Make sure that the kernel still takes requests after the last one.
 
-        It is asked for a moment, in which what a cell left behind to end the kernel does so.
+        It is asked for a moment, so that anything a cell left behind to end the kernel does so now.
 
         Raises:
             Died: it does not.

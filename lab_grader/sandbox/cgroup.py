@@ -1,4 +1,4 @@
-"""A limit on memory that Linux itself holds, where it can be had: a cgroup for each sandbox.
+"""A limit on memory that Linux itself enforces, where it can: a cgroup for each sandbox.
 
 It counts what no look from outside can: buffers, and what is taken between two looks. systemd makes
 one for whoever grades, root or not; in most containers, and with cgroups of version 1, there is

@@ -17,7 +17,7 @@ from pathlib import Path
 import lab_utils
 
 CHECKS = str(Path(lab_utils.__file__).parent / "checks")
-# Answers but for a word each.
+# Each is an answer except for one word.
 MISTAKES = frozenset(map(str, (Path(CHECKS).parent / "mistakes").glob("*.py")))
 QUIZ = str(Path(CHECKS).parent / "quiz.py")
 # Errors where there is no such module, file, network, or person at a keyboard.

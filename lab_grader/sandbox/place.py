@@ -76,7 +76,7 @@ class Sandbox:
         return folder
 
     def close(self) -> None:
-        """End everything that runs, and leave no file."""
+        """End everything that runs, and remove all files."""
         self._end_server()
         self._temporary.close()
 

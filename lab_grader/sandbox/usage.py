@@ -22,7 +22,7 @@ def processes_below(pid: int) -> Iterator[int]:
 def memory_of(kernel: list[int], enough: int) -> int:
     """Return how many bytes of memory a kernel uses, its sockets' buffers among them.
 
-    Memory that several processes share counts once. To find out takes long, so it is only done if
+    Memory that several processes share counts once. Finding out takes long, so it is only done if
     the quick answer, which counts it for each of them, is more than `enough`.
 
     Args:

@@ -285,9 +285,9 @@ def test_more_time_for_one(later):
     for student, days, why in (
         ("12", "1", "12 has handed in nothing and is not registered"),
         ("*", "1", "* has handed in nothing and is not registered"),
-        ("21", "-1", "-1 days are no extension: give 0 to 3650"),
-        ("21", "1e11", "1e+11 days are no extension"),
-        ("21", "nan", "nan days are no extension"),
+        ("21", "-1", "-1 days is not a possible extension: give 0 to 3650"),
+        ("21", "1e11", "1e+11 days is not a possible extension"),
+        ("21", "nan", "nan days is not a possible extension"),
     ):
         done = run(later, "lab_grader", "extend", "dora", student, "--days", days, check=False)
         assert done.returncode == 1

@@ -47,7 +47,7 @@ METADATA = {
     },
     "language_info": Kernel.language_info,
 }
-STUBS = {  # what nbgrader puts in the place of a solution
+STUBS = {  # what nbgrader puts in place of a solution
     "code": "raise NotImplementedError()",
     "markdown": "YOUR ANSWER HERE",
 }

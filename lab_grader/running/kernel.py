@@ -25,7 +25,8 @@ from nbformat import NotebookNode
 from lab_grader.running.bounds import WATCH_SECONDS, Guard, Patience
 from lab_grader.running.outputs import OUTPUTS, Outputs
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.place import START_SECONDS, Sandbox, Unconfined
+from lab_grader.sandbox.place import Sandbox, Unconfined
+from lab_grader.sandbox.server import START_SECONDS
 from lab_grader.wire import line
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive

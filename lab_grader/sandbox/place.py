@@ -10,13 +10,10 @@ next. Each is forked by the `fork_server`, which says why nothing passes from on
 """
 
 import contextlib
-import json
 import os
 import random
-import select
 import signal
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -34,11 +31,11 @@ from lab_grader.sandbox.cgroup import confining, memory_of_sandbox
 from lab_grader.sandbox.folders import Folder, readable_by_all, remove
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.masks import write_masks
+from lab_grader.sandbox.server import START_SECONDS, Server, ServerEnded
 from lab_grader.sandbox.system_calls import filter_program
 from lab_grader.sandbox.usage import memory_of, processes_below
 
 LONGEST_LAST_WORDS = 500  # bytes
-START_SECONDS = 120  # a busy machine takes its time to import PyTorch
 
 
 class Sandbox:
@@ -65,7 +62,7 @@ class Sandbox:
         self.folder.chmod(0o711)
         self.given, self.masks = self._new("given", 0o755), self._new("masks", 0o755)
         self.said, self.sockets = self._new("said", 0o700), self._new("sockets", 0o700)
-        self._server: subprocess.Popen | None = None
+        self._server: Server | None = None
         self._confined = confining(memory_of_sandbox(limits)).command
         self._start_server()  # it imports while the grader goes on
 
@@ -173,8 +170,7 @@ class Sandbox:
 
     def kernel_runs(self) -> bool:
         """Return whether the kernel has not ended."""
-        if self._runs and (self._server.poll() is not None or self._next_word(0)):
-            self._runs = False  # while a kernel runs, the server has nothing to say but "ended"
+        self._runs = self._runs and not self._server.says_that_the_kernel_ended()
         return self._runs
 
     def stop_kernel(self) -> None:
@@ -229,25 +225,10 @@ class Sandbox:
             RuntimeError: it could not, or has ended.
         """
         try:
-            self._server.stdin.write(json.dumps(order).encode() + b"\n")
-            self._server.stdin.flush()
-        except BrokenPipeError as error:
+            self._server.order(order, answer)
+        except ServerEnded as error:
             self._end_server()
-            raise RuntimeError(f"the sandbox had ended: {self.last_words()}") from error
-        deadline = time.monotonic() + START_SECONDS  # it may still be importing
-        while word := self._next_word(deadline - time.monotonic()):
-            if word == answer:
-                return
-            if word == "failed":
-                break
-            # Else it is "ended": the kernel ended by itself before it was told anything.
-        self._end_server()
-        raise RuntimeError(f"the sandbox gave no answer: {self.last_words()}")
-
-    def _next_word(self, seconds: float) -> str:
-        """Return what the fork server says next; "" if it says nothing in time, or has ended."""
-        ready, _, _ = select.select([self._server.stdout], [], [], max(0, seconds))
-        return self._server.stdout.readline().decode().strip() if ready else ""
+            raise RuntimeError(f"{error}: {self.last_words()}") from error
 
     def _start_server(self) -> None:
         sandboxed = bubblewrap.command(
@@ -255,29 +236,12 @@ class Sandbox:
             writable={self.said: fork_server.SAID, self.sockets: fork_server.SOCKETS},
             work=fork_server.WORK,
         )
-        command = [
-            # However the grader ends, what it started ends with it.
-            *("setpriv", "--pdeathsig", "KILL", *self._confined, *sandboxed),
-            # -P: import nothing from the folder that it runs in
-            *(sys.executable, "-P", "-m", "lab_grader.sandbox.fork_server"),
-        ]
-        with open(self.folder / "stderr", "ab") as stderr:  # to append, since it may be cut
-            self._server = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                bufsize=0,
-                umask=0o022,  # kernels are other users: folders above what they see let them pass
-            )
+        self._server = Server([*self._confined, *sandboxed], self.folder / "stderr")
 
     def _end_server(self) -> None:
         self._runs = False
         if self._server is not None:
-            self._server.kill()
-            self._server.wait()
-            self._server.stdin.close()
-            self._server.stdout.close()
+            self._server.end()
             self._server = None
 
 

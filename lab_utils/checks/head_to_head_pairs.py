@@ -332,7 +332,7 @@ def _of_another_width(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
 
 
 def _in_another_form(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
-    """Return the right numbers in another order or precision, or others in the place of ends."""
+    """Return the right numbers in another order or precision, or others in place of ends."""
     right, half = [e.mean, e.low, e.high], e.t * e.error
     null_if_undecided = 0.0 if e.low < 0 < e.high else e.mean
     tails = torch.tensor([(1 - e.level) / 2, (1 + e.level) / 2], dtype=torch.float64)

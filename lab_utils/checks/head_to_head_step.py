@@ -188,7 +188,7 @@ class Training:
     state: dict[str, Tensor]
     frozen: list[str]
     optimizer: str
-    groups: list[dict[str, Any]]  # with names in the place of parameters
+    groups: list[dict[str, Any]]  # with names in place of parameters
     named: dict[str, Any]
     batches: list[list[Tensor]]
     max_norm: float | None  # None: the default

@@ -696,7 +696,7 @@ def _model_at_fault(models: list[dict[str, Any]], ranks: Sequence[int]) -> Mista
 def _within(batch: Tensor, inputs: Tensor, train: Any) -> bool:
     """Return whether a model read the windows of the exercise: all at once, or one by one.
 
-    Targets in the place of inputs are a mistake of their own.
+    Targets in place of inputs are a mistake of their own.
     """
     if batch.shape == inputs.shape:
         return torch.equal(batch, inputs) or torch.equal(batch, train.targets[:BATCH])

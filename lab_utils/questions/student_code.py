@@ -121,7 +121,7 @@ def _what_is_left(error: NotImplementedError) -> str:
         above.pop()
     if above and not above[-1].endswith(('"""', ":")):
         return f": code stands above its line {frame.lineno}, so delete that line, {frame.line}."
-    return f": write it in the place of line {frame.lineno}, {frame.line}."
+    return f": write it in place of line {frame.lineno}, {frame.line}."
 
 
 def _text_of(error: BaseException) -> str:

@@ -89,7 +89,7 @@ USUAL_CAUSES = [
         "RuntimeError",
         r"backward through the graph a second time",
         "something that was computed once, with gradient, and is used at every step: "
-        "compute it anew.",
+        "compute it again.",
     ),
     (
         "RuntimeError",
@@ -142,7 +142,7 @@ USUAL_CAUSES = [
     (
         "TypeError|ValueError",
         r"cannot assign .* as parameter|Cannot assign non-leaf Tensor to parameter",
-        "a tensor in the place of a parameter: wrap it in nn.Parameter(...), or change its values "
+        "a tensor in place of a parameter: wrap it in nn.Parameter(...), or change its values "
         "by copy_ within `with torch.no_grad():`.",
     ),
     (

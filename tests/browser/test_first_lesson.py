@@ -23,7 +23,7 @@ def test_a_student_works_through_it(lesson, folder):
     before = [i for i in range(first_check) if lesson.cells[i].cell_type == "code"]
     assert all(counts[i] for i in before), "Run All stops before the first exercise"
     assert not any(counts[first_check + 1 :]), "Run All goes on after a check that failed"
-    assert "is not written yet: write it in the place of line" in lesson.said(first_check)
+    assert "is not written yet: write it in place of line" in lesson.said(first_check)
 
     exercise = lesson.index("def decompose(")
     right = answer("decompose")

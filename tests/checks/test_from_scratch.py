@@ -90,7 +90,7 @@ class DoRA(LoRA):
 
 
 def object_setattr(self, name, value):
-    """Set an attribute that may be a plain function in the place of a module."""
+    """Set an attribute that may be a plain function in place of a module."""
     self.__dict__.get("_modules", {}).pop(name, None)
     nn.Module.__setattr__(self, name, value)
 

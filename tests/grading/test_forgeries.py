@@ -94,7 +94,7 @@ FOR_ALL = {
         "    return heard(lambda *a, **k: 0.0)[0]\n",
     ),
 }
-# What is said in the place of a model's work: what was sent, and zeros for what had to be
+# What is said in place of a model's work: what was sent, and zeros for what had to be
 # had to be computed.
 ADDS_NOTHING = (
     "import lab_grader.wire.inside as inside\n"

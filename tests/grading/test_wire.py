@@ -108,7 +108,7 @@ def test_a_value_of_any_type_arrives_as_something(value):
 
 
 def text_with(tree, arrays=None):
-    """A message with any text in the place of its JSON, and any bytes in that of its arrays."""
+    """A message with any text in place of its JSON, and any bytes in that of its arrays."""
     arrays = safetensors.torch.save({}) if arrays is None else arrays
     return len(tree).to_bytes(8) + tree.encode() + arrays
 

@@ -79,7 +79,7 @@ def test_code_above_a_raise_that_was_left(displayed):
 
     with pytest.raises(checks.CheckFailed, match=r"code stands above its line .* delete that line"):
         checks.check_decompose(left, "rows")
-    with pytest.raises(checks.CheckFailed, match="is not written yet: write it in the place of"):
+    with pytest.raises(checks.CheckFailed, match="is not written yet: write it in place of"):
         checks.check_decompose(blank, "rows")
     assert "raise NotImplementedError()" in displayed[0]._repr_html_()
 
@@ -91,7 +91,7 @@ def test_code_above_a_raise_that_was_left(displayed):
             # YOUR CODE HERE
             raise NotImplementedError()
 
-    with pytest.raises(checks.CheckFailed, match="is not written yet: write it in the place of"):
+    with pytest.raises(checks.CheckFailed, match="is not written yet: write it in place of"):
         checks.check_lora_layer(Blank, "start")
 
 

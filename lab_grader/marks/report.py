@@ -89,43 +89,45 @@ def write_report(course: Course, names: bool = False) -> Path:
     Args:
         names: show students' names; without it, they are numbers in arbitrary order.
     """
-    standings = read_standings(course)
-    kept = gradings(course)
-    findings = kept[-1].students if kept else {}
-    who = names_of(course, standings, names)
-    marked = [it for it in standings if it.state in (State.FINAL, State.WAITING)]
-    most = sum(exercise_columns(course).values())
-    pairs, no_pairs = _alike(course)
-    hide = str if names else hider(standings)
-    text = (
-        templates()
-        .get_template("report.html")
-        .render(
-            assignment=course.assignment,
-            names=names,
-            when=kept[-1].when[:16].replace("T", " ") if kept else "",
-            most=most,
-            counts={state: sum(it.state == state for it in standings) for state in State},
-            marked=len(marked),
-            summary=_summary(marked),
-            histogram=histogram([it.score for it in marked], most),
-            attention=_attention(standings, findings, most, who, names),
-            change=_changes(standings, kept, who),
-            mistakes=_mistakes(course, findings, hide),
-            checks=_checks(course, marked, findings),
-            attempts=sorted(
-                Counter(it.attempts for it in findings.values() if it.attempts).items()
-            ),
-            late=sum(it.late_seconds > 0 for it in standings),
-            dated=sum(it.handed_in is not None for it in standings),
-            pairs=[_shown(pair, who, hide) for pair in pairs[:MOST_PAIRS]],
-            all_pairs=len(pairs),
-            no_pairs=no_pairs,
-        )
-    )
+    text = templates().get_template("report.html").render(**_contents(course, names))
     path = course.work / "reports" / f"{course.assignment}{'-names' if names else ''}.html"
     write_atomically(path, text)
     return path
+
+
+def _contents(course: Course, names: bool) -> dict[str, object]:
+    """Return what the report shows, by the template's names for it."""
+    standings, kept = read_standings(course), gradings(course)
+    findings = kept[-1].students if kept else {}
+    marked = [it for it in standings if it.state in (State.FINAL, State.WAITING)]
+    most = sum(exercise_columns(course).values())
+    who, hide = names_of(course, standings, names), str if names else hider(standings)
+    pairs, no_pairs = _alike(course)
+    about = {
+        "assignment": course.assignment,
+        "names": names,
+        "when": kept[-1].when[:16].replace("T", " ") if kept else "",
+        "counts": {state: sum(it.state == state for it in standings) for state in State},
+        "late": sum(it.late_seconds > 0 for it in standings),
+        "dated": sum(it.handed_in is not None for it in standings),
+        "attempts": sorted(Counter(it.attempts for it in findings.values() if it.attempts).items()),
+    }
+    points = {
+        "most": most,
+        "marked": len(marked),
+        "summary": _summary(marked),
+        "histogram": histogram([it.score for it in marked], most),
+        "change": _changes(standings, kept, who),
+    }
+    work = {
+        "attention": _attention(standings, findings, most, who, names),
+        "mistakes": _mistakes(course, findings, hide),
+        "checks": _checks(course, marked, findings),
+        "pairs": [_shown(pair, who, hide) for pair in pairs[:MOST_PAIRS]],
+        "all_pairs": len(pairs),
+        "no_pairs": no_pairs,
+    }
+    return about | points | work
 
 
 def _summary(marked: list[Standing]) -> dict[str, float]:

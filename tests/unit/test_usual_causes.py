@@ -68,7 +68,7 @@ MISTAKES = {
     "numpy of a parameter": (lambda: nn.Linear(5, 3).weight.numpy(), "NumPy in place"),
     "in place": (in_place, "within `with torch.no_grad():`"),
     "detached": (lambda: WEIGHT.sum().backward(), "detach()"),
-    "graph kept": (second_backward, "compute it anew"),
+    "graph kept": (second_backward, "compute it again"),
     "another dim": (lambda: torch.ones(3).norm(dim=1), "number of dimensions"),
     "keepdims": (lambda: WEIGHT.norm(dim=1, keepdims=True), "PyTorch says dim and keepdim"),
     "no such argument": (lambda: nothing(WEIGHT, eps=1), "`def ...`"),

@@ -33,10 +33,16 @@ ROWS = 24  # inputs with one entry, for each feature
 
 
 def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
-    """Look at inputs with one entry: it is dropped, or it is not, with nothing in between."""
-    rows = torch.eye(case.weight.shape[1]).repeat(ROWS, 1) * 1.5
-    if len(case.leading) == 2:
-        rows = rows[None]
+    """Look at a layer without dropout, then at its start, where B A is zero, and then at B A."""
+    plain = _expect_no_dropout(report, layer_type, method, case)
+    if plain is None:
+        return
+    _expect_frozen_path(report, layer_type, method, case)
+    _expect_masks(report, layer_type, method, case, plain)
+
+
+def _expect_no_dropout(report: Report, layer_type: Any, method: str, case: Case) -> Tensor | None:
+    """Expect dropout=0.0 to change nothing in training; return the output, or None if it does."""
     without = ask_trained(
         layer_type,
         method,
@@ -49,22 +55,25 @@ def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
     )
     plain, again, other = map(without.output, ("evaluation", "training", "once more"))
     nothing = any(close(again, frozen) for frozen in _frozen_ways(method, case, case.x).values())
-    if not report.expect(
+    same = report.expect(
         close(again, plain),
         "with dropout=0.0, training and evaluation give the same",
         "with dropout=0.0, the output in training differs from that in evaluation"
         f"{': every input is dropped' if nothing else ''}.",
         P_FIXED if not close(again, other) else P_MIRRORED if nothing else OTHER_IN_TRAINING,
-    ):
-        return
-    twice = [["forward", case.x, False, seed] for seed in (1, 2)]
+    )
+    return plain if same else None
+
+
+def _expect_frozen_path(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    """Expect no dropout on what the base gives: in a layer at its start nothing else is there."""
     fresh = ask_trained(
         layer_type,
         method,
         case.at_start(),
         {
             "given": ["forward", case.x, True, 3],
-            "evaluation": twice[0],
+            "evaluation": ["forward", case.x, False, 1],
             "training": ["outputs", case.x, SEEDS],
         },
         dropout=P,
@@ -85,13 +94,24 @@ def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
         f"with dropout={P} and lora_B = 0, the output in training differs from that in evaluation.",
         None if all(close(output, outputs[0]) for output in outputs) else DROPOUT_ON_FROZEN,
     )
+
+
+def _expect_masks(report: Report, layer_type: Any, method: str, case: Case, plain: Tensor) -> None:
+    """Look at inputs with one entry: it is dropped, or it is not, with nothing in between.
+
+    Args:
+        plain: the output without dropout.
+    """
+    rows = torch.eye(case.weight.shape[1]).repeat(ROWS, 1) * 1.5
+    if len(case.leading) == 2:
+        rows = rows[None]
     answers = ask_trained(
         layer_type,
         method,
         case,
         {
-            "first": twice[0],
-            "second": twice[1],
+            "first": ["forward", case.x, False, 1],
+            "second": ["forward", case.x, False, 2],
             "rows": ["forward", rows, False, 0],
             "dropped": ["outputs", rows, SEEDS],
             "whole": ["outputs", case.x, SEEDS],
@@ -112,27 +132,26 @@ def dropout(report: Report, layer_type: Any, method: str, case: Case) -> None:
         f"with dropout={P}, the output after layer.eval() is not that with dropout=0.0.",
         DROPOUT_IN_EVAL,
     )
-    if report.first_problem is None:
-        tensors = [answers.tensor(output, "forward") for output in answers["dropped"]]
-        dropped, whole = torch.stack(tensors), answers.output("rows")
-        if len(case.leading) == 2:
-            rows, dropped, whole = rows.flatten(0, -2), dropped.flatten(1, -2), whole.flatten(0, -2)
-        if dropped.shape[1:] != whole.shape or whole.shape != (*rows.shape[:1], len(case.weight)):
-            raise CheckFailed(
-                f"for {tuple(rows.shape)} inputs, found {tuple(whole.shape)} outputs."
-            )
-        report.expect(
-            not close(dropped[0], dropped[1]) or close(dropped[0], whole),
-            "in training, the next pass drops others",
-            "two passes in training mode dropped the same inputs, although the seed was another.",
-            MASK_FIXED,
-        )
-        if close(whole, apply(rows, case.merged(method), case.bias)):
-            if _expect_dropped(report, method, case, rows, whole, dropped):
-                together = [answers.tensor(output, "forward") for output in answers["whole"]]
-                _expect_single(report, method, case, first, torch.stack(together), dropped)
-        else:  # for another reason, so no name is sure
-            _expect_two_values(report, whole, dropped)
+    if report.first_problem is not None:
+        return
+    tensors = [answers.tensor(output, "forward") for output in answers["dropped"]]
+    dropped, whole = torch.stack(tensors), answers.output("rows")
+    if len(case.leading) == 2:
+        rows, dropped, whole = rows.flatten(0, -2), dropped.flatten(1, -2), whole.flatten(0, -2)
+    if dropped.shape[1:] != whole.shape or whole.shape != (*rows.shape[:1], len(case.weight)):
+        raise CheckFailed(f"for {tuple(rows.shape)} inputs, found {tuple(whole.shape)} outputs.")
+    report.expect(
+        not close(dropped[0], dropped[1]) or close(dropped[0], whole),
+        "in training, the next pass drops others",
+        "two passes in training mode dropped the same inputs, although the seed was another.",
+        MASK_FIXED,
+    )
+    if close(whole, apply(rows, case.merged(method), case.bias)):
+        if _expect_dropped(report, method, case, rows, whole, dropped):
+            together = [answers.tensor(output, "forward") for output in answers["whole"]]
+            _expect_single(report, method, case, first, torch.stack(together), dropped)
+    else:  # for another reason, so no name is sure
+        _expect_two_values(report, whole, dropped)
 
 
 def _expect_dropped(

@@ -48,25 +48,10 @@ TOO_LITTLE = (UPDATE_LEFT_OUT, FROZEN_LEFT_OUT, MAGNITUDE_UNUSED)
 
 
 def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
+    """Expect a new `nn.Linear` with W' and the base's bias, and nothing else changed."""
+
     def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
-        answers = ask_trained(
-            layer_type,
-            method,
-            each,
-            {
-                "before": ["forward", each.x, False, 0],
-                "kept before": ["kept"],
-                "evaluation": ["merge", False],
-                "training": ["merge", True],
-                "after": ["forward", each.x, False, 0],
-                "now": ["held", trained_names(method)],
-                "trainable": ["parameters"],
-                "kept": ["kept"],
-                "reset": ["change", {"lora_B": torch.zeros_like(each.lora_B)}],
-                "reset merge": ["merge", False],
-            },
-            dropout=P,
-        )
+        answers = _ask(layer_type, method, each)
         expect_base_unchanged(report, answers["kept before"], each, "building the layer")
         if report.first_problem is not None:  # merge() can only be told from the base as it was
             return [], []
@@ -74,47 +59,21 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
             _expect_merged(report, answers, answers[mode], mode, method, each)
         expect_base_unchanged(report, answers["kept"], each, "merge()")
         _expect_adapter_kept(report, answers, method, each)
-        wrong = list(_wrong_merges(method, each))
         weights = {mode: answers[mode]["weight"] for mode in MODES}
-        if _is_random(weights, each.merged(method)):
-            problem = "expected the weight of W' in the merged layer, found random numbers."
-            report.expect(False, "weight of merge()", problem, MERGED_RANDOM)
-        right = [close(weights[mode], each.merged(method)) for mode in MODES]
-        if right == [True, False]:
-            problem = "the merged weight is right in evaluation mode, and another in training mode."
-            report.expect(False, "weight of merge()", problem, MERGED_BY_MODE)
-        for weight in weights.values():
-            coarse = weight.dtype in (torch.float16, torch.bfloat16) and weight.dtype != each.dtype
-            report.expect(
-                not coarse,
-                "merge() keeps the precision",
-                f"expected a merged weight of {each.dtype}, found {weight.dtype}.",
-                MERGED_COARSE,
-            )
-        # The output of a layer that is wrong by itself costs the points of forward, and merge()
-        # is to compute the same.
-        before = answers.output("before")
+        _expect_usable(report, weights, method, each)
+        before, wrong = answers.output("before"), list(_wrong_merges(method, each))
         # What merges alike without an update has merged none.
-        reset = {} if answers.fails("reset merge") else answers["reset merge"]
-        without = reset.get("weight")
-
-        def is_own(weight: Tensor) -> bool:
-            known = {mistake for w, mistake in wrong if close(weight, w)}
-            if weight.shape != each.weight.shape or (known and known <= set(TOO_LITTLE)):
-                return False
-            if each.lora_B.any() and (without is None or close(weight, without)):
-                return False
-            biases = (each.bias, None)
-            return any(close(apply(each.x, weight.float(), bias), before) for bias in biases)
-
+        without = None if answers.fails("reset merge") else answers["reset merge"].get("weight")
         comparisons = [
             Comparison(
                 f"weight of merge() in {mode} mode",
-                weights[mode],
-                weights[mode] if is_own(weights[mode]) else each.merged(method),
-                [weight for weight, _ in wrong],
+                weight,
+                # The output of a layer that is wrong by itself costs the points of forward, and
+                # merge() is to compute the same.
+                weight if _is_own(weight, before, without, wrong, each) else each.merged(method),
+                [value for value, _ in wrong],
             )
-            for mode in MODES
+            for mode, weight in weights.items()
         ]
         return comparisons, [mistake for _, mistake in wrong]
 
@@ -127,6 +86,69 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
         return wrong_weight(weight["weight"], method, case)
 
     compare(report, "weight of merge()", cases, look, otherwise)
+
+
+def _ask(layer_type: Any, method: str, case: Case) -> Answers:
+    """Merge a trained layer in both modes; look at the layer before and after it."""
+    return ask_trained(
+        layer_type,
+        method,
+        case,
+        {
+            "before": ["forward", case.x, False, 0],
+            "kept before": ["kept"],
+            "evaluation": ["merge", False],
+            "training": ["merge", True],
+            "after": ["forward", case.x, False, 0],
+            "now": ["held", trained_names(method)],
+            "trainable": ["parameters"],
+            "kept": ["kept"],
+            "reset": ["change", {"lora_B": torch.zeros_like(case.lora_B)}],
+            "reset merge": ["merge", False],
+        },
+        dropout=P,
+    )
+
+
+def _expect_usable(report: Report, weights: dict[str, Tensor], method: str, case: Case) -> None:
+    """Expect weights that were filled, whatever the mode, and that have all digits."""
+    right = case.merged(method)
+    if _is_random(weights, right):
+        problem = "expected the weight of W' in the merged layer, found random numbers."
+        report.expect(False, "weight of merge()", problem, MERGED_RANDOM)
+    if [close(weights[mode], right) for mode in MODES] == [True, False]:
+        problem = "the merged weight is right in evaluation mode, and another in training mode."
+        report.expect(False, "weight of merge()", problem, MERGED_BY_MODE)
+    for weight in weights.values():
+        coarse = weight.dtype in (torch.float16, torch.bfloat16) and weight.dtype != case.dtype
+        report.expect(
+            not coarse,
+            "merge() keeps the precision",
+            f"expected a merged weight of {case.dtype}, found {weight.dtype}.",
+            MERGED_COARSE,
+        )
+
+
+def _is_own(
+    weight: Tensor,
+    before: Tensor,
+    without: Tensor | None,
+    wrong: list[tuple[Tensor, Mistake]],
+    case: Case,
+) -> bool:
+    """Return whether a merged weight does what the layer itself does.
+
+    Args:
+        before: the output of the layer.
+        without: the merged weight of the layer without an update; None if there is none.
+        wrong: what known mistakes merge.
+    """
+    known = {mistake for value, mistake in wrong if close(weight, value)}
+    if weight.shape != case.weight.shape or (known and known <= set(TOO_LITTLE)):
+        return False
+    if case.lora_B.any() and (without is None or close(weight, without)):
+        return False
+    return any(close(apply(case.x, weight.float(), b), before) for b in (case.bias, None))
 
 
 def _is_random(weights: dict[str, Tensor], expected: Tensor) -> bool:

@@ -638,9 +638,10 @@ for width in (128, 2048):
 #
 # - **A step consists of launches and of passes over memory as well as of arithmetic.** DoRA has more
 #   operations than LoRA, most of which only pass over memory. Replaying them without Python saves DoRA
-#   0.14 ms, and fusing what is replayed another 0.08 ms; then it takes 0.12 ms more than LoRA. Compiling
-#   *alone* makes LoRA slower, and DoRA not faster: the GPU has less to do, as the replayed steps show, but
-#   here it waits for Python, and a compiled function has Python of its own to run.
+#   0.20 ms, and fusing what is replayed another 0.08 ms; then it takes 0.09 ms more than LoRA. Compiling
+#   *alone* makes LoRA slower, and DoRA hardly faster: the GPU has less to do, as the replayed steps show,
+#   but here it waits for Python, and a compiled function has Python of its own to run. So what is not
+#   replayed depends on the processor beside the GPU.
 # - **Above all, the blocks save memory.** The textbook form needs more than three times as much in each
 #   way. (Its times are so long because it multiplies in float32, which a GPU does many times more slowly
 #   than in bfloat16.)

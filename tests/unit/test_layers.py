@@ -267,6 +267,17 @@ def test_on_a_gpu_norms_keep_their_digits(shape, rank, norm_dim, dtype, matmul_p
 
 
 @CUDA
+@pytest.mark.parametrize("norm_dim", [0, 1])
+def test_on_a_gpu_norms_keep_their_digits_where_an_update_undoes_the_weight(norm_dim):
+    layer = trained(DoRALayer(linear(777, 515, bias=False).cuda(), 16, 16.0, norm_dim=norm_dim))
+    with torch.no_grad():
+        update = layer.scaling * layer.lora_B.double() @ layer.lora_A.double()
+        layer.original_layer.weight.copy_(-0.999 * update)
+    # in float32 about 1e-5; products in TF32, even three for each, give 1e-4
+    assert relative_error(layer._norm(), exact_norm(layer)) < 3e-5
+
+
+@CUDA
 @pytest.mark.parametrize("make", [LoRALayer, DoRALayer])
 def test_a_seed_gives_the_same_start_on_a_gpu(make):
     starts = [

@@ -40,7 +40,7 @@ class Method:
 METHODS = {
     "lora": Method("LoRA", "#0072B2", "o", LoRALayer),
     "dora": Method("DoRA", "#D55E00", "s", partial(DoRALayer, norm_dim=1)),
-    "dora-input": Method("DoRA, norm_dim=0", "#CC79A7", "P", partial(DoRALayer, norm_dim=0)),
+    "dora-input": Method("DoRA, norm_dim=0", "#7F66FF", "P", partial(DoRALayer, norm_dim=0)),
     "dora-fixed": Method("DoRA, m fixed", "#E69F00", "X", ablations.fixed_magnitude),
     "lora-scaled": Method("LoRA and m, no norm", "#56B4E9", ">", ablations.ScaledLoRALayer),
     "dora-full": Method("DoRA, full gradient", "#8C510A", "v", ablations.full_gradient),

@@ -115,14 +115,15 @@ class Overview:
             f"| [{row.name[:2]} · {row.title or row.name}]({_link(row)}) "
             f"| {f'{row.minutes}{SPACE}min' if row.minutes else ''} "
             f"| {', '.join(_linked(row, exercise) for exercise in row.exercises)} "
-            f"| {_points(row)}{f' + {row.by_hand:g} by hand' if row.by_hand else ''} |"
+            f"| {_points(row)}{_by_hand(row.by_hand)} |"
             for row in self.lessons
         )
         minutes = sum(row.minutes or 0 for row in self.lessons)
         points, most = (
             sum(getattr(row, key) for row in self.lessons) for key in ("points", "most")
         )
-        total = f"| all | {minutes}{SPACE}min | | {points:g} of {most:g} |"
+        by_hand = sum(row.by_hand for row in self.lessons)
+        total = f"| all | {minutes}{SPACE}min | | {points:g} of {most:g}{_by_hand(by_hand)} |"
         marks = "✓ passes, ✗ failed, … begun; exercises without a mark have not been tried."
         return "\n".join([*heads, *rows, total, "", f"**{self}** {marks}"])
 
@@ -183,6 +184,10 @@ class Summary:
 
 def _points(lesson: SavedLesson) -> str:
     return f"{lesson.points:g} of {lesson.most:g}"
+
+
+def _by_hand(points: float) -> str:
+    return f" + {points:g} by hand" if points else ""
 
 
 def _state(lesson: SavedLesson) -> str:

@@ -35,7 +35,7 @@ RECORDED_LAYER = "blocks.1.q_proj"
 Drawing = tuple[Figure, str]  # and its alternative text
 
 # For screen readers: ipywidgets gives the handle of a slider no name and, in a slider over
-# choices, the index of the choice as its value.
+# choices, the index of the choice as its value; and what one can type a value into, no name either.
 NAME_SLIDERS = """
 const name = explorer => {
     for (const slider of explorer.querySelectorAll('.widget-slider')) {
@@ -43,6 +43,9 @@ const name = explorer => {
         const text = of => slider.querySelector(of)?.textContent ?? '';
         handle?.setAttribute('aria-label', text('.widget-label'));
         handle?.setAttribute('aria-valuetext', text('.widget-readout'));
+        const typed = slider.querySelector('.widget-readout[contenteditable=true]');
+        typed?.setAttribute('role', 'textbox');
+        typed?.setAttribute('aria-label', text('.widget-label') + ', type a value');
     }
 };
 const start = tries => {  // the page runs this before it shows what surrounds it
@@ -315,7 +318,7 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
 
 def _wide() -> dict:
     """Return the layout of all controls, so that they are aligned."""
-    return {"layout": {"width": "min(36em, 98%)"}, "style": {"description_width": "11em"}}
+    return {"layout": {"width": "min(36em, 98%)"}, "style": {"description_width": "min(11em, 40%)"}}
 
 
 def _choice(name: str, options: Sequence, start: object) -> SelectionSlider:

@@ -24,10 +24,15 @@
 from lab_utils import plots, progress
 
 plots.show(
-    plots.one_vector(update_length=1.0, update_angle=70.0, magnitude=2.0),
-    "Two panels with the same weight vector w0, of length 2, and the same update u. Left, LoRA: the "
-    "sum is longer than w0 and turned. Right, DoRA: turned by the same angle, and as long as m says.",
+    plots.sketch(),
+    "The same weight vector w0 and the same update u, twice. Left, LoRA: w', the sum of the two, is "
+    "turned and longer than w0. Right, DoRA: w' is turned by the same angle and as long as w0.",
 )
+
+# %% [markdown]
+# The same weight vector `w0` and the same update `u`: with LoRA the new weight `w'` is their sum, turned
+# and longer. With DoRA it is turned by the same angle, and how long it becomes is trained separately;
+# here it has stayed as long as it was.
 
 # %% [markdown]
 # ## The lessons, and how far you are
@@ -47,7 +52,8 @@ progress.overview("dora")
 #
 # - **Run** a lesson cell by cell: Shift+Enter. A grey bar with dots is a folded cell that prepares or
 #   draws something; run it like the others, and click the dots to read it. *Run All* stops at the
-#   first check that fails; every other cell runs without a solved exercise.
+#   first check that fails and leaves you at the end: scroll up to it. Every other cell runs without a
+#   solved exercise.
 # - **Write** your code where it says `# YOUR CODE HERE`, delete the `raise NotImplementedError()`
 #   below it, and run the cell.
 # - **Check** it: the cell that follows says what it looked at, which points you have, and, if
@@ -62,7 +68,8 @@ progress.overview("dora")
 # - The folder `lab_utils` is the textbook in code: `decomposition.py` and `layers.py` are the
 #   mathematics and the two layers. Reading them is fine. An answer that calls, wraps or subclasses
 #   them earns no points.
-# - If a cell does not finish: *Kernel → Interrupt Kernel*. If a name is not defined although you wrote it:
-#   *Kernel → Restart Kernel*, then run the cells from the top.
+# - If a cell does not finish: *Kernel → Interrupt Kernel*. If a name is not defined (`checks`,
+#   `torch`, or one that you wrote), the kernel does not have it, or no longer: *Kernel → Restart Kernel*,
+#   then run the cells from the top.
 # - If the window is narrow: Ctrl+B hides the list of files, and a figure that does not fit scrolls.
 # - Anything else: ask your instructor, and bring what the check said.

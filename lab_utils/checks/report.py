@@ -5,6 +5,7 @@ Nothing is written to stderr, where nbgrader would read any text as a failure.
 
 import contextlib
 import math
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +18,7 @@ from torch import Tensor
 from lab_utils.questions.odd_tensors import odd_kind
 from lab_utils.questions.usual_causes import without_usual_cause
 
+SENTENCES = textwrap.TextWrapper(100, break_long_words=False, break_on_hyphens=False)
 # What has passed in this process: the exercise and the aspect, as a report's title has them.
 _passed: set[tuple[str, ...]] = set()
 
@@ -77,11 +79,14 @@ class CheckFailed(AssertionError):
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows (IPython's hook): the sentence, not the checks' stack.
 
-        Where the student's own code raised, its lines come first.
+        Where the student's own code raised, its lines come first. Sentences are broken between
+        words: Validate's window cuts off what is longer.
         """
         if self.on_page:
             return [f"{type(self).__name__}: see above."]
-        return [*self.student_lines, *f"{type(self).__name__}: {self}".splitlines()]
+        sentences = f"{type(self).__name__}: {self}".splitlines()
+        broken = (SENTENCES.wrap(line) or [""] for line in sentences)
+        return [*self.student_lines, *(line for lines in broken for line in lines)]
 
 
 class Report:

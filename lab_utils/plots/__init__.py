@@ -31,6 +31,7 @@ from lab_utils.plots.weights import (
     one_vector,
     rows_moved,
     saved_memory,
+    sketch,
     step_times,
     weight_changes,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "saved_memory",
     "scaling_rules",
     "show",
+    "sketch",
     "step_times",
     "training_by_rule",
     "validation_by_rate",

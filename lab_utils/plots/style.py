@@ -46,8 +46,8 @@ class Picture:
     def __init__(self, figure: Figure, alt: str) -> None:
         self.png: str = print_figure(figure, base64=True)
         self.alt = alt
-        # In pixels. A narrow page scrolls a figure rather than shrink its numbers below 10 pixels.
-        self.least_width = round(0.6 * figure.get_figwidth() * figure.dpi)
+        # In pixels. A narrow page scrolls a figure rather than shrink its text below 10 pixels.
+        self.least_width = round(0.66 * figure.get_figwidth() * figure.dpi)
         plt.close(figure)
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
 from lab_utils.plots.style import DIVERGING, STYLE, decimal_axis, label_bars
 
-UPDATE = "#882255"  # distinct from the colours of the methods
+UPDATE = "#AA3377"  # distinct from the colours of the methods
 
 
 def decomposition(weight: Tensor, norm_dim: int = 1) -> Figure:
@@ -99,6 +99,29 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
     return figure
 
 
+def sketch() -> Figure:
+    """Draw in few strokes what LoRA and DoRA make of one weight vector, for the start page.
+
+    A page that has not been run cannot turn its pictures over in a dark theme. So this one has no
+    ground of its own, and colours and letters that stand out from white and from black alike.
+    """
+    w0 = 2.0 * _unit(20.0)
+    update = _unit(90.0)
+    updated = w0 + update
+    with plt.rc_context(STYLE | {"font.size": 20, "font.weight": "bold"}):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), facecolor="none")
+        for ax, method in zip(axes, ("lora", "dora"), strict=True):
+            result = updated if method == "lora" else 2.0 * updated / updated.norm()
+            ax.add_patch(plt.Circle((0, 0), 2.0, fill=False, ls=":", lw=2, color=COLOURS["frozen"]))
+            _arrow(ax, torch.zeros(2), result, COLOURS[method], "w'", 1, 0.55, width=7.0, aside=20)
+            _arrow(ax, torch.zeros(2), w0, COLOURS["frozen"], "w0", -1, width=5.0, aside=20)
+            _arrow(ax, w0, update, UPDATE, "u", -1, width=4.0, aside=20)
+            ax.text(-2.4, 2.1, NAMES[method], color=COLOURS[method])
+            ax.set(aspect="equal", xlim=(-2.5, 3.3), ylim=(-0.35, 2.5))
+            ax.axis("off")
+    return figure
+
+
 def _unit(degrees: float) -> Tensor:
     return torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
 
@@ -118,14 +141,15 @@ def _arrow(
     side: int,
     part: float = 0.5,
     width: float = 2.5,
+    aside: float = 13,
 ) -> None:
-    """Draw a vector with its name beside a part of the shaft, left (1) or right (-1)."""
+    """Draw a vector, its name `aside` points from a part of the shaft, left (1) or right (-1)."""
     if vector.norm() < 1e-6:
         return
     end, beside = start + vector, start + part * vector
     shape = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", end.tolist(), start.tolist(), arrowprops=shape)
-    offset = 13 * side * torch.stack([-vector[1], vector[0]]) / vector.norm().clamp_min(1e-8)
+    offset = aside * side * torch.stack([-vector[1], vector[0]]) / vector.norm().clamp_min(1e-8)
     style = {"textcoords": "offset points", "ha": "center", "va": "center", "color": colour}
     ax.annotate(name, beside.tolist(), offset.tolist(), **style)
 

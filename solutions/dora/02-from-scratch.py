@@ -318,11 +318,16 @@ for name, output in (
     print(f"dropout {name}: error before training {(output - right).norm() / right.norm():.1%}")
 
 # %% [markdown]
-# The lab applies $W'$ as $\frac{m}{\lVert V \rVert} \odot \bigl(W_0 x + s\,B A\,\mathrm{drop}(x)\bigr)$.
-# The authors' code and PEFT write $W_0 x + \bigl(\frac{m}{\lVert V \rVert} - 1\bigr) \odot W_0\,\mathrm{drop}(x) +
-# \frac{m}{\lVert V \rVert} \odot s\,BA\,\mathrm{drop}(x)$: the part that the magnitude adds to
-# $W_0 x$ is dropped too. Both start as the frozen layer, without dropout they are equal, and the
-# check accepts both.
+# The lab applies $W'$ as
+#
+# $$\frac{m}{\lVert V \rVert} \odot \bigl(W_0 x + s\,B A\,\mathrm{drop}(x)\bigr)$$
+#
+# The authors' code and PEFT write
+#
+# $$W_0 x + \Bigl(\frac{m}{\lVert V \rVert} - 1\Bigr) \odot W_0\,\mathrm{drop}(x) + \frac{m}{\lVert V \rVert} \odot s\,BA\,\mathrm{drop}(x)$$
+#
+# There the part that the magnitude adds to $W_0 x$ is dropped too. Both start as the frozen layer,
+# without dropout they are equal, and the check accepts both.
 
 # %% [markdown]
 # ## 7. Merge

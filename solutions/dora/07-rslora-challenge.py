@@ -152,8 +152,11 @@ inputs, targets = task.train.inputs[:8], task.train.targets[:8]
 #
 # Is the table of section 1 right? Measure it. For each rank,
 #
-# 1. make a newly adapted model: `adapters.add_adapters_to_model(task.base, "lora", rank,
-#    alpha=16.0, rank_stabilized=rank_stabilized, generator=torch.Generator().manual_seed(0))`;
+# 1. make a newly adapted model:
+#    ```python
+#    adapters.add_adapters_to_model(task.base, "lora", rank, alpha=16.0,
+#        rank_stabilized=rank_stabilized, generator=torch.Generator().manual_seed(0))
+#    ```
 # 2. take the gradient of the loss `task.loss(model(inputs), targets)`, which is a mean over the
 #    batch;
 # 3. take the norm of the gradient of all trained parameters together, as if they were one long

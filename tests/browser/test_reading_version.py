@@ -14,6 +14,15 @@ ALONE_IN_A_LINE = """() => [...document.querySelectorAll('.formula:not(.alone)')
     mark.setEnd(after, 1);
     return mark.getBoundingClientRect().top > it.getBoundingClientRect().bottom;
 }).map(it => it.textContent)"""
+# Formulas much smaller than the text around them, and figures whose numbers, of 11 points at 110
+# dots per inch, are smaller than 10 pixels.
+SHRUNK = """() => [...document.querySelectorAll('article .formula svg, article img')].filter(it => {
+    const now = it.getBoundingClientRect().width;
+    if (!now) return false;
+    if (it.naturalWidth) return now < 0.594 * it.naturalWidth;
+    const em = parseFloat(getComputedStyle(it.parentElement).fontSize);
+    return now < 0.8 * em * parseFloat(it.getAttribute('width'));
+}).map(it => it.alt ?? it.textContent)"""
 # Whether one can tab to all that scrolls sideways.
 SCROLL_WITH_KEYS = """() => [...document.querySelectorAll('article, article *')].every(it => {
     const scrolls = ['auto', 'scroll'].includes(getComputedStyle(it).overflowX);
@@ -75,6 +84,9 @@ def test_a_page_fits_a_phone_and_a_tablet(open_page, name, width):
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert not page.evaluate(ALONE_IN_A_LINE), "a comma stays beside its formula"
+    assert not page.evaluate(SHRUNK), "text in formulas and figures stays readable"
+    values = page.locator(".explorer output")
+    assert all(tall < 32 for tall in values.evaluate_all("all => all.map(it => it.offsetHeight)"))
     page.wait_for_function(SCROLL_WITH_KEYS)
 
 

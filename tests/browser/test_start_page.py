@@ -27,7 +27,14 @@ def test_make_lab_opens_the_start_page(context, server, lesson):
         if cell.cell_type == "code"
     )
     assert f"0 of {total}" in rows[-1]
-    assert page.locator(".jp-OutputArea-output img").first.is_visible()
+    picture = page.locator(".jp-OutputArea-output img").first
+    assert picture.is_visible()
+    ground = """it => {
+        const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+        canvas.drawImage(it, 0, 0);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    }"""
+    assert picture.evaluate(ground) == [0, 0, 0, 0], "the ground of the page, dark or light"
 
     for name in page.locator(".jp-DirListing-itemText").all():
         seen, needed = name.evaluate("it => [it.clientWidth, it.scrollWidth]")

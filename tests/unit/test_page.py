@@ -142,3 +142,18 @@ def test_a_version_that_is_no_python_is_not_taken_for_the_one_that_is_checked(di
     for told in (repr(before), before._repr_html_()):
         assert "The last cell with decompose that you ran has a syntax error" in told
     assert "syntax error" not in after._repr_html_(), "of that name, and of no other cell"
+
+
+def test_a_long_sentence_is_broken_between_words_and_the_students_lines_stay_whole():
+    """Validate's window is some 110 characters wide, and cuts off the rest of a line."""
+    own = "in decompose, line 2:  " + "magnitude = " + "weight, " * 20
+    text = (
+        "decompose(weight of (3, 5)): "
+        + "expected finite numbers, found NaN " * 5
+        + "\nWhy.\n\nSo."
+    )
+    code, *said = checks.CheckFailed(text, [own])._render_traceback_()
+    assert code == own
+    assert max(map(len, said)) <= 100
+    assert " ".join(" ".join(said).split()) == " ".join(f"CheckFailed: {text}".split())
+    assert said[-3:] == ["Why.", "", "So."]

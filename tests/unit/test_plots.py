@@ -1,5 +1,7 @@
 """Figures of runs and weights draw the numbers that they are given."""
 
+import base64
+import io
 import re
 from pathlib import Path
 
@@ -141,6 +143,7 @@ def drawn():
     yield plots.decomposition(weight)
     yield plots.decomposition(weight, norm_dim=0)
     yield plots.one_vector(1.0, 70.0, 2.0)
+    yield plots.sketch()
     yield plots.lengths_and_turns(weight, weight, 0.5, 1.0)
     yield plots.saved_memory({"LoRA": 1.0, "DoRA": 2.0})
     yield plots.weight_changes(weight, dict.fromkeys(three, 2 * weight))
@@ -183,8 +186,75 @@ def test_no_text_is_small():
                 pixels = text.get_fontsize() * dpi / 72
                 said = f"{text.get_text()!r}"
                 assert pixels * min(1, NARROW / width) >= 10, said
-                assert pixels * least / width >= 9, said
+                assert pixels * least / width >= 10, said
                 assert "mathdefault{10^" not in text.get_text(), f"{said}: its exponent is small"
+
+
+def linear(colours):
+    """Return sRGB colours, from 0 to 1 in the last dimension, in linear light."""
+    return torch.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+
+
+def test_the_start_pages_picture_stands_out_from_white_and_from_black():
+    """By a contrast of 3, which WCAG 2.2 (1.4.3, 1.4.11) wants of large letters and of lines."""
+    png = base64.b64decode(plots.Picture(plots.sketch(), "").png)
+    pixels = torch.from_numpy(plt.imread(io.BytesIO(png))).flatten(0, 1).double()
+    assert (pixels[:, 3] == 0).double().mean() > 0.8, "it has no ground of its own"
+    inks, often = pixels[pixels[:, 3] == 1].unique(dim=0, return_counts=True)
+    luminance = linear(inks[often > 100][:, :3]) @ torch.tensor([0.2126, 0.7152, 0.0722]).double()
+    assert len(luminance) >= 4
+    for ground in (1.0, 0.0056):  # white, and the #111 of JupyterLab's dark pages
+        high, low = torch.maximum(luminance, luminance * 0 + ground), luminance.clamp_max(ground)
+        assert ((high + 0.05) / (low + 0.05)).min() >= 3
+
+
+# What is left of linear RGB where one kind of cones is missing: Machado, Oliveira and Fernandes, A
+# Physiologically-based Model for Simulation of Color Vision Deficiency, 2009, table 1, severity 1.
+SEEN = {
+    "all cones": torch.eye(3),
+    "protanopia": torch.tensor(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": torch.tensor(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+}
+TO_XYZ = torch.tensor(
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+) / torch.tensor([[0.9505], [1.0], [1.0888]])
+
+
+def cielab(colours):
+    xyz = linear(colours) @ TO_XYZ.T
+    root = torch.where(xyz > 0.008856, xyz.clamp_min(0) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = root.unbind(dim=-1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+
+
+def turned_over(colours):
+    """Return colours as `IN_THE_DARK` shows them: invert(93.3%) hue-rotate(180deg)."""
+    hue = torch.tensor([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])
+    return ((0.933 - 0.866 * colours) @ hue.T).clamp(0, 1)
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_methods_in_one_figure_look_different_to_everybody(seen):
+    """In CIELAB, where 2 can just be told apart side by side, on light and on dark pages."""
+    names = ("lora", "dora", "dora-input", "full")
+    colours = torch.tensor([to_rgb(plots.COLOURS[name]) for name in names])
+    for shown in (colours, turned_over(colours)):
+        light = (linear(shown) @ SEEN[seen].T).clamp(0, 1)
+        rgb = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+        apart = torch.pdist(cielab(rgb))
+        assert apart.min() > 20, apart
 
 
 def test_a_rate_is_written_without_an_exponent():

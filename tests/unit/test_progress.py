@@ -140,6 +140,8 @@ def test_the_solutions_pass():
     ]
     assert not any(row.open for row in found.lessons)
     assert all(row.passed for row in found.lessons)
+    *lessons, total = re.findall(r"^\| .* \|$", found._repr_markdown_(), re.MULTILINE)[2:]
+    assert lessons[-1].endswith("+ 4 by hand |") and total.endswith("+ 4 by hand |")
 
 
 def test_a_file_that_is_no_notebook(tmp_path):

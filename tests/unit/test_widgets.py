@@ -53,7 +53,7 @@ def test_a_figure_has_an_alternative_text_wherever_it_is_shown():
     assert metadata == {"image/png": {"alt": 'a "line" & more'}}
     assert data["text/html"] == (
         f'{IN_THE_DARK}<img class="lab-figure" src="data:image/png;base64,{data["image/png"]}" '
-        'alt="a &quot;line&quot; &amp; more" style="min-width: 384px">'
+        'alt="a &quot;line&quot; &amp; more" style="min-width: 422px">'
     )
     assert not plt.get_fignums()
 

@@ -41,8 +41,8 @@ def test_blocks_save_memory_first():
 def test_the_layer_takes_less_than_pefts(way, out_features):
     """As it is and recorded, far less; compiled, where theirs is fused as well, as much.
 
-    Where the GPU waits for Python, four launches count that turn a float32 adapter into the dtype of
-    the input and its gradient back: compiled alone, the small layer is compared with the like.
+    Where the GPU waits for Python, four launches count that turn a float32 adapter into the dtype
+    of the input and its gradient back: compiled alone, the small layer is compared with the like.
     """
     times, memory = (values(key, out_features) for key in ("milliseconds", "memory"))
     for theirs in ("DoRA, PEFT", PEFT):

@@ -342,13 +342,39 @@ def _wrong_ranks(keys: list, ranks: list[int]) -> Mistake | None:
 
 
 def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[dict]) -> None:
-    if not _expect_methods(report, found, set(found) >= set(COMPARED)):
+    losses = _expect_losses(report, found, ranks)
+    if losses is None:
         return
+    expected = {method: [_run(method, rank)["test_loss"] for rank in ranks] for method in COMPARED}
+    mistake = None
+    if not near(losses, expected, CLOSE):
+        mistake = _why_other_losses(losses, expected, ranks, runs)
+    for method in COMPARED:
+        wrong = [
+            f"at rank {rank} {apart(right, loss)}"
+            for rank, right, loss in zip(ranks, expected[method], losses[method], strict=True)
+            if not near(loss, right, CLOSE)
+        ]
+        report.expect(
+            not wrong,
+            f"{method}: test loss at each rank",
+            f"{method}: test loss of a run with n_epochs=1, task='regression', seed=0 and nothing "
+            f"else: {'; '.join(wrong)}.",
+            mistake,
+        )
+
+
+def _expect_losses(
+    report: Report, found: dict, ranks: Sequence[int]
+) -> dict[str, list[float]] | None:
+    """Return the losses of each method in the order of the ranks; None if there is not one each."""
+    if not _expect_methods(report, found, set(found) >= set(COMPARED)):
+        return None
     losses: dict[str, list[float]] = {}
     for method in COMPARED:
         of_method = found[method]
         if not _expect_dict(report, method, of_method):
-            return
+            return None
         missing = [rank for rank in ranks if rank not in of_method]
         values = [_loss(of_method.get(rank)) for rank in ranks]
         there = [of_method[rank] for rank in ranks if rank in of_method]
@@ -365,46 +391,40 @@ def _check_losses(report: Report, found: dict, ranks: Sequence[int], runs: list[
             f"{method}: expected numbers, found {describe(odd)}.",
             _wrong_loss(odd),
         ):
-            return
+            return None
         losses[method] = values
-    expected = {method: [_run(method, rank)["test_loss"] for rank in ranks] for method in COMPARED}
-    mistake = None
-    if not near(losses, expected, CLOSE):
-        wanted = [
-            Settings(adapter_type=method, n_epochs=EPOCHS, rank=rank, task="regression")
-            for method in COMPARED
-            for rank in ranks
-        ]
-        # Which runs were made is observed; what was made of them shows only in the numbers.
-        mistake = _setting_at_fault(runs, wanted, RUNS_OF_RANKS)
-        if mistake in (None, RANK_LOST, SAME_METHOD):
-            wrong = [*_wrong_losses(ranks), *roundings(expected, RANKS_ROUNDED)]
-            mistake = only_explanation(losses, wrong, _same_losses) or mistake
-        if mistake is RANK_LOST and len({run["settings"]["rank"] for run in runs}) > 1:
-            mistake = ANOTHER_RANK
-        mistake = mistake or _kept_run(losses, expected, wanted, runs)
-        mistake = mistake or _another_key(losses, ranks, runs)
-        exchanged = {"lora": losses["dora"], "dora": losses["lora"]}
-        if mistake is None and (
-            only_explanation(exchanged, _wrong_losses(ranks), _same_losses)
-            or _another_key(exchanged, ranks, runs)
-        ):
-            mistake = SWAPPED
-        if mistake is None and any(run["settings"]["seed"] != 0 for run in runs):
-            mistake = OTHER_SEED
-    for method in COMPARED:
-        wrong = [
-            f"at rank {rank} {apart(right, loss)}"
-            for rank, right, loss in zip(ranks, expected[method], losses[method], strict=True)
-            if not near(loss, right, CLOSE)
-        ]
-        report.expect(
-            not wrong,
-            f"{method}: test loss at each rank",
-            f"{method}: test loss of a run with n_epochs=1, task='regression', seed=0 and nothing "
-            f"else: {'; '.join(wrong)}.",
-            mistake,
-        )
+    return losses
+
+
+def _why_other_losses(
+    losses: dict[str, list[float]],
+    expected: dict[str, list[float]],
+    ranks: Sequence[int],
+    runs: list[dict],
+) -> Mistake | None:
+    """Return the mistake that explains the losses, judging by them and by the runs made."""
+    wanted = [
+        Settings(adapter_type=method, n_epochs=EPOCHS, rank=rank, task="regression")
+        for method in COMPARED
+        for rank in ranks
+    ]
+    # Which runs were made is observed; what was made of them shows only in the numbers.
+    mistake = _setting_at_fault(runs, wanted, RUNS_OF_RANKS)
+    if mistake in (None, RANK_LOST, SAME_METHOD):
+        wrong = [*_wrong_losses(ranks), *roundings(expected, RANKS_ROUNDED)]
+        mistake = only_explanation(losses, wrong, _same_losses) or mistake
+    if mistake is RANK_LOST and len({run["settings"]["rank"] for run in runs}) > 1:
+        mistake = ANOTHER_RANK
+    mistake = mistake or _kept_run(losses, expected, wanted, runs)
+    mistake = mistake or _another_key(losses, ranks, runs)
+    if mistake:
+        return mistake
+    exchanged = {"lora": losses["dora"], "dora": losses["lora"]}
+    if only_explanation(exchanged, _wrong_losses(ranks), _same_losses) or _another_key(
+        exchanged, ranks, runs
+    ):
+        return SWAPPED
+    return OTHER_SEED if any(run["settings"]["seed"] != 0 for run in runs) else None
 
 
 def _loss(value: Any) -> float | None:

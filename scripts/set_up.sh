@@ -16,6 +16,7 @@ unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT
 fail() { printf '\n%s\n' "$1" >&2; exit 1; }
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+tested() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
 # attempt WHAT COMMAND...: run, show the output as it comes, and on failure say why in a sentence.
 attempt() {
@@ -58,10 +59,12 @@ if ! fitting || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         new_enough "$PYTHON" || fail "PYTHON is $PYTHON, which is $("$PYTHON" --version 2>&1). The lab needs Python 3.11 or newer."
     else
         for name in python3 python3.13 python3.12 python3.11; do
-            if new_enough "$name"; then PYTHON=$name; break; fi
+            if tested "$name"; then PYTHON=$name; break; fi
         done
+        if [ -z "${PYTHON:-}" ] && new_enough python3; then PYTHON=python3; fi
         [ -n "${PYTHON:-}" ] || fail "The lab needs Python 3.11 or newer, and found $(python3 --version 2>/dev/null || echo none). Install one from https://www.python.org/downloads/, then call make again."
     fi
+    tested "$PYTHON" || echo "The lab was tested with Python 3.11 to 3.13, and this is $("$PYTHON" --version 2>&1)."
     attempt "Making $VENV" "$PYTHON" -m venv --clear "$VENV"
 fi
 touch "$VENV/unfinished" || fail "Making $VENV failed: it cannot be written to."

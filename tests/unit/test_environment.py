@@ -112,6 +112,35 @@ def test_old_python(checkout, tmp_path):
     assert f"PYTHON is {old}, which is Python 3.8.19. The lab needs Python 3.11" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("installed", "chosen"),
+    [
+        ({"python3": "3.12.4", "python3.11": "3.11.2"}, "python3"),
+        ({"python3": "3.14.1", "python3.11": "3.11.2"}, "python3.11"),
+        ({"python3": "3.14.1"}, "python3"),
+    ],
+)
+def test_a_tested_python_is_preferred_and_another_one_is_named(
+    checkout, tmp_path, installed, chosen
+):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "cat", "dirname", "env", "make", "mkdir", "sh", "tee", "touch", "uname"):
+        (tools / name).symlink_to(shutil.which(name))
+    for name, version in installed.items():
+        as_it = f"import sys; sys.version_info = ({version.replace('.', ', ')})"
+        program(
+            tools / name,
+            f'[ "$1" = --version ] && {{ echo Python {version}; exit; }}\n'
+            f'[ "$1" = -c ] && exec {sys.executable} -c "{as_it}; $2"\n'
+            'echo "venv by $0"; exit 1\n',
+        )
+    done = checkout(PATH=str(tools))
+    assert f"venv by {tools / chosen}\n" in done.stderr
+    untested = "tested with Python 3.11 to 3.13, and this is Python 3.14.1." in done.stdout
+    assert untested == (installed[chosen] == "3.14.1")
+
+
 def fake_python(path, pip):
     """A Python whose venvs hold a `python` that does what the shell text `pip` says."""
     return program(

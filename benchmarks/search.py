@@ -16,7 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab_utils.comparison import as_record, choose_learning_rate, read_results, select, sweep
+from lab_utils.comparison import (
+    as_record,
+    choose_learning_rate,
+    read_results,
+    select,
+    sweep,
+    train_and_record,
+)
 from lab_utils.data import Split, language_task, reference_split
 from lab_utils.decomposition import intruders
 from lab_utils.models import attention_layers
@@ -88,9 +95,14 @@ def of_arm(records: Sequence[dict], arm: Settings) -> list[dict]:
 
 
 def measure(run: Settings) -> dict:
-    """Train once and return the record of it; that of a seed that reports says more.
+    """Train once and return the record of it, in full if its seed reports."""
+    if run.seed in REPORTING:
+        return measure_in_full(run)
+    return train_and_record(run)
 
-    Besides what `as_record` keeps it then has
+
+def measure_in_full(run: Settings) -> dict:
+    """Train once and return the record of it, which besides what `as_record` keeps has
 
     - `train_loss`: on the training part, after training;
     - `window_losses`: on each window of the test part, in nats per byte;
@@ -104,8 +116,6 @@ def measure(run: Settings) -> dict:
         end["model"] = model
 
     record = as_record(train_and_evaluate(verbose=False, on_step=keep, **asdict(run)))
-    if run.seed not in REPORTING:
-        return record
     model = end["model"]
     before, after = (WeightRecorder(attention_layers(task.base), [0]) for _ in range(2))
     before(0, task.base, 0.0)

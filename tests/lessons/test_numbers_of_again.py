@@ -1,5 +1,7 @@
 """What lessons 04, 05 and 07 report, held against runs of seeds that had no part in it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import release
@@ -30,10 +32,12 @@ def test_the_seeds_are_new_and_the_rates_are_those_that_were_reported():
 
 
 @pytest.mark.parametrize(
-    "pair", again.PAIRS, ids=lambda pair: f"{pair[1].adapter_type}-{pair[1].rank}"
+    "pair",
+    again.PAIRS,
+    ids=lambda pair: f"{pair[1].adapter_type}-{pair[1].rank}-{pair[1].targets}",
 )
 def test_a_difference_is_found_again(pair):
-    """The mean of the new seeds is within the interval that is for another four seeds."""
+    """The mean of the new seeds is within the interval that is for another mean of as many."""
     before = [reported(search.of_arm(BEFORE, arm)) for arm in pair]
     gaps = np.subtract(*([run["test_loss"] for run in runs] for runs in before[::-1]))
     new = paired_difference(*(search.of_arm(AGAIN, arm) for arm in pair))
@@ -43,66 +47,124 @@ def test_a_difference_is_found_again(pair):
     assert np.sign(new.mean) == np.sign(gaps.mean())
 
 
-def gap(other, rank=8):
-    (pair,) = (p for p in again.PAIRS if (p[1].adapter_type, p[1].rank) == (other, rank))
-    return paired_difference(*(search.of_arm(AGAIN, arm) for arm in pair))
-
-
-def test_lesson_05_says_what_the_new_seeds_say():
-    lines = (release.SOLUTIONS / "05-rank-and-magnitude.py").read_text("utf-8").splitlines()
-    text = " ".join(line.removeprefix("# ").strip() for line in lines)
-    assert "Four seeds that" in text and len(again.SEEDS) == 4
-    assert "DoRA is below LoRA at every rank again" in text
-    assert all(gap("dora", rank).mean < 0 for rank in again.RANKS)
-    assert "Of these 95% intervals, only that of rank 32 contains zero" in text
-    assert [rank for rank in again.RANKS if gap("dora", rank).high > 0] == [32]
-    losses = {
-        method: [[run["test_loss"] for run in search.of_arm(AGAIN, arm)] for arm in arms]
-        for method, arms in (("lora", again.LORA), ("dora", again.DORA))
+def arm(method, rank=8, targets=None):
+    """The arm of a method that is trained again."""
+    (found,) = {
+        one
+        for one in again.ARMS
+        if (one.adapter_type, one.rank, one.targets) == (method, rank, targets)
     }
-    gaps = np.array(losses["dora"]) - np.array(losses["lora"])
-    assert "decided from rank 4, not decided from rank 8" in text
-    for first, decided in ((0, True), (1, False)):
+    return found
+
+
+def losses(method, rank=8, targets=None, key="test_loss"):
+    """What the new seeds ended at, in the order of the seeds."""
+    return np.array([run[key] for run in search.of_arm(AGAIN, arm(method, rank, targets))])
+
+
+def over_ranks(key="test_loss"):
+    """DoRA minus LoRA, (ranks, seeds)."""
+    return np.array([losses("dora", r, key=key) - losses("lora", r, key=key) for r in again.RANKS])
+
+
+def p_value(differences):
+    return stats.ttest_1samp(differences, 0).pvalue
+
+
+def ends(differences, confidence=0.95):
+    return stats.ttest_1samp(differences, 0).confidence_interval(confidence)
+
+
+def text_of(path):
+    lines = path.read_text("utf-8").splitlines()
+    return " ".join(line.removeprefix("# ").strip() for line in lines)
+
+
+LESSON = text_of(release.SOLUTIONS / "05-rank-and-magnitude.py")
+README = text_of(release.ROOT / "README.md")
+
+
+def test_dora_is_below_lora_at_every_rank_and_less_so_as_the_rank_grows():
+    gaps = over_ranks()
+    assert "Twenty seeds that" in LESSON and gaps.shape == (5, 20)
+    assert "DoRA is below LoRA at every rank again, and now all five intervals exclude" in LESSON
+    assert "Twenty more seeds find the gap at each of the five ranks, and find that it" in README
+    assert all(ends(of_rank, 0.99).high < 0 for of_rank in gaps)
+    for first in (0, 1):
         slopes = np.polyfit(np.log2(again.RANKS[first:]), gaps[first:], 1)[0]
-        assert (stats.ttest_1samp(slopes, 0).pvalue < 0.05) == decided and slopes.mean() > 0
-    before = [
-        [
-            np.subtract(*(r["test_loss"] for r in pair))
-            for pair in zip(*(reported(search.of_arm(BEFORE, arm)) for arm in arms), strict=True)
-        ]
-        for arms in zip(again.DORA, again.LORA, strict=True)
-    ]
-    together = np.concatenate([before, gaps], axis=1)
-    assert together.shape == (5, 14)
-    at_32 = stats.ttest_1samp(together[again.RANKS.index(32)], 0).confidence_interval(0.99)
-    assert (
-        f"({-together[3].mean():.4f}, 99% interval {-at_32.high:.4f} to {-at_32.low:.4f})" in text
-    )
-    slopes = np.polyfit(np.log2(again.RANKS[1:]), together[1:], 1)[0]
-    ends = stats.ttest_1samp(slopes, 0).confidence_interval(0.95)
-    said = f"(by {slopes.mean():.4f} for each doubling, {ends.low:.4f} to {ends.high:.4f})"
-    assert said in text
+        assert ends(slopes).low > 0
+        assert f"shrinks by {slopes.mean():.4f} for each doubling of the rank" in LESSON
 
 
-def test_what_ends_lower_ends_lower_again_and_what_was_not_decided_is_not():
-    assert all(gap("dora", rank).high < 0 for rank in (4, 8, 16, 64))
-    assert gap("dora", 32).low < 0 < gap("dora", 32).high
-    assert gap("dora-input").high < 0 and gap("lora-scaled").high < 0
-    assert gap("dora-fixed").low < 0 < gap("dora-fixed").high
-    assert gap("full", None).high < -0.14
-    assert gap("dora-full").low < 0 < gap("dora-full").high
-    lines = (release.SOLUTIONS / "05-rank-and-magnitude.py").read_text("utf-8").splitlines()
-    text = " ".join(line.removeprefix("# ").strip() for line in lines)
-    assert f"The full gradient ends {-gap('dora-full').mean:.4f} below DoRA" in text
-    alone = gap("lora-scaled")
-    assert f"`m` alone ends lower than LoRA, by {-alone.mean:.4f}, and lower than the norm" in text
-    fixed, scaled = (
-        search.of_arm(AGAIN, pair[1])
-        for kind in ("dora-fixed", "lora-scaled")
-        for pair in again.PAIRS
-        if pair[1].adapter_type == kind
-    )
-    assert paired_difference(fixed, scaled).high < 0
+def test_the_seeds_that_ran_after_the_plan_decide_the_same():
+    assert "the sixteen others alone decide the same" in LESSON
+    gaps = over_ranks()[:, 4:]
+    assert gaps.shape == (5, 16) and all(ends(of_rank, 0.99).high < 0 for of_rank in gaps)
+    for first in (0, 1):
+        assert ends(np.polyfit(np.log2(again.RANKS[first:]), gaps[first:], 1)[0]).low > 0
+    dora, full = losses("dora"), losses("dora-full")
+    with_mlp = losses("dora", targets="all") - losses("lora", targets="all")
+    change = with_mlp - (dora - losses("lora"))
+    for decided in ((dora - full)[4:], change[4:], (losses("lora") - losses("lora-scaled"))[4:]):
+        assert ends(decided, 1 - 0.05 / 9).low > 0
+
+
+def test_dora_at_half_the_rank_of_lora_does_not_reach_it():
+    gaps = {high: losses("dora", low) - losses("lora", high) for low, high in pairwise(again.RANKS)}
+    for high in (8, 16, 32):
+        assert ends(gaps[high], 1 - 0.05 / 4).low > 0
+    assert f"twenty put it {gaps[64].mean():.4f} higher, though not when corrected" in LESSON
+    assert 0.05 / 4 < p_value(gaps[64]) < 0.05
+
+
+def test_the_parts_of_dora_found_again():
+    dora, lora, fixed, alone = map(losses, ("dora", "lora", "dora-fixed", "lora-scaled"))
+    either = ends(alone - dora)
+    assert f"to within {max(-either.low, either.high):.4f} either way" in LESSON
+    assert either.low < 0 < either.high
+    norm = ends(fixed - lora)
+    assert f"the norm alone is worth {-norm.low:.4f} at most, a quarter of the gain" in LESSON
+    assert norm.low / (dora - lora).mean() == pytest.approx(1 / 4, abs=0.01) and norm.high > 0
+    assert "gives a tenth of the gain in those seeds" in README
+    assert (fixed - lora).mean() / (dora - lora).mean() == pytest.approx(0.1, abs=0.01)
+    detached = dora - losses("dora-full")
+    assert f"detaching the norm costs {detached.mean():.4f}, more than half of what" in LESSON
+    assert detached.mean() > (lora - dora).mean() / 2
+    with_mlp = losses("dora", targets="all") - losses("lora", targets="all")
+    change = with_mlp - (dora - lora)
+    assert f"smaller by {change.mean():.4f}, which leaves {-with_mlp.mean():.4f}, not" in LESSON
+    per_input = losses("dora-input") - dora
+    assert f"One magnitude per input may cost {per_input.mean():.4f}." in LESSON
+    decided = {
+        "DoRA": dora - lora,
+        "norm alone": fixed - lora,
+        "m alone": alone - lora,
+        "m alone minus DoRA": alone - dora,
+        "m alone minus norm alone": alone - fixed,
+        "full gradient": detached,
+        "norm_dim=0": per_input,
+        "MLP": with_mlp,
+        "change by the MLP": change,
+    }
+    assert "Corrected for all nine lines, that one is not decided" in LESSON
+    for level, undecided in (
+        (0.05, {"norm alone", "m alone minus DoRA", "MLP"}),
+        (0.05 / len(decided), {"norm alone", "m alone minus DoRA", "MLP", "norm_dim=0"}),
+    ):
+        found = {name for name, differences in decided.items() if p_value(differences) > level}
+        assert found == undecided
+
+
+def test_what_lesson_04_says_of_them():
+    lesson_04 = text_of(release.SOLUTIONS / "04-head-to-head.py")
+    before = [reported(search.of_arm(BEFORE, arm(method))) for method in ("dora", "dora-input")]
+    first = np.subtract(*([run["test_loss"] for run in runs] for runs in before[::-1]))
+    for per_input in (first, losses("dora-input") - losses("dora")):
+        assert max(-ends(per_input).low, ends(per_input).high) < 0.00415
+    assert "differ by 0.004 at most (lesson 05 has twenty more seeds)" in lesson_04
+    forgotten = over_ranks("reference_loss")
+    assert f"and by {forgotten.mean():.3f} in the twenty other seeds there" in lesson_04
+    assert ends(forgotten.mean(axis=0)).low > 0
 
 
 RSLORA = read_results(RESULTS / "rslora.jsonl")

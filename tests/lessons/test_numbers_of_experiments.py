@@ -467,8 +467,6 @@ def test_lesson_05_ranks():
     shares = [round(-100 * found[rank].relative, 1) for rank in RANKS]
     assert shares == [0.8, 0.5, 0.5, 0.2, 0.4]
     assert found[32].low < 0 < found[32].high, "the figure's alternative text says so"
-    readme = " ".join((release.ROOT / "README.md").read_text("utf-8").split())
-    assert "at rank 32 its interval, corrected for five ranks, contains zero" in readme
     assert all(found[rank].high < 0 for rank in (4, 8, 16, 64))
     for low, high in pairwise(RANKS):
         half, whole = chosen("dora", low), chosen("lora", high)
@@ -477,7 +475,7 @@ def test_lesson_05_ranks():
         assert (ends.low > 0) == (low < 32), "reached at no rank, or not decided"
         if low == 32:
             assert ends.low < 0 < ends.high
-            said("05-rank-and-magnitude", f"is not decided: {mean(half) - mean(whole):.3f} higher")
+            said("05-rank-and-magnitude", "it comes close: ten seeds do not decide it")
 
 
 def by_seed(ranks):
@@ -584,16 +582,6 @@ def test_lesson_05_why_dora_ends_lower():
     for confidence in (0.95, 1 - 0.05 / len(lines)):
         found = [paired_difference(*pair, confidence=confidence) for pair in lines]
         assert [line.high < 0 for line in found] == [True, False, True, True, False, True, True]
-    for key, decided in (("test_loss", False), ("validation_loss", True)):
-        pair = ablated("lora", "all"), ablated("dora", "all")
-        change = np.array(differences(*pair, key)) - differences(lora, dora, key)
-        test = stats.ttest_1samp(change, 0)
-        assert (test.pvalue < 0.05 / len(around)) == decided
-        ends = test.confidence_interval(0.95)
-        said(
-            "05-rank-and-magnitude",
-            f"by {change.mean():.4f} ({ends.low:.4f} to {ends.high:.4f};",
-        )
     everywhere = paired_difference(ablated("lora", "all"), ablated("dora", "all"))
     assert everywhere.low < 0 < everywhere.high and round(everywhere.mean, 3) == -0.004
 

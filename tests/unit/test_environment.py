@@ -64,6 +64,12 @@ def test_environment_yml_holds_the_packages_and_versions_of_the_student_install(
     assert found == {name: constraints()[canonicalize_name(name)] for name in names}
 
 
+def plain_environment():
+    """What these tests inherit: nothing that `make check` was told, and no settings of pip."""
+    told = ("MAKE", "PIP_", "PYTHON", "VENV", "TORCH")
+    return {name: value for name, value in os.environ.items() if not name.startswith(told)}
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A folder with what the set-up reads, and a `run` that calls it there."""
@@ -73,13 +79,10 @@ def checkout(tmp_path):
     (tmp_path / "notebooks" / "dora").mkdir(parents=True)
 
     def run(**environment):
-        inherited = {
-            k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PIP_", "PYTHON"))
-        }
         return subprocess.run(
             ["make", "lab"],
             cwd=tmp_path,
-            env=inherited | environment,
+            env=plain_environment() | environment,
             capture_output=True,
             text=True,
             timeout=240,
@@ -192,7 +195,7 @@ def test_no_network_and_the_next_call_works(checkout, tmp_path):
 def test_a_log_keeps_every_line_in_its_order(checkout, tmp_path):
     python = fake_python(tmp_path / "python", 'for i in 1 2 3; do echo "$2 $i"; done; exit 1')
     log = tmp_path / "log"
-    environment = os.environ | {"PYTHON": python}
+    environment = plain_environment() | {"PYTHON": python}
     with open(log, "w") as file:
         command = ["scripts/set_up.sh", "."]
         subprocess.run(command, cwd=tmp_path, env=environment, stdout=file, stderr=file)

@@ -35,8 +35,9 @@ from nbformat import NotebookNode
 from lab_grader.grade import job_of
 from lab_grader.intake.course import Course
 from lab_grader.intake.vet import vet
-from lab_grader.running import environment, workers
+from lab_grader.running import environment
 from lab_grader.running.job import Job
+from lab_grader.running.workers import WorkerError, Workers
 from lab_grader.sandbox.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -373,8 +374,9 @@ def shares(jobs: list[Job]) -> dict:
 
 def print_shares(jobs: list[Job]) -> list[dict]:
     """Print where the time of a right submission goes; return the results of all."""
-    ((_, found),) = workers.run(shares, {"": jobs}, 1)
-    if isinstance(found, workers.WorkerError):
+    with Workers(1) as worker:
+        ((_, found),) = worker.run(shares, {"": jobs})
+    if isinstance(found, WorkerError):
         sys.exit(f"no shares: {found}")
     total = sum(found["seconds"].values())
     print(f"\nA right submission takes {total:.1f} CPU s once its worker has graded others:")

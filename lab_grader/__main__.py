@@ -19,7 +19,7 @@ from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet, zip_pages
 from lab_grader.marks.standing import extend, read_standings
 from lab_grader.plain import plain, say
-from lab_grader.running.workers import ClusterError
+from lab_grader.running.workers import ClusterError, Workers
 from lab_grader.sandbox.bubblewrap import NoSandbox, check_available
 
 Command = Callable[[Course, Namespace], int]  # returns the exit code
@@ -198,7 +198,9 @@ def _compare(course: Course, students: list[str], chosen: Namespace) -> int:
 def _feedback(course: Course, chosen: Namespace) -> int:
     students, outcome = _students(course, chosen), Outcome()
     graded = {it.student for it in read_standings(course) if it.score is not None}
-    make_pages(course, [s for s in students if s in graded], chosen.jobs, outcome)
+    shown = [s for s in students if s in graded]
+    with Workers(min(chosen.jobs, len(shown))) as workers:
+        make_pages(course, shown, workers, outcome)
     for student in sorted(set(students) - graded):
         outcome.failed[student] = "no page: this was not graded yet; run make grade"
     return _say_failures(outcome)
@@ -245,10 +247,11 @@ def _collect(course: Course, chosen: Namespace) -> int:
 
 
 def _vet(course: Course, chosen: Namespace) -> int:
-    outcome = Outcome()
-    for student, submission in vet_all(course, _students(course, chosen), os.cpu_count(), outcome):
-        say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
-        say(f"{student}: will be repaired: {plain(text)}" for text in submission.mended)
+    students, outcome = _students(course, chosen), Outcome()
+    with Workers(min(os.cpu_count(), len(students))) as workers:
+        for student, submission in vet_all(course, students, workers, outcome):
+            say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
+            say(f"{student}: will be repaired: {plain(text)}" for text in submission.mended)
     return _say_failures(outcome)
 
 

@@ -22,10 +22,10 @@ from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
 from lab_grader.marks.standing import read_comments, read_standings
 from lab_grader.marks.summary import table, to_look_at
 from lab_grader.plain import say
-from lab_grader.running import workers
 from lab_grader.running.cache import Cache, key_of
 from lab_grader.running.job import Cell, Job, Result
 from lab_grader.running.progress import Progress
+from lab_grader.running.workers import WorkerError, Workers, run_on_cluster
 from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
 
@@ -121,31 +121,31 @@ def grade(
     remove_left_behind()
     outcome, recorder, stored = Outcome(), Recorder(course), read_marks(course)
     waiting, recorded = [], []
-    for attempt in attempts_of(course, students, jobs, sandbox, outcome, again):
-        student = attempt.submission.student
-        with _only_theirs(course, student, outcome):
-            outcome.seeds[student] = attempt.job.seed
-            if attempt.result is not None:
+    with Workers(min(jobs, len(students))) as workers:
+        for attempt in attempts_of(course, students, workers, sandbox, outcome, again):
+            student = attempt.submission.student
+            with _only_theirs(course, student, outcome):
+                outcome.seeds[student] = attempt.job.seed
+                if attempt.result is not None:
+                    outcome.add(course, attempt.submission, attempt.result)
+                    marks = stored.get(student, {})
+                    if recorder.is_recorded(attempt.submission, attempt.key, marks):
+                        outcome.graded.append(student)
+                        continue
+                waiting.append(attempt)
+        for attempt in executed(course, waiting, workers, dask, outcome, "graded"):
+            student = attempt.submission.student
+            with _only_theirs(course, student, outcome):
                 outcome.add(course, attempt.submission, attempt.result)
-                marks = stored.get(student, {})
-                if recorder.is_recorded(attempt.submission, attempt.key, marks):
-                    outcome.graded.append(student)
-                    continue
-            waiting.append(attempt)
-    for attempt in executed(course, waiting, jobs, dask, outcome, "graded"):
-        student = attempt.submission.student
-        with _only_theirs(course, student, outcome):
-            outcome.add(course, attempt.submission, attempt.result)
-            recorder.record(attempt.submission, attempt.key, attempt.result)
-            outcome.graded.append(student)
-            recorded.append(student)
-
-    marks = read_marks(course)
-    keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
+                recorder.record(attempt.submission, attempt.key, attempt.result)
+                outcome.graded.append(student)
+                recorded.append(student)
+        marks = read_marks(course)
+        keep(course, {s: outcome.findings(s, marks.get(s, {})) for s in students})
+        if feedback:
+            pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]
+            make_pages(course, pages, workers, outcome)
     remove_left_behind()  # of a worker that was killed, or too slow to end
-    if feedback:
-        pages = [s for s in outcome.graded if s in recorded or not _has_page(course, s)]
-        make_pages(course, pages, jobs, outcome)
     outcome.graded.sort()
     outcome.tables = export(course)
     return outcome
@@ -165,9 +165,10 @@ def compare(
     and `grade` does not execute it again.
     """
     known, waiting = [], []
-    for attempt in attempts_of(course, students, jobs, sandbox, outcome):
-        (waiting if attempt.result is None else known).append(attempt)
-    known += executed(course, waiting, jobs, dask, outcome, "executed")
+    with Workers(min(jobs, len(students))) as workers:
+        for attempt in attempts_of(course, students, workers, sandbox, outcome):
+            (waiting if attempt.result is None else known).append(attempt)
+        known += executed(course, waiting, workers, dask, outcome, "executed")
     stored, changes = read_marks(course), {}
     for attempt in known:
         student = attempt.submission.student
@@ -194,7 +195,7 @@ class Attempt:
 def attempts_of(
     course: Course,
     students: list[str],
-    jobs: int,
+    workers: Workers,
     sandbox: bool,
     outcome: Outcome,
     again: bool = False,
@@ -207,7 +208,7 @@ def attempts_of(
         again: ignore cached results.
     """
     limits, cache = Limits(cell_seconds=course.cell_seconds), Cache(course.work / "cache")
-    for student, submission in vet_all(course, students, jobs, outcome):
+    for student, submission in vet_all(course, students, workers, outcome):
         attempt = None
         with _only_theirs(course, student, outcome):
             job = job_of(course, submission, limits, sandbox)
@@ -220,7 +221,7 @@ def attempts_of(
 def executed(
     course: Course,
     attempts: list[Attempt],
-    jobs: int,
+    workers: Workers,
     dask: str | None,
     outcome: Outcome,
     verb: str,
@@ -243,8 +244,12 @@ def executed(
                 yield attempt
                 progress.step(attempt.submission.student)
         bounds = {"seconds": limits.worker_seconds, "memory_bytes": EXECUTE_BYTES}
-        for key, answer in workers.run(EXECUTE, calls, jobs, dask, **bounds, alike=ALIKE):
-            failed = isinstance(answer, workers.WorkerError)
+        if dask is None:
+            answers = workers.run(EXECUTE, calls, **bounds)
+        else:
+            answers = run_on_cluster(EXECUTE, calls, dask, **bounds, alike=ALIKE)
+        for key, answer in answers:
+            failed = isinstance(answer, WorkerError)
             if not failed:
                 cache.store(key, answer)
             for attempt in alike[key]:
@@ -258,7 +263,7 @@ def executed(
 
 
 def vet_all(
-    course: Course, students: list[str], jobs: int, outcome: Outcome
+    course: Course, students: list[str], workers: Workers, outcome: Outcome
 ) -> Iterator[tuple[str, Submission]]:
     """Yield each student's submission, vetted in a worker; failures are reported."""
     calls = {}
@@ -268,9 +273,8 @@ def vet_all(
         else:
             calls[student] = student
     function = functools.partial(_vet, str(course.root), course.assignment)
-    for student, answer in workers.run(
-        function, calls, jobs, seconds=VET_SECONDS, memory_bytes=VET_BYTES
-    ):
+    bounds = {"seconds": VET_SECONDS, "memory_bytes": VET_BYTES}
+    for student, answer in workers.run(function, calls, **bounds):
         if isinstance(answer, Submission):
             outcome.problems[student], outcome.mended[student] = answer.problems, answer.mended
             yield student, answer
@@ -317,7 +321,7 @@ def _has_page(course: Course, student: str) -> bool:
     return (course.folder("feedback", student) / PAGE).exists()
 
 
-def make_pages(course: Course, students: list[str], jobs: int, outcome: Outcome) -> None:
+def make_pages(course: Course, students: list[str], workers: Workers, outcome: Outcome) -> None:
     """Make the pages of students who were graded, several at a time.
 
     What a student typed can take arbitrarily long to render, so each page has a limit; where that
@@ -330,9 +334,9 @@ def make_pages(course: Course, students: list[str], jobs: int, outcome: Outcome)
         pending = {
             student: str(answer)
             for student, answer in workers.run(
-                function, calls, jobs, seconds=PAGE_SECONDS, memory_bytes=PAGE_BYTES
+                function, calls, seconds=PAGE_SECONDS, memory_bytes=PAGE_BYTES
             )
-            if isinstance(answer, workers.WorkerError)
+            if isinstance(answer, WorkerError)
         }
     outcome.failed |= {student: f"no page: {why}" for student, why in pending.items()}
 

@@ -1,9 +1,8 @@
 """Formulas as drawings: a page with them needs no network, no script and no font."""
 
-import ziamath
+import functools
+from types import ModuleType
 
-ziamath.config.svg2 = False  # no <symbol> with an id that other formulas repeat
-ziamath.config.precision = 2
 EM = 18  # units of a drawing in one em of the page's text
 # Of no width, and no line breaks at it: a comma stays beside its formula.
 WORD_JOINER = "\N{WORD JOINER}"
@@ -32,6 +31,7 @@ def draw(formula: str, inline: bool) -> str:
     Its title is the formula, for those who do not see it. Whatever is wrong with a formula makes
     ziamath raise an exception of one kind or another.
     """
+    ziamath = _typesetter()
     drawn = ziamath.Latex(
         formula, size=1.1 * EM, inline=inline, color="currentColor", title=formula
     )
@@ -41,3 +41,13 @@ def draw(formula: str, inline: bool) -> str:
     svg.set("style", f"vertical-align: {(drawn.getyofst() - drawn.margin) / EM:.3f}em")
     svg.set("role", "img")
     return ziamath.zmath.ET.tostring(svg, encoding="unicode")
+
+
+@functools.cache
+def _typesetter() -> ModuleType:
+    """Return ziamath, set up; its import takes a while, and a run without formulas needs none."""
+    import ziamath
+
+    ziamath.config.svg2 = False  # no <symbol> with an id that other formulas repeat
+    ziamath.config.precision = 2
+    return ziamath

@@ -15,10 +15,12 @@ import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from unittest import mock
 
 import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
+from nbgrader import api
 from nbgrader.api import (
     BaseCell,
     Grade,
@@ -31,6 +33,7 @@ from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import AssignLatePenalties, Execute
+from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError, SAWarning
 
 from lab_grader.intake.course import Course, CourseError
@@ -118,6 +121,9 @@ class Recorder:
         self.course = course
         self.vetted = course.work / "vetted"
         self.notes = course.work / "recorded" / course.assignment
+        # nbgrader opens the gradebook ten times a submission, and makes an engine each time, which
+        # compiles each query again.
+        self._one_engine = functools.cache(create_engine)
 
     def is_recorded(self, submission: Submission, key: str, marks: Marks) -> bool:
         """Whether a result has been recorded in the gradebook, which has `marks` now.
@@ -143,13 +149,16 @@ class Recorder:
         student = submission.student
         _remove(self._note(student))
         self._write_vetted(submission)
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            mock.patch.object(api, "create_engine", self._one_engine),
+        ):
             warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries
             if submission.notebooks:
                 self._autograde(student, result)
             else:
                 self._record_nothing(student)
-        marks = read_marks(self.course, student)[student]
+            marks = read_marks(self.course, student)[student]
         note = self._described(submission, key, marks)
         write_atomically(self._note(student), json.dumps(note))
 

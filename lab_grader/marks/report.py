@@ -16,8 +16,8 @@ from lab_grader.marks.histogram import histogram
 from lab_grader.marks.history import Findings, Grading, gradings, scores_of
 from lab_grader.marks.rendering import templates
 from lab_grader.marks.standing import Standing, State, exercise_columns, read_standings
-from lab_grader.running import workers
 from lab_grader.running.cache import write_atomically
+from lab_grader.running.workers import WorkerError, Workers
 
 FEWEST = 10  # students, for a correlation
 SEPARATES, SEPARATES_LITTLE = 0.3, 0.1  # the least correlation for each remark
@@ -245,8 +245,9 @@ def _alike(course: Course) -> tuple[list[Pair], str]:
     """Return the pairs of answers that are alike, or why there are none."""
     calls = {"": (str(course.root), course.assignment)}
     limits = {"seconds": ALIKE_SECONDS, "memory_bytes": ALIKE_BYTES}
-    ((_, answer),) = workers.run(_find_alike, calls, jobs=1, **limits)
-    if isinstance(answer, workers.WorkerError):
+    with Workers(1) as worker:
+        ((_, answer),) = worker.run(_find_alike, calls, **limits)
+    if isinstance(answer, WorkerError):
         return [], str(answer)
     return answer, ""
 

@@ -34,7 +34,7 @@ def execute(job: Job) -> Result:
     budget = Budget(job.limits)
     groups = _groups(job)
     place = _place(job.sandbox, job.limits)
-    with place.holding(job.files):
+    with place.holding(job.files, _needs(job)):
         for hidden, chosen in groups.items():
             with Kernel(place, hidden, job.limits) as kernel:
                 for name, indices in chosen.items():
@@ -71,6 +71,12 @@ def _groups(job: Job) -> dict[frozenset[str], dict[str, set[int]]]:
             elif cell and cell.role == "manual":
                 groups[frozenset()][name].add(index)
     return groups
+
+
+def _needs(job: Job) -> frozenset[str]:
+    """Return what the checks say that kernels will import, of what is slow to import."""
+    tests = [c for cells in job.notebooks.values() for c in cells if c and c.role == "test"]
+    return frozenset().union(*(call.needs for c in tests for call in read_test_cell(c.source)))
 
 
 def _run_notebook(

@@ -38,78 +38,88 @@ class ClusterError(Exception):
     """The workers of a cluster cannot be used."""
 
 
-def run(
-    function: str | Callable,
-    calls: dict[str, Any],
-    jobs: int,
-    dask: str | None = None,
-    *,
-    seconds: float | None = None,
-    memory_bytes: int | None = None,
-    alike: str | None = None,
-) -> Iterator[tuple[str, Any]]:
-    """Call `function` with each value; yield the key and the answer as soon as each is there.
+class Workers:
+    """Processes on this machine that make calls: those of one function, then those of another.
 
-    A call that fails yields a `WorkerError` in place of its answer, and stops no other. The
-    processes that make the calls end with this one, however it ends.
+    They start with the first call, and end with `close`, or with this process, however it ends.
 
     Args:
-        function: itself, or `"module:name"`, which the worker imports and the caller need not.
-        jobs: how many calls run at a time on this machine.
-        dask: the address of a Dask scheduler, whose workers run them instead.
-        seconds: how long a call may take, from when it begins; the process of one that takes
-            longer is ended.
-        memory_bytes: how much address space a process may take beyond what it had before its
-            first call, imports included. On Linux.
-        alike: `"module:name"` of a function that returns names and their versions, which have to
-            be the same in Dask's workers as here.
-
-    Raises:
-        ClusterError: the cluster has no workers, some with several threads, or some that differ.
+        most: how many there are, and so how many calls are made at a time.
     """
-    if dask is not None:
-        yield from _run_on_cluster(function, calls, dask, seconds, memory_bytes, alike)
-    elif calls:
-        yield from _run_here(function, calls, jobs, seconds, memory_bytes)
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pool: ProcessPool | None = None
 
-def _run_here(
-    function: str | Callable,
-    calls: dict[str, Any],
-    jobs: int,
-    seconds: float | None,
-    memory_bytes: int | None,
-) -> Iterator[tuple[str, Any]]:
-    waiting = iter(calls.items())
-    while True:
-        # A process of its own even for one job at a time: that one may be killed, this one may not.
-        pool = ProcessPool(
-            max_workers=min(jobs, len(calls)),
-            initializer=_begin,
-            context=multiprocessing.get_context("spawn"),
-        )
-        running: dict[Any, str] = {}
-        unanswered: set[str] = set()
-        try:
-            while True:
-                for key, value in itertools.islice(waiting, jobs + 1 - len(running)):
-                    unanswered.add(key)
-                    arguments = (function, key, value, seconds, memory_bytes)
-                    running[pool.schedule(_attempt, arguments, timeout=seconds)] = key
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    key, error = running.pop(future), future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        raise error
-                    unanswered.remove(key)
-                    yield (key, _described(error, seconds)) if error else future.result()
-        except RuntimeError as error:  # the pool is broken; what waits goes on in another
-            for key in unanswered:
-                yield key, WorkerError(f"its worker process was killed: {error}")
-        finally:
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; the next call starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
             pool.stop()
             pool.join()
+
+    def run(
+        self,
+        function: str | Callable,
+        calls: dict[str, Any],
+        *,
+        seconds: float | None = None,
+        memory_bytes: int | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Call `function` with each value; yield the key and the answer as soon as each is there.
+
+        A call that fails yields a `WorkerError` in place of its answer, and stops no other. Where
+        not all answers are taken, the processes end.
+
+        Args:
+            function: itself, or `"module:name"`, which the worker imports and the caller need not.
+            seconds: how long a call may take, from when it begins; the process of one that takes
+                longer is ended.
+            memory_bytes: how much address space a process may take beyond what it had before its
+                first call of this function, imports included. On Linux.
+        """
+        waiting = iter(calls.items())
+        while True:
+            running: dict[Any, str] = {}
+            unanswered: set[str] = set()
+            try:
+                while True:
+                    for key, value in itertools.islice(waiting, self._most + 1 - len(running)):
+                        unanswered.add(key)
+                        arguments = (function, key, value, seconds, memory_bytes)
+                        future = self._started().schedule(_attempt, arguments, timeout=seconds)
+                        running[future] = key
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        key, error = running.pop(future), future.exception()
+                        if isinstance(error, BrokenProcessPool):
+                            raise error
+                        unanswered.remove(key)
+                        yield (key, _described(error, seconds)) if error else future.result()
+            except RuntimeError as error:  # the pool is broken; what waits goes on in another
+                for key in unanswered:
+                    yield key, WorkerError(f"its worker process was killed: {error}")
+            finally:
+                if unanswered:  # nobody waits for the calls that are under way
+                    self.close()
+
+    def _started(self) -> ProcessPool:
+        """Return the pool, which is started if there is none."""
+        if self._pool is None:
+            # A process of its own even for one call at a time: that may be killed, this may not.
+            self._pool = ProcessPool(
+                max_workers=self._most,
+                initializer=_begin,
+                context=multiprocessing.get_context("spawn"),
+            )
+        return self._pool
 
 
 def _described(error: BaseException, seconds: float | None) -> WorkerError:
@@ -139,14 +149,14 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _bounded(seconds: float | None, memory_bytes: int | None) -> Iterator[None]:
+def _bounded(seconds: float | None, memory_bytes: int | None, mapped_before: int) -> Iterator[None]:
     """Bound the memory of what is done here; end this process if it takes far too long.
 
     The end on time is for a worker whose parent is gone or far away, and cannot end it.
     """
     before = resource.getrlimit(resource.RLIMIT_AS)
     if memory_bytes is not None and sys.platform == "linux":  # others have no such limit
-        most = _mapped_at_start() + memory_bytes
+        most = mapped_before + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     if seconds is not None:
         faulthandler.dump_traceback_later(seconds + PATIENCE_SECONDS, exit=True)
@@ -159,8 +169,8 @@ def _bounded(seconds: float | None, memory_bytes: int | None) -> Iterator[None]:
 
 
 @functools.cache
-def _mapped_at_start() -> int:
-    """Return how many bytes of addresses this process had when this was first asked."""
+def _mapped_before(function: Callable) -> int:
+    """Return how many bytes of addresses this process had when this was first asked for it."""
     return psutil.Process().memory_info().vms
 
 
@@ -174,7 +184,9 @@ def _attempt(
     try:
         if isinstance(function, str):
             function = pkgutil.resolve_name(function)
-        with _bounded(seconds, memory_bytes):
+        # Of a partial function each call has another copy.
+        mapped = _mapped_before(getattr(function, "func", function))
+        with _bounded(seconds, memory_bytes, mapped):
             return key, function(value)
     except MemoryError:
         more = f"more than {memory_bytes >> 20:,} MB of" if memory_bytes else "all"
@@ -187,14 +199,25 @@ def _attempt(
         return key, WorkerError(f"{type(error).__name__}: {error}")
 
 
-def _run_on_cluster(
+def run_on_cluster(
     function: str | Callable,
     calls: dict[str, Any],
     address: str,
-    seconds: float | None,
-    memory_bytes: int | None,
-    alike: str | None,
+    *,
+    seconds: float | None = None,
+    memory_bytes: int | None = None,
+    alike: str | None = None,
 ) -> Iterator[tuple[str, Any]]:
+    """Make the calls as `Workers.run` does, on the workers of a Dask cluster.
+
+    Args:
+        address: of its scheduler.
+        alike: `"module:name"` of a function that returns names and their versions, which have to
+            be the same in the workers as here.
+
+    Raises:
+        ClusterError: the cluster has no workers, some with several threads, or some that differ.
+    """
     from dask import distributed  # an extra: needed for --dask only
 
     with distributed.Client(address, set_as_default=False) as client:

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
-
 import lab_grader
 import lab_utils
 from lab_grader.plain import say
@@ -136,5 +134,7 @@ def _parents(path: str) -> Iterator[str]:
 
 def _fonts() -> Iterator[str]:
     """Yield options for Matplotlib's list of fonts, which takes long to make at every start."""
+    import matplotlib  # only who makes a sandbox waits for it
+
     for path in Path(matplotlib.get_cachedir()).glob("fontlist*.json"):
         yield from ("--ro-bind", str(path), f"/tmp/{path.name}")

@@ -11,10 +11,11 @@ fraction of that. The kernels of one student follow those of another, and nothin
 
 It reads a JSON line for each order from standard input, and writes a word for each reply:
 
-    {"start": {"connection", "masks", "limits", "uid", "filter"}}    ready
-    (the kernel has ended by itself)                                 ended
-    {"seal": true}, once the kernel has made its sockets             sealed: it can make no others
-    {"stop": true}                                                   stopped: no process is left
+    {"start": {"needs", "connection", "masks", "limits", "uid", "filter"}}
+                                                            ready
+    (the kernel has ended by itself)                        ended
+    {"seal": true}, once the kernel has made its sockets    sealed: it can make no others
+    {"stop": true}                                          stopped: no process is left
 
 No module of the lab is imported before the fork, since some are hidden from a kernel. The child
 drops its rights before it reads anything that a student wrote.
@@ -77,7 +78,8 @@ def serve() -> None:
     # Without Python's handler a kernel of the same user cannot end this process: the first process
     # of a sandbox receives only signals that it handles.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _import_what_kernels_need()
+    _import_what_every_kernel_needs()
+    imported: set[str] = set()
     kernel = None
     while True:
         waiting = [0] if kernel is None else [0, kernel]
@@ -95,6 +97,10 @@ def serve() -> None:
             return
         order = json.loads(line)
         if "start" in order:
+            for need in set(order["start"]["needs"]) - imported:
+                NEEDS[need]()
+                gc.freeze()
+                imported.add(need)
             pid = os.fork()
             if pid == 0:
                 _become_a_kernel(order["start"])
@@ -110,29 +116,42 @@ def serve() -> None:
             os.write(1, b"stopped\n")
 
 
-def _import_what_kernels_need() -> None:
+def _import_what_every_kernel_needs() -> None:
     """Import what is slow to import, but no lab and no PEFT, which may be hidden from a kernel."""
-    import accelerate  # noqa: F401
-    import huggingface_hub.hf_file_system  # noqa: F401
     import ipykernel.ipkernel
     import ipykernel.kernelapp  # noqa: F401
     import IPython.core.completerlib
     import IPython.extensions.storemagic  # noqa: F401
     import joblib  # noqa: F401
     import scipy.stats  # noqa: F401
+    import torch  # noqa: F401
+
+    # Otherwise a garbage collection in a kernel (IPython makes one for each notebook) would visit
+    # all of these objects, and so copy their memory.
+    gc.freeze()
+
+
+def _import_optimizers() -> None:
+    """Make the first step of the first optimizer, which imports torch._dynamo: a second."""
     import torch
-    from transformers import (  # noqa: F401 with what PEFT imports of it
+
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0).step()
+
+
+def _import_transformers() -> None:
+    """Import transformers with what PEFT imports of it."""
+    import accelerate  # noqa: F401
+    import huggingface_hub.hf_file_system  # noqa: F401
+    from transformers import (  # noqa: F401
         AutoModelForCausalLM,
         AutoTokenizer,
         BloomPreTrainedModel,
         EncoderDecoderModel,
     )
 
-    # The first step of the first optimizer imports torch._dynamo, which takes a second.
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0).step()
-    # Otherwise a garbage collection in a kernel (IPython makes one for each notebook) would visit
-    # all of these objects, and so copy their memory.
-    gc.freeze()
+
+# What some kernels need, and a check names; it takes seconds, for which the others do not wait.
+NEEDS = {"optimizers": _import_optimizers, "transformers": _import_transformers}
 
 
 def _end_all_others() -> None:

@@ -55,6 +55,7 @@ class Sandbox:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._uid: int | None = None  # of the present submission's kernels
+        self._needs: list[str] = []  # what they find imported, besides what all do
         self._runs = False  # whether a kernel does, as far as is known
         self._filter = filter_program().hex()
         self._temporary = Folder()
@@ -78,13 +79,17 @@ class Sandbox:
         self._temporary.close()
 
     @contextlib.contextmanager
-    def holding(self, files: dict[str, bytes]) -> Iterator[None]:
+    def holding(
+        self, files: dict[str, bytes], needs: frozenset[str] = frozenset()
+    ) -> Iterator[None]:
         """Run the kernels of a submission, which find nothing of the one before.
 
         Args:
             files: what the student handed in apart from notebooks, by its path.
+            needs: keys of `fork_server.NEEDS`: what its kernels will import, of which it is no
+                secret that others did.
         """
-        self._uid = _new_user()
+        self._uid, self._needs = _new_user(), sorted(needs)
         if self._uid is not None:
             os.chown(self.sockets, self._uid, self._uid)
         with readable_by_all():
@@ -129,6 +134,7 @@ class Sandbox:
         prefix = Path(connection["ip"]).name
         sockets = {f"{prefix}-{connection[port]}" for port in connection if port.endswith("_port")}
         start = {
+            "needs": self._needs,
             "connection": connection | {"ip": f"{fork_server.SOCKETS}/{prefix}"},
             "masks": masks,
             "uid": self._uid,
@@ -260,12 +266,10 @@ class Unconfined:
         """Do nothing: what there was ended with each submission."""
 
     @contextlib.contextmanager
-    def holding(self, files: dict[str, bytes]) -> Iterator[None]:
-        """Run the kernels of a submission.
-
-        Args:
-            files: what the student handed in apart from notebooks, by its path.
-        """
+    def holding(
+        self, files: dict[str, bytes], needs: frozenset[str] = frozenset()
+    ) -> Iterator[None]:
+        """Run the kernels of a submission; see `Sandbox`. Each imports by itself what it needs."""
         with contextlib.closing(Folder()) as folder:
             self.given = folder.path / "given"
             self.given.mkdir()

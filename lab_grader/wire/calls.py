@@ -51,6 +51,11 @@ class Call:
         return self.check.forbids
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What the student's process will import for it, of what is slow to import."""
+        return self.check.needs
+
+    @property
     def seeded(self) -> bool:
         """Whether the check draws its inputs from a seed that may be given."""
         return self.check.seeded

@@ -260,7 +260,7 @@ WRONG_WAYS: list[tuple[Mistake, Way]] = [
 ]
 
 
-@check(forbids=REFERENCE, seeded=True)
+@check(forbids=REFERENCE, seeded=True, needs=["optimizers"])
 def check_train_step(
     train_step: Callable,
     aspect: str | None = None,

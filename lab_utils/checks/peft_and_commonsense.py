@@ -263,7 +263,7 @@ MEAN_SCORE = _score(
 )
 
 
-@check(forbids=REFERENCE, seeded=True)
+@check(forbids=REFERENCE, seeded=True, needs=["transformers"])
 def check_make_config(
     make_config: Callable, aspect: str | None = None, *, rank: int = 6, seed: int = 0
 ) -> None:
@@ -488,7 +488,7 @@ def _wrong_targets(targets: Any, adapted: set[str]) -> Mistake | None:
     return SOME_BLOCKS if adapted == set(PAPERS_LAYERS) else OTHER_LAYERS
 
 
-@check(forbids=REFERENCE, seeded=True)
+@check(forbids=REFERENCE, seeded=True, needs=["transformers"])
 def check_to_peft_state(
     to_peft_state: Callable,
     aspect: str | None = None,
@@ -769,7 +769,7 @@ def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str
     return next((mistake for holds, mistake in rules if holds), None)
 
 
-@check(forbids=REFERENCE, seeded=True)
+@check(forbids=REFERENCE, seeded=True, needs=["transformers"])
 def check_choice_accuracy(
     choice_accuracy: Callable, aspect: str | None = None, *, questions: int = 15, seed: int = 0
 ) -> None:

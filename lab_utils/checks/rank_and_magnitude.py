@@ -181,7 +181,7 @@ OTHER_HISTORY = _track(
 TRACK_ROUNDED = _track("rounded", "Return the numbers themselves; round what you print.")
 
 
-@check(forbids=(), seeded=True)
+@check(forbids=(), seeded=True, needs=["optimizers"])
 def check_compare_across_ranks(
     compare_across_ranks: Callable,
     aspect: str | None = None,
@@ -528,7 +528,7 @@ def _run(method: str, rank: int, n_epochs: int = EPOCHS, seed: int = 0, **settin
     )
 
 
-@check(forbids=(), seeded=True)
+@check(forbids=(), seeded=True, needs=["optimizers"])
 def check_track_magnitude_changes(
     track_magnitude_changes: Callable,
     aspect: str | None = None,

@@ -402,7 +402,7 @@ def _which_rule(
     return OTHER_RULE if swapped else None
 
 
-@check(forbids=())
+@check(forbids=(), needs=["optimizers"])
 def check_gradient_norms_by_rank(
     gradient_norms_by_rank: Callable,
     aspect: str | None = None,

@@ -57,7 +57,9 @@ _last_answer: contextvars.ContextVar[Any] = contextvars.ContextVar("answer", def
 _last_step: contextvars.ContextVar[str] = contextvars.ContextVar("step", default="")
 
 
-def check(forbids: Collection[str], seeded: bool = False) -> Callable[[Callable], Callable]:
+def check(
+    forbids: Collection[str], seeded: bool = False, needs: Collection[str] = ()
+) -> Callable[[Callable], Callable]:
     """Declare a check: a function `check_something(student, aspect=None, **settings)`.
 
     Its first argument is the student's object. What it declares can be read from its attributes
@@ -67,6 +69,8 @@ def check(forbids: Collection[str], seeded: bool = False) -> Callable[[Callable]
     Args:
         forbids: the files and folders whose code the student may not call.
         seeded: whether it takes a `seed`, from which all of its inputs are drawn.
+        needs: `"optimizers"` or `"transformers"`, if the student's code uses them: they take
+            seconds to import, which a grader can do once for many students.
     """
 
     def declare(function: Callable) -> Callable:
@@ -92,6 +96,7 @@ def check(forbids: Collection[str], seeded: bool = False) -> Callable[[Callable]
                 _last_answer.reset(forget)
 
         checked.forbids, checked.seeded = frozenset(forbids), seeded
+        checked.needs = frozenset(needs)
         return checked
 
     return declare

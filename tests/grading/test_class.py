@@ -537,8 +537,9 @@ def graded(tmp_path_factory):
     hand_in(course, "spy", spy(course, server.getsockname()[1]))
     for number in range(1, 60 - len(CODE) - len(FOLDERS)):
         hand_in(course, f"honest-{number:02}", generated(number)[0])
-    os.environ["SECRET_OF_THE_GRADER"] = "1"
-    done = grade(course, "--jobs", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET_OF_THE_GRADER", "1")
+        done = grade(course, "--jobs", "2")
     return course, done.stdout, connected
 
 

@@ -82,15 +82,22 @@ def test_no_other_process_shows_what_is_hidden(kernel):
     assert said.count("refused") == 4  # of the fork server
 
 
-def test_the_fork_server_has_imported_nothing_that_may_be_hidden(kernel):
+def test_the_fork_server_imports_what_is_needed_and_nothing_that_may_be_hidden():
     """What it has, every kernel finds in its memory. It has one thread, as a fork has."""
-    said = printed(
-        kernel,
+    look = (
         "import os, sys\n"
-        "print([name for name in sys.modules if name.startswith('peft')])\n"
-        "print(len(os.listdir('/proc/1/task')), 'torch._dynamo' in sys.modules)",
+        "heavy = ('torch', 'torch._dynamo', 'transformers', 'peft')\n"
+        "print(len(os.listdir('/proc/1/task')), *(name for name in heavy if name in sys.modules))"
     )
-    assert said == "[]\n1 True"
+    said = []
+    with closing(Sandbox(LIMITS)) as sandbox:
+        for needs in ((), ("optimizers",), ("transformers",)):
+            with (
+                sandbox.holding({}, frozenset(needs)),
+                Kernel(sandbox, frozenset(), LIMITS) as kernel,
+            ):
+                said.append(printed(kernel, look))
+    assert said == ["1 torch", "1 torch torch._dynamo", "1 torch torch._dynamo transformers"]
 
 
 def test_a_kernel_has_no_rights_and_cannot_get_any(kernel):

@@ -1,5 +1,6 @@
 """One call that fails, takes too much or kills its worker stops no other; no worker is left."""
 
+import mmap
 import os
 import re
 import signal
@@ -14,9 +15,15 @@ import pytest
 from joblib import Parallel, delayed
 from pebble import ProcessPool
 
-from lab_grader.running.workers import WorkerError, run
+from lab_grader.running.workers import WorkerError, Workers
 
 CALLS = {str(n): n for n in range(6)}
+
+
+def run(function, calls, jobs, **bounds):
+    """Yield what so many workers answer, which end with that."""
+    with Workers(jobs) as workers:
+        yield from workers.run(function, calls, **bounds)
 
 
 def half(number):
@@ -55,6 +62,14 @@ def fill_memory(number):
     while number == 3:
         kept.append(bytearray(1 << 24))
     return number, os.getpid()
+
+
+held = []
+
+
+def hold_memory(number):
+    held.append(mmap.mmap(-1, 1 << 30))
+    return len(held[-1])
 
 
 def fill_disk(number):
@@ -96,6 +111,31 @@ def test_a_call_that_takes_too_much_memory_is_reported_and_its_process_goes_on()
     assert len({process for _, process in found.values()}) == 1
 
 
+def note_process(number):
+    return os.getpid()
+
+
+def test_the_same_processes_make_the_calls_of_several_functions():
+    with Workers(1) as workers:
+        found = [dict(workers.run(one, {"0": 0})) for one in (note_process, half, note_process)]
+        assert found[0] == found[2]
+        assert isinstance(dict(workers.run(end, {"3": 3}, seconds=2))["3"], WorkerError)
+        ((_, another),) = workers.run(note_process, {"0": 0})
+        assert another != found[0]["0"], "one that was ended is replaced"
+        assert psutil.pid_exists(another)
+    assert not psutil.pid_exists(another)
+
+
+def test_each_functions_limit_on_memory_begins_with_what_its_process_has_then():
+    """What another function needs, such as PyTorch's addresses, is not taken from it."""
+    with Workers(1) as workers:
+        ((_, taken),) = workers.run(hold_memory, {"0": 0}, memory_bytes=2 << 30)
+        ((_, answer),) = workers.run(fill_memory, {"0": 0}, memory_bytes=256 << 20)
+        ((_, failed),) = workers.run(fill_memory, {"3": 3}, memory_bytes=256 << 20)
+    assert taken == 1 << 30 and not isinstance(answer, WorkerError)
+    assert str(failed) == "it took more than 256 MB of memory, and was stopped"
+
+
 def test_a_pool_that_breaks_is_replaced(monkeypatch):
     """As when a worker is killed while no call is under way."""
     real, calls = ProcessPool.schedule, []
@@ -126,16 +166,20 @@ def test_it_shares_a_process_with_joblib():
 
 
 def test_no_process_is_left_after_a_run_that_is_given_up():
-    def workers():
+    def processes():
         lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
         return [line for line in lines if "multiprocessing.spawn" in line]
 
-    before = len(workers())
-    answers = run(loop, {"0": 0} | CALLS, jobs=1, seconds=60)
-    next(answers)
-    assert len(workers()) == before + 1
-    answers.close()
-    assert len(workers()) == before
+    before = len(processes())
+    with Workers(1) as workers:
+        answers = workers.run(loop, {"0": 0} | CALLS, seconds=60)
+        next(answers)
+        assert len(processes()) == before + 1
+        answers.close()
+        assert len(processes()) == before
+        assert dict(workers.run(loop, {"0": 0})) == {"0": 0}, "others take their place"
+        assert len(processes()) == before + 1
+    assert len(processes()) == before
 
 
 KILLED = """

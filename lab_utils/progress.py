@@ -9,11 +9,11 @@ from pathlib import Path
 from textwrap import fill
 from urllib.parse import quote
 
-TITLE = re.compile(r"^# .*Lesson \d+: (.+)$", re.MULTILINE)
+TITLE = re.compile(r"^# .*Lesson (\d+): (.+)$", re.MULTILINE)
 MINUTES = re.compile(r"\*\*About (\d+) minutes")
 EXERCISE = re.compile(r"^### Exercise \d+: `(\w+)`", re.MULTILINE)
 SPACE = "\N{NO-BREAK SPACE}"
-COPY = re.compile(r"-Copy\d+$")  # as JupyterLab names what it duplicates
+RELEASED = re.compile(r"\d\d-(?!.*-Copy\d+$)")
 # Said to those whose checks all pass.
 LEARNT = (
     "You can split a weight into magnitude and direction, adapt a model with LoRA and with DoRA, "
@@ -55,6 +55,7 @@ class SavedLesson:
     Attributes:
         name: of its file, without the ending.
         path: of its file.
+        number: as its title has it, such as "01", or else its file's name.
         title: what it is about.
         minutes: how long it takes, as it says; None where it does not.
         exercises: those that have checks.
@@ -64,11 +65,17 @@ class SavedLesson:
 
     name: str
     path: Path
+    number: str = ""
     title: str = ""
     minutes: int | None = None
     exercises: list[SavedExercise] = field(default_factory=list)
     most: float = 0
     by_hand: float = 0
+
+    @property
+    def has_its_name(self) -> bool:
+        """Return whether the file is named as a lesson is, and not as JupyterLab names a copy."""
+        return bool(RELEASED.match(self.name))
 
     @property
     def points(self) -> float:
@@ -112,7 +119,7 @@ class Overview:
     def _repr_markdown_(self) -> str:
         heads = ["| lesson | time | exercises | points |", "| :-- | :-- | :-- | :-- |"]
         rows = (
-            f"| [{row.name[:2]} · {row.title or row.name}]({_link(row)}) "
+            f"| [{row.number} · {row.title or row.name}]({_link(row)}) "
             f"| {f'{row.minutes}{SPACE}min' if row.minutes else ''} "
             f"| {', '.join(_linked(row, exercise) for exercise in row.exercises)} "
             f"| {_points(row)}{_by_hand(row.by_hand)} |"
@@ -215,14 +222,19 @@ def overview(folder: str | Path = ".") -> Overview:
     Code that was edited after its check ran counts as the check found it; Validate runs all
     afresh. The open question of lesson 07 is not counted: a person marks it.
 
+    A lesson is known by its title, so that a renamed one stays in the list. Of several files with
+    the same lesson the one with its own name counts, or else the last that was saved.
+
     Args:
         folder: where the notebooks are; a lesson's own folder by default.
 
     Raises:
-        ValueError: a file is not a notebook.
+        ValueError: a file with the name of a lesson is not a notebook.
     """
-    paths = sorted(Path(folder).glob("[0-9][0-9]-*.ipynb"))
-    return Overview([_read(path) for path in paths if not COPY.search(path.stem)])
+    found = [_read(path) for path in Path(folder).glob("*.ipynb") if path.name[0] != "."]
+    found.sort(key=lambda it: (it.title != "", it.has_its_name, it.path.stat().st_mtime))
+    lessons = {lesson.number: lesson for lesson in found if lesson.number}
+    return Overview([lessons[number] for number in sorted(lessons)])
 
 
 def summary(folder: str | Path = ".") -> Summary:
@@ -232,11 +244,14 @@ def summary(folder: str | Path = ".") -> Summary:
 
 def _read(path: Path) -> SavedLesson:
     """Pair each exercise with the checks that follow it, up to the next exercise."""
+    lesson = SavedLesson(path.stem, path)
+    lesson.number = path.stem[:2] if lesson.has_its_name else ""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
+        if not lesson.has_its_name:
+            return lesson
         raise ValueError(f"{path} cannot be read as a notebook; restore or delete it") from error
-    lesson = SavedLesson(path.stem, path)
     headings: dict[str, str] = {}  # of exercises: the ids of their cells
     for cell in cells:
         nbgrader = cell["metadata"].get("nbgrader", {})
@@ -260,7 +275,7 @@ def _read_text(cell: dict, nbgrader: dict, lesson: SavedLesson, headings: dict[s
     if lesson.minutes is None and (minutes := MINUTES.search(source)):
         lesson.minutes = int(minutes[1])
     if not lesson.title and (title := TITLE.search(source)):
-        lesson.title = title[1]
+        lesson.number, lesson.title = title.groups()
 
 
 def _read_check(cell: dict, points: float, exercise: SavedExercise) -> None:

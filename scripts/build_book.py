@@ -112,10 +112,10 @@ def write_sources(folder: Path) -> None:
     for lesson in lessons:
         names = ", ".join(f"`{exercise.name}`" for exercise in lesson.exercises)
         rows.append(
-            f"| [{lesson.name[:2]} · {lesson.title}]({lesson.name}.ipynb) "
+            f"| [{lesson.number} · {lesson.title}]({lesson.name}.ipynb) "
             f"| {lesson.minutes}&nbsp;min | {names} | {lesson.most + lesson.by_hand:g} |"
         )
-    pages = [f"{lesson.name[:2]} · {lesson.title} <{lesson.name}>" for lesson in lessons]
+    pages = [f"{lesson.number} · {lesson.title} <{lesson.name}>" for lesson in lessons]
     front = (BOOK / "index.md").read_text(encoding="utf-8")
     for mark, text in (
         ("@LESSONS@", "\n".join(rows)),

@@ -32,7 +32,7 @@ plots.show(
 # %% [markdown]
 # The same weight vector `w0` and the same update `u`: with LoRA the new weight `w'` is their sum, turned
 # and longer. With DoRA it is turned by the same angle, and how long it becomes is trained separately;
-# here it has stayed as long as it was.
+# here it ends on the dotted circle, as long as `w0`.
 
 # %% [markdown]
 # ## The lessons, and how far you are
@@ -71,5 +71,7 @@ progress.overview("dora")
 # - If a cell does not finish: *Kernel → Interrupt Kernel*. If a name is not defined (`checks`,
 #   `torch`, or one that you wrote), the kernel does not have it, or no longer: *Kernel → Restart Kernel*,
 #   then run the cells from the top.
+# - Keep the names of the files: the links between lessons lead to them. The table above also finds a
+#   lesson that was renamed.
 # - If the window is narrow: Ctrl+B hides the list of files, and a figure that does not fit scrolls.
 # - Anything else: ask your instructor, and bring what the check said.

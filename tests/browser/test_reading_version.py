@@ -176,10 +176,16 @@ def test_the_dark_book_prints_on_white_and_whole(open_page):
 
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 680, "height": 900})  # A4 between its margins
-    parts = page.locator("article :is(pre, table)").filter(visible=True)
-    room = page.locator("article").bounding_box()["width"]
-    for wide, name in parts.evaluate_all("all => all.map(it => [it.scrollWidth, it.innerText])"):
-        assert wide <= room, name
+    folded = page.get_by_text("Show the solution")
+    assert folded.count() and not folded.filter(visible=True).count()
+    for name in ("06-peft-and-commonsense", "index"):
+        page = open_page(name)
+        parts = page.locator("article :is(pre, table, img)").filter(visible=True)
+        room = page.locator("article").bounding_box()["width"]
+        for wide, html in parts.evaluate_all(
+            "all => all.map(it => [it.scrollWidth, it.outerHTML])"
+        ):
+            assert wide <= room, html[:200]
 
 
 def test_a_reader_of_screens_hears_what_a_slider_says(open_page):

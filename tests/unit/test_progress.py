@@ -53,6 +53,26 @@ def test_a_copy_is_no_lesson(lesson, tmp_path):
     assert [found.name for found in progress.overview(tmp_path).lessons] == ["01-mathematics"]
 
 
+def test_a_renamed_lesson_stays_in_its_place(lesson, tmp_path):
+    lesson(passing=["decompose"])
+    path = tmp_path / "01-mathematics.ipynb"
+    (tmp_path / "02-notes.ipynb").write_text('{"cells": []}')
+    (tmp_path / "scratch.ipynb").write_text("no notebook, and nobody's lesson")
+    (tmp_path / "of my own.ipynb").write_text('{"cells": []}')
+    path.rename(tmp_path / "my homework (1).ipynb")
+    first, second = progress.overview(tmp_path).lessons
+    assert (first.number, first.passed, second.number) == ("01", ["decompose"], "02")
+    page = progress.overview(tmp_path)._repr_markdown_()
+    assert "[01 · the mathematics](" in page and "my%20homework%20%281%29.ipynb#cell-id=" in page
+
+    lesson()  # the released one again, beside it: that is the lesson
+    for name in ("01-mathematics-Copy1", "01-notes"):
+        shutil.copy(tmp_path / "my homework (1).ipynb", tmp_path / f"{name}.ipynb")
+    (tmp_path / "01-notes.ipynb").write_text('{"cells": []}')
+    first, _ = progress.overview(tmp_path).lessons
+    assert first.name == "01-mathematics" and not first.passed
+
+
 def test_a_check_that_failed_leaves_its_exercise_open(lesson):
     found = lesson(passing=["recompose", "count"], failing=["decompose"])
     assert str(found) == "2 of 3 exercises pass: 5 of 10 points."

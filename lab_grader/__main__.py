@@ -275,6 +275,7 @@ def _say_failures(outcome: Outcome) -> int:
 
 def main() -> None:
     """Run, and end with one sentence where something is not as it must be."""
+    _open_closed_streams()
     try:
         sys.exit(run(sys.argv[1:]))
     except (CourseError, ClusterError, NoSandbox, WorksheetError) as error:
@@ -305,6 +306,22 @@ def main() -> None:
             f"stopped by an internal error, {type(error).__name__}: {error}. What was graded is "
             f"kept. Please report it, with what is in {path}."
         )
+
+
+def _open_closed_streams() -> None:
+    """Open the standard streams that whoever started this has closed, as some services do.
+
+    Otherwise, the next file to be opened, such as the gradebook, takes the number of such a stream,
+    and what a library prints is written into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
 
 
 def _end(sentence: str) -> None:

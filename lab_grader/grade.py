@@ -312,7 +312,7 @@ def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[Non
 def keep_traceback(folder: Path) -> Path:
     """Write the traceback of the current exception to a file for maintainers; return its path."""
     path = folder / "lab_grader-errors.txt"
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         say([f"{datetime.now():%Y-%m-%d %H:%M:%S}", *traceback.format_exc().splitlines()], file)
     return path
 

@@ -1,13 +1,17 @@
 """The cells of a notebook as they were handed in, read from JSON that may contain anything."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 MOST_CELL_CHARACTERS = 1 << 20
 MOST_CHARACTERS = 8 << 20  # of all cells of a notebook
 KINDS = ("code", "markdown", "raw")
+# Where the text of a cell is: in a notebook of today, in one of format 1 to 3, and in what editors
+# and services save in their own formats.
+TEXT_KEYS = ("source", "input", "code", "value", "text", "content")
+VSCODES_CODE = 2  # of its kinds of cells; 1 is text
 PICTURE = re.compile(r"image/(png|jpeg|gif|webp)")
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 HALVES = re.compile("[\ud800-\udfff]")  # of characters that JSON writes as two
@@ -57,20 +61,34 @@ def read_cells(cells: list[Any], complain: Callable[[str], None]) -> list[Handed
 
 def _source(cell: Any) -> str | None:
     """Return the text of a cell; None if it has none that can be read."""
-    source = cell.get("source", "") if isinstance(cell, dict) else None
-    if isinstance(source, list) and all(isinstance(line, str) for line in source):
-        # Some tools write a list of lines without their ends.
-        ends = any("\n" in line for line in source)
-        source = ("" if ends else "\n").join(source)
-    return source if isinstance(source, str) else None
+    found = [cell[key] for key in TEXT_KEYS if key in cell] if isinstance(cell, dict) else []
+    for value in found:
+        lines = list(_lines(value))
+        if all(isinstance(line, str) for line in lines):
+            # Some tools write a list of lines without their ends.
+            ends = any("\n" in line for line in lines)
+            return ("" if ends else "\n").join(lines)
+    return None
+
+
+def _lines(value: Any) -> Iterator[Any]:
+    """Yield what lists within each other contain, in order."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += reversed(value)
+        else:
+            yield value
 
 
 def _kind(cell: dict[str, Any]) -> str:
     """Return the kind of a cell. If it states none: only code has outputs and a count."""
-    kind = cell.get("cell_type")
-    if isinstance(kind, str) and kind in KINDS:
-        return kind
-    return "code" if {"outputs", "execution_count"} & cell.keys() else "markdown"
+    kind = cell.get("cell_type", cell.get("kind"))
+    if isinstance(kind, str) and (known := kind.strip().lower()) in KINDS:
+        return known
+    is_code = kind == VSCODES_CODE or {"outputs", "execution_count", "input"} & cell.keys()
+    return "code" if is_code else "markdown"
 
 
 def _grade_id(cell: dict[str, Any]) -> str | None:

@@ -2,15 +2,14 @@
 
 import json
 import re
-import warnings
 from collections.abc import Callable
 from typing import Any
-
-import nbformat
 
 from lab_grader.intake.submitted import Unreadable
 
 MOST_CELLS = 2000
+MOST_WRAPPINGS = 6  # around a notebook, such as a server's answer that contains it as a text
+UNPRINTED = re.compile(r"[\x00-\x08\x0e-\x1f]")
 BLANK = "\0 \t\r\n"
 CONFLICT = re.compile(r"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)  # no line of JSON begins so
 
@@ -21,7 +20,7 @@ def looks_like_a_notebook(content: bytes) -> bool:
 
 
 def cells_of(content: bytes, complain: Callable[[str], None]) -> list[Any]:
-    """Return the cells of a notebook's JSON, of any version that nbformat can bring to 4.
+    """Return the cells of a notebook's JSON, whatever its version says and whatever is around it.
 
     Args:
         complain: called with a sentence for what is odd about it.
@@ -31,24 +30,11 @@ def cells_of(content: bytes, complain: Callable[[str], None]) -> list[Any]:
         MemoryError: reading it takes more than this process may have.
     """
     try:
-        notebook = _json(content, complain)
-        version = _version(notebook)
-        if version > 4:
-            raise Unreadable(f"a notebook of the format {version}; save it as format 4")
-        if version < 4:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                text = json.dumps(notebook | {"nbformat": version, "nbformat_minor": 0})
-                notebook = nbformat.convert(nbformat.reader.reads(text), 4)
-        cells = notebook.get("cells")
-        if not isinstance(cells, list):
-            raise Unreadable("its cells are not a list of cells")
-    except (Unreadable, MemoryError):
-        raise
+        notebook = _unwrapped(_json(content, complain))
+        _refuse_later_formats(notebook)
+        cells = _cells(notebook)
     except RecursionError as error:
         raise Unreadable("not a readable notebook (nested too deeply)") from error
-    except Exception as error:  # the file may hold anything, and nbformat fails in many ways
-        raise Unreadable(f"not a readable notebook ({type(error).__name__}: {error})") from error
     if len(cells) > MOST_CELLS:
         raise Unreadable(f"{len(cells)} cells; at most {MOST_CELLS} are graded")
     if not cells:
@@ -56,8 +42,8 @@ def cells_of(content: bytes, complain: Callable[[str], None]) -> list[Any]:
     return cells
 
 
-def _json(content: bytes, complain: Callable[[str], None]) -> dict[str, Any]:
-    """Return the object in a file, in whatever encoding it was saved."""
+def _json(content: bytes, complain: Callable[[str], None]) -> Any:
+    """Return the value in a file, in whatever encoding it was saved."""
     if not content.strip(BLANK.encode()):
         raise Unreadable("an empty file" if not content else "a file with nothing but blanks")
     encoding = json.detect_encoding(content)
@@ -67,7 +53,7 @@ def _json(content: bytes, complain: Callable[[str], None]) -> dict[str, Any]:
         text, replaced = content.decode(encoding, errors="replace"), True
     text = text.lstrip("\ufeff \t\r\n")
     try:
-        found, end = json.JSONDecoder(parse_int=_whole_number).raw_decode(text)
+        found, end = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         if (what := _something_else(text)) is not None:
             raise Unreadable(what) from error
@@ -76,8 +62,6 @@ def _json(content: bytes, complain: Callable[[str], None]) -> dict[str, Any]:
         raise Unreadable(f"not a readable notebook ({why})") from error
     if replaced:
         complain("some characters are not UTF-8, and are replaced")
-    if not isinstance(found, dict):
-        raise Unreadable("not a readable notebook (JSON of something else)")
     if text[end:].strip(BLANK):
         complain("there is more after its end, which is left out")
     return found
@@ -93,6 +77,8 @@ def _something_else(text: str) -> str | None:
         return "a pointer of Git LFS, not the file; run `git lfs pull`, and hand in the notebook"
     if text.startswith("%PDF"):
         return "a PDF under a notebook's name; hand in the notebook itself"
+    if UNPRINTED.search(text[:100]):
+        return "what another program wrote under a notebook's name; hand in the notebook itself"
     return None
 
 
@@ -101,21 +87,67 @@ def _whole_number(digits: str) -> int:
     return int(digits) if len(digits) < 19 else 0
 
 
-def _version(notebook: dict[str, Any]) -> int:
-    """Return the format of a notebook: 4 if it has cells where only 4 has them, unless it is later,
-    and 3 if it has worksheets instead.
+_DECODER = json.JSONDecoder(parse_int=_whole_number)
+
+
+def _unwrapped(value: Any) -> dict[str, Any]:
+    """Return the notebook in a JSON value: itself, or what a list, a text or a server's answer
+    contains.
 
     Raises:
-        Unreadable: it does not say.
+        Unreadable: there is none.
     """
-    has_cells = isinstance(notebook.get("cells"), list)
-    version = notebook.get("nbformat", 4 if has_cells else 3)
+    level = [value]
+    for _ in range(MOST_WRAPPINGS):
+        for found in level:
+            if isinstance(found, dict) and not found.keys().isdisjoint(("cells", "worksheets")):
+                return found
+            if isinstance(found, list) and any(_is_cell(it) for it in found):
+                return {"cells": found}
+        level = [inner for outer in level for inner in _contents(outer)]
+    raise Unreadable("not a readable notebook (JSON without cells)")
+
+
+def _is_cell(value: Any) -> bool:
+    return isinstance(value, dict) and "cell_type" in value
+
+
+def _contents(value: Any) -> list[Any]:
+    """Return what a JSON value contains; for a text, what its own JSON is."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"') and "cell" in value:
+        try:
+            return [_DECODER.decode(value)]
+        except json.JSONDecodeError:
+            return []
+    return value if isinstance(value, list) else []
+
+
+def _refuse_later_formats(notebook: dict[str, Any]) -> None:
+    """Raise `Unreadable` for a notebook of a format that is not known yet."""
     try:
-        version = int(version)
-    except (TypeError, ValueError, OverflowError) as error:
-        if has_cells:
-            return 4
-        raise Unreadable("not a readable notebook (its nbformat is not a number)") from error
-    if not has_cells and "worksheets" in notebook:
-        return min(3, version)
-    return max(4, version) if has_cells else version
+        version = int(notebook.get("nbformat", 4))
+    except (TypeError, ValueError, OverflowError):
+        return
+    if version > 4:
+        raise Unreadable(f"a notebook of the format {version}; save it as format 4")
+
+
+def _cells(notebook: dict[str, Any]) -> list[Any]:
+    """Return the cells of a notebook; up to format 3, they are in worksheets."""
+    cells = _listed(notebook.get("cells")) or [
+        cell
+        for sheet in _listed(notebook.get("worksheets")) or []
+        for cell in _listed(sheet.get("cells") if isinstance(sheet, dict) else None) or []
+    ]
+    if not cells and not isinstance(notebook.get("cells", []), list):
+        raise Unreadable("its cells are not a list of cells")
+    return cells
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return a list, also of what was saved as an object by number."""
+    if isinstance(value, dict) and value and all(str(key).isdecimal() for key in value):
+        return [value[key] for key in sorted(value, key=int)]
+    return value if isinstance(value, list) else []

@@ -34,7 +34,8 @@ def files_in(
     """Yield what a folder and those below it hold apart from folders, by its path in the folder.
 
     First come notebooks, those named as a lesson before others, and what lies less deep before
-    what lies deeper: so that no folder of figures or packages takes the place of an answer.
+    what lies deeper: so that no folder of figures or packages takes the place of an answer. What a
+    system made comes last.
 
     Args:
         lessons: their names.
@@ -47,9 +48,14 @@ def files_in(
         (PurePosixPath(os.path.relpath(entry.path, folder)), entry)
         for entry in _level_by_level(folder, complain)
     ]
-    found = [(name, entry) for name, entry in found if not is_litter(name)]
-    found.sort(key=lambda it: (it[0].stem not in lessons, not NOTEBOOK.search(it[0].name)))
-    if len(found) > MOST_FILES:
+    found.sort(
+        key=lambda it: (
+            is_litter(it[0]),
+            it[0].stem not in lessons,
+            not NOTEBOOK.search(it[0].name),
+        )
+    )
+    if sum(not is_litter(name) for name, _ in found) > MOST_FILES:
         complain(f"more than {MOST_FILES} files; the rest is left out")
     for name, entry in found[:MOST_FILES]:
         yield str(name), entry

@@ -43,13 +43,16 @@ MOST_FILES_BYTES = 64 << 20  # of all but the notebooks
 TIMESTAMP = "timestamp.txt"
 # What people hand in instead of a notebook, and what to tell them.
 INSTEAD = {
-    (".html", ".htm", ".pdf", ".docx", ".doc", ".odt", ".png", ".jpg", ".jpeg"): (
+    (".html", ".htm", ".pdf", ".docx", ".doc", ".odt", ".png", ".jpg", ".jpeg", ".mhtml"): (
         "a picture of a notebook, which cannot be run; hand in the .ipynb"
     ),
     (".py", ".md", ".qmd", ".rmd", ".r"): (
         "a text that does not hold the lesson's cells; hand in the .ipynb"
     ),
-    (".7z", ".rar", ".zst"): "an archive that cannot be opened here; hand in the .ipynb, or a .zip",
+    (".7z", ".rar", ".zst", ".lz4", ".z", ".lz", ".iso", ".dmg", ".cab"): (
+        "an archive that cannot be opened here; hand in the .ipynb, or a .zip"
+    ),
+    (".eml", ".msg", ".mbox"): "an email; hand in the .ipynb that is attached to it",
     (".url", ".webloc", ".gdoc", ".lnk", ".desktop"): "a link to a file; hand in the file itself",
 }
 IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
@@ -115,6 +118,7 @@ class _Found:
         notebooks: for each file that may hold one, a function that reads its JSON.
         files: the contents of the others.
         ignored: the names of what the course leaves out.
+        litter: the names of what a system made.
     """
 
     def __init__(self, course: Course, submission: Submission) -> None:
@@ -122,12 +126,16 @@ class _Found:
         self.notebooks: dict[str, Callable[[], bytes]] = {}
         self.files: dict[str, bytes] = {}
         self.ignored: list[str] = []
+        self.litter: list[str] = []
         self._room, self._notebook_room = MOST_FILES_BYTES, MOST_NOTEBOOKS_BYTES
         self._cells: dict[str, list[HandedIn] | None] = {}  # of the notebooks that were read
         self._unpacker = Unpacker(_is_wanted, self._complain, MOST_NOTEBOOK_BYTES)
 
     def add(self, name: str, entry: os.DirEntry) -> None:
         """Add a file by its path; what cannot be read is reported."""
+        if is_litter(PurePosixPath(name)):
+            self.litter.append(name)
+            return
         try:
             if NOTEBOOK.search(name) and not is_packed(beginning_of(entry, LONGEST_MAGIC)):
                 self.notebooks[name] = functools.partial(read_file, entry, MOST_NOTEBOOK_BYTES)
@@ -242,7 +250,7 @@ def _choose_notebooks(course: Course, found: _Found, submission: Submission) -> 
         chosen = _choose(lesson, others, found, submission)
         if chosen is None:
             there = dict.fromkeys((*others, *found.files, *found.ignored))
-            unused = [name for name in there if name not in used]
+            unused = [name for name in there if name not in used] or found.litter
             _report_missing(lesson, unused, submission)
             continue
         used.add(chosen)

@@ -25,7 +25,7 @@ def names_of(course: Course, standings: list[Standing], names: bool) -> Callable
         path = course.work / "reports" / "secret"
         if not path.exists():
             write_atomically(path, secrets.token_hex())
-        secret = path.read_text()
+        secret = path.read_text("utf-8")
 
         def order(student: str) -> str:
             text = secret.encode() + student.encode(errors="surrogatepass")

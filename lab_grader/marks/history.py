@@ -96,7 +96,7 @@ def gradings(course: Course, last: int = 2) -> list[Grading]:
         if len(found) == last:
             break
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            found.insert(0, _read(path.read_text()))
+            found.insert(0, _read(path.read_text("utf-8")))
     return found
 
 

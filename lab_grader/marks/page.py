@@ -165,7 +165,7 @@ def make_page(
 def _result(course: Course, student: str) -> Result:
     """Return the result that the recorded marks come from."""
     note = course.work / "recorded" / course.assignment / f"{student}.json"
-    key = json.loads(note.read_text())["key"] if note.exists() else ""
+    key = json.loads(note.read_text("utf-8"))["key"] if note.exists() else ""
     result = Cache(course.work / "cache").load(key)
     if result is None:
         raise PageError("the output of its checks is no longer cached: run make grade")

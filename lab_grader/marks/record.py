@@ -134,7 +134,7 @@ class Recorder:
         if not marks or not note.exists():
             return False
         try:
-            return json.loads(note.read_text()) == self._described(submission, key, marks)
+            return json.loads(note.read_text("utf-8")) == self._described(submission, key, marks)
         except (OSError, ValueError, RecursionError):
             submission.mended.append("the notes of an earlier run were damaged; recorded again")
             return False
@@ -190,7 +190,7 @@ class Recorder:
         names = {c.__name__ for c in (*plugin.__mro__, *AssignLatePenalties.__mro__)}
         settings = sorted((name, repr(config[name])) for name in names if name in config)
         source = inspect.getsourcefile(plugin)
-        code = Path(source).read_text() if source else repr(plugin)
+        code = Path(source).read_text("utf-8") if source else repr(plugin)
         points = [
             (lesson.name, grade_id, lesson.points(grade_id))
             for lesson in self.course.lessons.values()
@@ -212,7 +212,9 @@ class Recorder:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
         if submission.moment:
-            (folder / TIMESTAMP).write_text(f"{submission.moment:%Y-%m-%d %H:%M:%S.%f} UTC")
+            (folder / TIMESTAMP).write_text(
+                f"{submission.moment:%Y-%m-%d %H:%M:%S.%f} UTC", "utf-8"
+            )
 
     def _autograde(self, student: str, result: Result) -> None:
         config = self.course.config.copy()

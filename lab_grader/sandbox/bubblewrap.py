@@ -52,7 +52,7 @@ def check_available() -> None:
     except NoFilter as error:
         raise NoSandbox(str(error)) from error
     command = ["bwrap", *_privileges(), "--ro-bind", "/", "/", "true"]
-    tried = subprocess.run(command, capture_output=True, text=True)
+    tried = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if tried.returncode != 0:
         raise NoSandbox(
             f"bubblewrap does not work here: {tried.stderr.strip()}. In a container, allow "

@@ -247,7 +247,7 @@ def _make_read_only(path: str) -> None:
 def _mounted_below(folder: str) -> list[str]:
     """Return the mount points below a folder, without those below one of them."""
     found: list[str] = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
         escaped = line.split()[4]  # a space is \\040
         path = escaped.encode().decode("unicode_escape").encode("latin-1").decode()
         if path.startswith(f"{folder}/"):
@@ -271,7 +271,7 @@ def _give_up_rights(uid: int | None) -> None:
     """Drop all capabilities and ways to get one; as root, become a user of no other kernel."""
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if uid is not None:
-        last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+        last = int(Path("/proc/sys/kernel/cap_last_cap").read_text("utf-8"))
         for capability in range(last + 1):
             _call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
         os.setgroups([])
@@ -285,7 +285,7 @@ def _give_up_rights(uid: int | None) -> None:
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
     # If the machine runs out of memory before a kernel reaches its limits, Linux ends a kernel.
-    Path("/proc/self/oom_score_adj").write_text("1000")
+    Path("/proc/self/oom_score_adj").write_text("1000", "utf-8")
 
 
 class _Program(ctypes.Structure):
@@ -310,7 +310,7 @@ def _run_kernel(connection: dict) -> None:
         copy(given, Path(WORK, given.name))
     os.chdir(WORK)
     descriptor = os.open(CONNECTION, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
+    with open(descriptor, "w", encoding="utf-8") as file:
         json.dump(connection, file)
     launch_new_instance(argv=["-f", CONNECTION, *SETTINGS])
 

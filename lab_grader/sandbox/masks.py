@@ -69,13 +69,13 @@ def write_masks(hidden: frozenset[str], folder: Path) -> dict[str, str]:
         elif original == CHECKS:
             mask.mkdir()
             texts = sorted(Path(CHECKS).glob("*.py"))
-            (mask / "__init__.py").write_text(SILENT.format(names=_names(texts, "check_")))
+            (mask / "__init__.py").write_text(SILENT.format(names=_names(texts, "check_")), "utf-8")
         elif original == QUIZ:
-            mask.write_text(SILENT.format(names=_names([Path(QUIZ)])))
+            mask.write_text(SILENT.format(names=_names([Path(QUIZ)])), "utf-8")
         elif Path(original).is_dir():
             mask.mkdir()
         else:
-            mask.write_text(hollow(Path(original).read_text()))
+            mask.write_text(hollow(Path(original).read_text("utf-8")), "utf-8")
         masks[original] = str(mask)
     return masks
 
@@ -85,7 +85,7 @@ def _names(files: list[Path], beginning: str = "") -> list[str]:
     return [
         node.name
         for file in files
-        for node in ast.parse(file.read_text()).body
+        for node in ast.parse(file.read_text("utf-8")).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.startswith(beginning)
     ]
 

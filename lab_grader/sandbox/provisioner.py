@@ -34,7 +34,7 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
         """Start the kernel."""
-        written = Path(self.parent.connection_file).read_text()
+        written = Path(self.parent.connection_file).read_text("utf-8")
         self.sandbox.start_kernel(json.loads(written), self.hidden)
         return self.parent.get_connection_info()
 

@@ -14,7 +14,7 @@ def processes_below(pid: int) -> Iterator[int]:
     """
     with contextlib.suppress(OSError):  # it has ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            for child in (thread / "children").read_text().split():
+            for child in (thread / "children").read_text("utf-8").split():
                 yield int(child)
                 yield from processes_below(int(child))
 
@@ -39,7 +39,9 @@ def memory_of(kernel: list[int], enough: int) -> int:
 def _resident_bytes(pid: int) -> int:
     """Return the memory of a process, including what it shares; 0 if it has ended."""
     with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        return (
+            int(Path(f"/proc/{pid}/statm").read_text("utf-8").split()[1]) * resource.getpagesize()
+        )
     return 0
 
 
@@ -49,7 +51,7 @@ def _proportional_bytes(pid: int) -> int:
     Linux walks over all of its pages for this. Where it gives no answer, all of it counts.
     """
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) << 10
     return _resident_bytes(pid)
@@ -66,5 +68,5 @@ def _sockets(pid: int) -> int:
 def socket_bytes() -> int:
     """Return how many bytes can wait at a socket whose buffers have Linux's default size."""
     with contextlib.suppress(OSError, ValueError):
-        return int(Path("/proc/sys/net/core/wmem_default").read_text())
+        return int(Path("/proc/sys/net/core/wmem_default").read_text("utf-8"))
     return 1 << 18

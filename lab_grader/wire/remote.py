@@ -79,4 +79,4 @@ def _text_of(module: str) -> tuple[str, str]:
             f"{module} is not a module of {questions.__name__}: its text may not travel"
         )
     file = importlib.import_module(module).__file__
-    return Path(file).read_text(), file
+    return Path(file).read_text("utf-8"), file

@@ -507,7 +507,7 @@ def _norms_with(
         found = call_function(gradient_norms_by_rank, tuple(ranks), stabilized, reference=())
     except CheckFailed:
         return None
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         return _norms_found(Report("the other rule"), found, ranks)
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import zipfile
 
 import nbformat
@@ -136,6 +138,17 @@ def test_umask_long_tmpdir_and_a_blank_at_the_end_of_an_id(small, tmp_path):
     assert marks(small) == {"ada": marks_without()}, done.stdout + done.stderr
     assert done.returncode == 1
     assert "rename the folder 'eve '" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_closed_streams_and_a_locale_without_utf_8(small):
+    """As some services start a program."""
+    command = f"{sys.executable} -m lab_grader grade dora --jobs 1 <&- >&- 2>&-"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["sh", "-c", command], cwd=small, env=os.environ | locale)
+    assert done.returncode == 1  # eve's notebook cannot be read
+    assert marks(small) == {"ada": marks_without()}
+    assert "\nada," in (small / "grading" / "marks" / "dora.csv").read_text("utf-8")
+    assert (small / "grading" / "feedback" / "ada" / "dora" / "index.html").exists()
 
 
 def test_a_locked_gradebook_is_one_sentence(small):

@@ -3,6 +3,7 @@
 import copy
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
@@ -590,6 +591,34 @@ def fence(tree):
             cell |= {"cell_type": "markdown", "source": ["```python\n", *cell["source"], "\n```\n"]}
 
 
+def texts_under(*keys):
+    """The text of each cell under another key than `source`, these in turn."""
+
+    def change(tree):
+        for cell, key in zip(tree["cells"], itertools.cycle(keys)):
+            cell[key] = cell.pop("source")
+
+    return change
+
+
+def kinds(change_kind):
+    def change(tree):
+        for cell in tree["cells"]:
+            cell["cell_type"] = change_kind(cell["cell_type"])
+
+    return change
+
+
+def as_in_vs_code(tree):
+    """What its interface for notebooks gives an extension, which may save it as it is."""
+    languages = {"code": (2, "python"), "markdown": (1, "markdown")}
+    tree["cells"] = [
+        {"kind": kind, "language": language, "value": "".join(cell["source"])}
+        for cell in tree["cells"]
+        for kind, language in [languages[cell["cell_type"]]]
+    ]
+
+
 READABLE = {
     "BOM": of_bytes(lambda text: b"\xef\xbb\xbf" + text),
     "UTF-16": of_bytes(lambda text: text.decode().encode("utf-16")),
@@ -637,6 +666,22 @@ READABLE = {
             | {"nbformat": 4, "nbformat_minor": 5}
         )
     ),
+    "worksheets with cells of format 4": saved(lambda tree: {"worksheets": [tree]}),
+    "cells under another name of their texts": saved(texts_under("value", "text", "code", "input")),
+    "kinds in capitals": saved(kinds(str.upper)),
+    "kinds with a blank": saved(kinds("{} ".format)),
+    "cells as VS Code describes them": saved(as_in_vs_code),
+    "lines within lists": saved(
+        lambda tree: [c.update(source=[[[c["source"]]]]) for c in tree["cells"]] and None
+    ),
+    "cells by their number": saved(
+        lambda tree: tree | {"cells": {str(i): c for i, c in enumerate(tree["cells"])}}
+    ),
+    "a list of cells": saved(lambda tree: tree["cells"]),
+    "a list with one notebook": saved(lambda tree: [tree]),
+    "a notebook as a text": saved(json.dumps),
+    "what a Jupyter server answers": saved(lambda tree: {"type": "notebook", "content": tree}),
+    "what it answers about a file": saved(lambda tree: {"content": json.dumps(tree), "size": 1}),
     "answers in fences in text cells": saved(fence),
 }
 
@@ -751,6 +796,8 @@ def test_an_archive_that_is_not_opened_is_named(folder, course, monkeypatch, kin
         (f"{LESSON}.py", "a text that does not hold the lesson's cells; hand in the .ipynb"),
         (f"{LESSON}.html", "a picture of a notebook, which cannot be run; hand in the .ipynb"),
         ("dora.gdoc", "a link to a file; hand in the file itself"),
+        ("dora.tar.lz4", "an archive that cannot be opened here; hand in the .ipynb, or a .zip"),
+        ("Fwd dora.eml", "an email; hand in the .ipynb that is attached to it"),
     ],
 )
 def test_what_is_handed_in_instead_is_named_with_what_to_do(folder, course, name, advice):
@@ -813,12 +860,19 @@ def test_a_module_beside_a_notebook_that_imports_it_is_named(folder, course):
 NO_NOTEBOOK = {
     b"": "an empty file",
     bytes(100): "a file with nothing but blanks",
-    b"null": "not a readable notebook (JSON of something else)",
+    b"null": "not a readable notebook (JSON without cells)",
+    b'{"name": "lab", "version": 1}': "not a readable notebook (JSON without cells)",
+    b'[{"a": "{\\"cell\\": 1}"}, "x", [[[[[[[[{"cells": [1]}]]]]]]]]]': (
+        "not a readable notebook (JSON without cells)"
+    ),
     b"no notebook": (
         "not a readable notebook (not JSON: Expecting value: line 1 column 1 (char 0))"
     ),
     b"<!DOCTYPE html>": "a web page under a notebook's name; download the notebook itself",
     b"%PDF-1.4": "a PDF under a notebook's name; hand in the notebook itself",
+    b"\x1f\x9d\x90 of compress": (
+        "what another program wrote under a notebook's name; hand in the notebook itself"
+    ),
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0": (
         "a pointer of Git LFS, not the file; run `git lfs pull`, and hand in the notebook"
     ),
@@ -830,7 +884,7 @@ NO_NOTEBOOK = {
     b'{"a":' * 10**5: "not a readable notebook (nested too deeply)",
     b'{"nbformat": 4, "cells": []}': "a notebook without cells",
     b'{"nbformat": 4, "cells": {}}': "its cells are not a list of cells",
-    b'{"nbformat": [], "cells": 1}': "not a readable notebook (its nbformat is not a number)",
+    b'{"nbformat": [], "cells": 1}': "its cells are not a list of cells",
     b'{"nbformat": 5, "cells": [1]}': "a notebook of the format 5; save it as format 4",
 }
 
@@ -841,6 +895,20 @@ def test_what_is_no_notebook_is_said_in_one_sentence(folder, course, content):
     submission = vet(course, "ada")
     assert not submission.notebooks
     assert submission.problems == [f"{LESSON}.ipynb: {NO_NOTEBOOK[content]}"]
+
+
+@pytest.mark.parametrize("name", [f"._{LESSON}.ipynb", f"__MACOSX/dora/._{LESSON}.ipynb"])
+def test_what_a_system_left_is_named_where_there_is_nothing_else(folder, course, name):
+    path = folder_of(folder, "ada") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\0\5\x16\7")
+    assert vet(course, "ada").problems == [f"{LESSON}.ipynb is missing; there is {name}"]
+
+
+def test_a_notebook_among_what_a_system_left_is_graded(folder, course):
+    put(folder, "ada", f"__MACOSX/{LESSON}.ipynb", work())
+    answers = vet(course, "ada").notebooks[LESSON]
+    assert answer_in(answers, "recompose") == solutions()["recompose"]
 
 
 def test_nothing_beside_an_answer_takes_its_place(folder, course):

@@ -175,7 +175,7 @@ def test_other_seeds_find_the_same():
     assert not {run["seed"] for run in again} & earlier
     measurement.require_one_base(again + read("commonsense.jsonl"))
     gaps = [gap for by_rate in measurement.at_each_rate(again).values() for gap in by_rate.values()]
-    assert [gap.seeds for gap in gaps] == [4] * 5
+    assert [gap.seeds for gap in gaps] == [4] * 8
     assert all(gap.low < 0 < gap.high for gap in gaps)
 
     def of(method, rank, rate):

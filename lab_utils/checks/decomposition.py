@@ -33,6 +33,10 @@ SUM_M = Mistake("sum instead of mean", "Average over the vectors.", DELTA_M)
 SQUARED = Mistake(
     "squared differences", "Equation 3 averages absolute values, not squares.", DELTA_M
 )
+WEIGHTED_BY_LENGTH = Mistake(
+    "turns weighted by length", "Every vector counts alike, whether it is long or short.", DELTA_D
+)
+FISHER = Mistake("Fisher's z", "atanh is for intervals: return the correlation itself.", COUPLING)
 RELATIVE = Mistake("relative change", "Equation 3 does not divide by the length before.", DELTA_M)
 WHOLE_M = Mistake("one norm for the whole matrix", "Each vector has its own length.", DELTA_M)
 AXIS_M = Mistake("norm over the wrong axis", WRONG_AXIS, DELTA_M)
@@ -427,13 +431,13 @@ def _why_not_nan(
     values = list(wrong.values())
     if any(isinstance(value, CheckFailed) for value in values):
         return ERROR_FOR_NONE
-    if all(value is None for value in values):
+    if values[0] is None:
         return NONE_FOR_NAN
     # What rounding leaves is far less than this; and a half has no rounding, nor has its mean.
     if all(isinstance(value, float) and abs(value) < 1e-3 for value in values):
         exact = any(constant == 0.5 for constant, _ in wrong)
         return ZERO_FOR_NONE if exact else ROUNDING
-    if len(set(values)) == 1 and isinstance(values[0], float):
+    if all(isinstance(value, float) for value in values) and len(set(values)) == 1:
         return NUMBER_FOR_NONE
     return None
 
@@ -593,6 +597,7 @@ def wrong_magnitude_changes(
         ((b - a).norm(), SQUARED),
         (((b - a).abs() / a).mean(), RELATIVE),
         (((b - a).abs() / b).mean(), RELATIVE),
+        *((100 * ((b - a).abs() / lengths).mean(), RELATIVE) for lengths in (a, b)),
         ((b - a).abs().mean() / a.mean(), RELATIVE),
         (change(Tensor.norm), WHOLE_M),
         (moved.norm(), WHOLE_M),
@@ -638,6 +643,8 @@ def wrong_direction_changes(
     distance = (directions[1] - directions[0]).norm(dim=norm_dim)
     with_change = _cosine(before, after - before, norm_dim)
     both = (before == 0).all(norm_dim) & (after == 0).all(norm_dim)
+    lengths = [w.double().norm(dim=norm_dim) for w in (before, after)]
+    lengths.append(lengths[0] * lengths[1])
     u, v = directions
     across = [torch.nn.functional.normalize(w.double(), dim=1 - norm_dim) for w in (before, after)]
     centred = [(w - w.mean(norm_dim, keepdim=True)).double() for w in (before, after)]
@@ -662,6 +669,9 @@ def wrong_direction_changes(
         (turned.square().mean(), SQUARED_TURN),
         (turned.square().mean().sqrt(), SQUARED_TURN),
         (turned.median(), MEDIAN_D),
+        *(((turned * w).sum() / w.sum(), WEIGHTED_BY_LENGTH) for w in lengths),
+        *(((turned * w**2).sum() / (w**2).sum(), WEIGHTED_BY_LENGTH) for w in lengths),
+        *(((turned * w).mean(), WEIGHTED_BY_LENGTH) for w in lengths),
         (cosine.arccos().mean() / math.pi, ANGLE),
         *((_turn(before, after, norm_dim, size), NOT_A_LENGTH_D) for size in OTHER_LENGTHS),
         ((1 - cosine.square()).mean(), SQUARED_COSINE),
@@ -720,6 +730,8 @@ OTHER_LENGTHS: tuple[Callable[[Tensor, int], Tensor], ...] = (
     lambda w, dim: w.abs().sum(dim, keepdim=True).clamp_min(1e-12),
     lambda w, dim: w.square().sum(dim, keepdim=True).clamp_min(1e-12),
     lambda w, dim: w.abs().amax(dim, keepdim=True).clamp_min(1e-12),
+    lambda w, dim: w.square().mean(dim, keepdim=True).sqrt().clamp_min(1e-12),
+    lambda w, dim: w.abs().mean(dim, keepdim=True).clamp_min(1e-12),
 )
 
 
@@ -781,6 +793,7 @@ def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, M
         (torch.tensor(1.0), ALWAYS_ONE),
         *((value, mistake) for mistake, value in roundings(right, ROUNDED_C, range(1, 4))),
         (right**2, DETERMINATION),
+        (right.atanh(), FISHER),
         (right.abs(), SIGN_LOST),
         (-right, SIGN_SWAPPED),
         ((m * d).sum() / d.square().sum(), SLOPE),

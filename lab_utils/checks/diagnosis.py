@@ -174,6 +174,11 @@ MISFITS = {
         "one tensor of rows that differ in length",
         "A tensor, like an array, has one length for all of its rows: take them one by one.",
     ),
+    r"backward through the graph a second time": (
+        "kept from an earlier pass",
+        "Something that was computed from the parameters is kept and used again. They have changed "
+        "since: compute it again in every pass.",
+    ),
     r"could not infer output dtype|mean\(\): input dtype": (
         "a mean of truth values",
         "mean() takes fractions: make numbers of them first, .float() or .double().",

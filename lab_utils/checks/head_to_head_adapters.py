@@ -168,7 +168,7 @@ def check_add_adapters(
     add_adapters_to_model: Callable,
     aspect: str | None = None,
     *,
-    n_blocks: int = 2,
+    n_blocks: int = 3,
     rank: int = 3,
     alpha: float = 12.0,
     seed: int = 0,

@@ -1,6 +1,9 @@
 """Checks of lesson 01: `decompose`, `recompose` and `count_trainable`."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -139,6 +142,11 @@ NOT_FROM_WEIGHT = _split(
     "not computed from the weight",
     "Another weight gives the same: compute with the argument, not with a variable or numbers "
     "from above.",
+)
+VECTORS_LEFT_OUT = _split(
+    "vectors left out",
+    "Some vectors are still as long as in the weight: divide every one, the first and the last, "
+    "too.",
 )
 ONE_OF_TWO = _split("one of two returned", "Return both: (magnitude, direction).")
 ADDED = _split("added", "The weight is the product of magnitude and direction.")
@@ -380,6 +388,11 @@ def _expect_splits(
     def unexplained() -> Mistake | None:
         if not unchanged:
             return IN_PLACE
+        for mistake, is_made in ((ZERO_WITH_DIRECTION, _gives_zeros), (VECTORS_LEFT_OUT, _skips)):
+            if all(
+                is_made(case, weight) for case, (weight, _) in zip(directions, calls, strict=True)
+            ):
+                return mistake
         weight, given = calls[0]
         other = call_function(decompose, weight + 1.0, **given)
         cases = magnitudes[0], directions[0]
@@ -396,6 +409,25 @@ def _expect_splits(
             report.expect_cases(prop, cases, mistakes, unexplained)
     if and_unchanged:
         _expect_unchanged(report, unchanged)
+
+
+def _gives_zeros(case: Comparison, weight: Tensor) -> bool:
+    """Return whether a direction is right but for vectors of zeros, which have one."""
+    if case.found.shape != case.expected.shape or not case.found.isfinite().all():
+        return False
+    zeros = weight.norm(dim=case.scale_dim, keepdim=True) == 0
+    others = torch.where(zeros, 0.0, case.found.detach())
+    return bool(zeros.any()) and replace(case, found=others).is_right()
+
+
+def _skips(case: Comparison, weight: Tensor) -> bool:
+    """Return whether a direction is right but for some vectors, which are those of the weight."""
+    if case.found.shape != case.expected.shape:
+        return False
+    found = case.found.detach()
+    same = (found == weight).all(case.scale_dim, keepdim=True)
+    others = torch.where(same, case.expected.to(found.dtype), found)
+    return bool(same.any()) and not same.all() and replace(case, found=others).is_right()
 
 
 def _dropped_dimension(decompose: Callable, norm_dim: int) -> Mistake | None:
@@ -418,6 +450,11 @@ def _expect_digits(
     report: Report, prop: str, cases: Sequence[Comparison], mistake: Mistake
 ) -> bool:
     """Expect results with as many digits as the arguments have."""
+    if all(case.is_right() for case in cases) and (places := _places(cases)) is not None:
+        problem = (
+            f"{cases[0].label}: expected all digits, found numbers rounded to {places} decimals."
+        )
+        return report.expect(False, prop, problem, ROUNDED)
     coarse = [
         case
         for case in cases
@@ -429,6 +466,26 @@ def _expect_digits(
     return not coarse or report.expect(
         False, prop, f"{coarse[0].label}: {coarse[0].difference()}.", mistake
     )
+
+
+def _places(cases: Sequence[Comparison]) -> int | None:
+    """Return after how many decimals no number of any case has digits, if so few do not do so
+    by chance."""
+
+    def is_rounded(values: Tensor, places: int, slack: int) -> bool:
+        gap = (values - values.round(decimals=places)).abs()
+        return bool((gap <= slack * values.abs() * torch.finfo(torch.float32).eps).all())
+
+    found, expected = (
+        torch.cat([part(case).detach().double().flatten() for case in cases])
+        for part in (lambda case: case.found, lambda case: case.expected)
+    )
+    exact = (torch.float32, torch.float64)
+    if any(case.found.dtype not in exact for case in cases) or not found.isfinite().all():
+        return None
+    # With more slack for what is expected, no way of computing it makes the difference.
+    rounded = (n for n in range(6) if is_rounded(found, n, 1) and not is_rounded(expected, n, 16))
+    return next(rounded, None)
 
 
 def _is_pair(report: Report, result: object, what: str, rows: int) -> bool:
@@ -519,7 +576,9 @@ def _wrong_directions(
     _, unit_across = decomposition.decompose(weight, 1 - norm_dim)
     size = weight.abs().sum(norm_dim, keepdim=True)
     largest = weight.abs().amax(norm_dim, keepdim=True)
-    divisors = (size, largest)
+    root_mean_square = length / weight.shape[norm_dim] ** 0.5
+    mean_size = size / weight.shape[norm_dim]
+    divisors = (size, largest, root_mean_square, mean_size)
     centred = weight - weight.mean(norm_dim, keepdim=True)
     left, _, right = torch.linalg.svd(_that_lapack_takes(weight), full_matrices=False)
     spreads = [weight.std(norm_dim, correction=n, keepdim=True).clamp_min(1e-8) for n in (0, 1)]
@@ -769,7 +828,8 @@ def check_count_trainable(
             layers = ((in_features, out_features, rank), *draw_sizes(seed))
             for sizes, given in _asked(name, layers):
                 found = call_function(count_trainable, *sizes, method, **given)
-                is_int = isinstance(found, int) and not isinstance(found, bool)
+                # NumPy's integers are integers, too
+                is_int = isinstance(found, Integral) and not isinstance(found, bool)
                 if not report.expect(
                     is_int,
                     "the count is an int",
@@ -779,18 +839,36 @@ def check_count_trainable(
                     break
                 wrong = wrong_counts(name, *sizes, norm_dim=given.get("norm_dim", 1))
                 mistakes = [mistake for _, mistake in wrong]
-                numbers = [found, right_count(name, *sizes), *(count for count, _ in wrong)]
-                found, expected, *counts = torch.tensor(numbers, dtype=torch.float64)
+                counts = [int(found), right_count(name, *sizes), *(count for count, _ in wrong)]
+                found, expected, *counts = torch.tensor(counts, dtype=torch.float64)
                 label = f"{sizes[0]} → {sizes[1]}, rank {sizes[2]}"
                 comparisons.append(Comparison(label, found, expected, counts, tolerance=0.0))
             else:
-                same = len({case.found.item() for case in comparisons}) == 1
-                report.expect_cases(
-                    f"{method} trains so many numbers",
-                    comparisons,
-                    mistakes,
-                    lambda same=same: THE_SAME if same else None,
-                )
+                ask = functools.partial(_ignored, count_trainable, comparisons, layers[0], method)
+                prop = f"{method} trains so many numbers"
+                report.expect_cases(prop, comparisons, mistakes, ask)
+
+
+def _ignored(
+    count_trainable: Callable,
+    comparisons: Sequence[Comparison],
+    sizes: tuple[int, int, int],
+    method: str,
+) -> Mistake | None:
+    """Return which size the count does not depend on, if it is all of them or one."""
+    if len({case.found.item() for case in comparisons}) == 1:
+        return THE_SAME
+    larger = [[*sizes[:i], sizes[i] + 1, *sizes[i + 1 :]] for i in range(len(sizes))]
+    try:
+        first, *others = (call_function(count_trainable, *s, method) for s in (sizes, *larger))
+    except CheckFailed:
+        return None
+    names = ("in_features", "out_features", "rank")
+    ignored = [name for name, count in zip(names, others, strict=True) if count == first]
+    if len(ignored) != 1:
+        return None
+    why = f"The count does not depend on {ignored[0]}: compute with the argument."
+    return _count(f"{ignored[0]} ignored", why)
 
 
 def _asked(

@@ -3,7 +3,7 @@
 import functools
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,16 @@ ALWAYS_FIRST = _score(
     "finds a log-likelihood above it: begin with float('-inf').)",
 )
 ALWAYS_LAST = _score(
-    "last choice taken", "The model's answer is the choice with the highest score."
+    "last choice taken",
+    "The model's answer is the choice with the highest score. (Once a row is sorted, that is "
+    "always the last: look for it in the row as it was.)",
+)
+BEST_KEPT = _score(
+    "the best of earlier questions kept", "Start again for each question: best = -math.inf."
+)
+BALANCED = _score(
+    "mean over the right answers' indices",
+    "Each question counts the same, whichever of its choices is the right one.",
 )
 COMMONEST = _score(
     "scores ranked, not their places",
@@ -905,7 +914,22 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
         (COMMONEST_ANSWER, max(map(answers.count, answers)) / len(answers)),
         (MISALIGNED, _share(scores, answers[::-1])),
         *((MISALIGNED, _share(scores, answers[by:] + answers[:by])) for by in (1, -1)),
+        *(
+            (MISALIGNED, sum(map(int.__eq__, map(_best, one), other)) / divisor)
+            for one, other in ((scores[1:], answers), (scores, answers[1:]))
+            for divisor in (len(answers), len(answers) - 1)
+        ),
+        (BEST_KEPT, statistics.fmean(map(int.__eq__, _best_so_far(scores), answers))),
     ]
+
+
+def _best_so_far(scores: list[list[float]]) -> Iterator[int]:
+    """Yield for each question where the highest score of it and all before it stands."""
+    highest, index = -math.inf, 0
+    for row in scores:
+        if max(row) > highest:
+            highest, index = max(row), _best(row)
+        yield index
 
 
 def _of_another_choice(
@@ -996,6 +1020,15 @@ def _otherwise_averaged(
             for divisor in (n, n - 1)
         ),
         *((CORRECTED, (right - chance) / (1 - chance)) for chance in (1 / 4, 1 / 2)),
+        (
+            BALANCED,
+            statistics.fmean(
+                statistics.fmean(
+                    hit for hit, other in zip(hits, answers, strict=True) if other == a
+                )
+                for a in set(answers)
+            ),
+        ),
     ]
     if min(sizes) == max(sizes):
         return wrong

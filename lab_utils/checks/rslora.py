@@ -111,6 +111,11 @@ ONE_GENERATOR = Mistake(
     "Make a new one for every model: torch.Generator().manual_seed(0).",
     GRADIENTS,
 )
+KEPT_FROM_EARLIER = Mistake(
+    "kept from an earlier call",
+    "A call must not depend on those before it: make lists, models and generators anew.",
+    GRADIENTS,
+)
 ACCUMULATED = Mistake(
     "gradients added up over the ranks", "Each rank needs a newly adapted model.", GRADIENTS
 )
@@ -229,7 +234,10 @@ ONE_ENTRY = Mistake(
     GRADIENTS,
 )
 ONE_LAYER = Mistake(
-    "one layer only", "All trained parameters of the model belong to the gradient.", GRADIENTS
+    "one layer only",
+    "This is the gradient of a single parameter, such as the last or the one with the largest: all "
+    "trained parameters together are one vector.",
+    GRADIENTS,
 )
 SUMMED_LOSS = Mistake(
     "loss summed over the batch", "task.loss is a mean: do not multiply or sum it.", GRADIENTS
@@ -354,6 +362,7 @@ def _wrong_scalings(
         (ROOT_OF_ALPHA, rule(lambda a, r: math.sqrt(a) / r)),
         (ALPHA_LEFT_OUT, rule(lambda a, r: 1 / divisor(r))),
         (ALPHA_LEFT_OUT, rule(lambda a, r: ALPHA / divisor(r))),
+        *((ALPHA_LEFT_OUT, rule(lambda a, r, k=k: k * r / divisor(r))) for k in (1, 2)),
         (RANK_LEFT_OUT, rule(lambda a, r: a)),
         (UPSIDE_DOWN, rule(lambda a, r: divisor(r) / a)),
         (MULTIPLIED, rule(lambda a, r: a * divisor(r))),
@@ -427,6 +436,9 @@ def check_gradient_norms_by_rank(
             if values is not None:
                 ask = functools.partial(_norms_with, gradient_norms_by_rank, ranks)
                 _expect_norms(report, values, ranks, stabilized, ask, seen["models"])
+                if report.first_problem is None:
+                    other = next(rank for rank in (5, 7, 9, 11) if rank not in ranks)
+                    _expect_norm_alone(report, gradient_norms_by_rank, other, stabilized)
 
 
 def _norms_found(report: Report, found: Any, ranks: Sequence[int]) -> list[float] | None:
@@ -496,6 +508,26 @@ def _expect_norms(
             f"rank {rank}, {rule}: the gradient's norm: {apart(right, value)} ({factor:.4g} times "
             "that).",
             mistake,
+        )
+
+
+def _expect_norm_alone(
+    report: Report, gradient_norms_by_rank: Callable, rank: int, stabilized: bool
+) -> None:
+    """Expect one rank to be measured that is asked for by itself, after others."""
+    found = call_function(gradient_norms_by_rank, (rank,), stabilized, reference=())
+    if isinstance(found, dict) and rank in found and len(found) > 1:
+        problem = f"expected only rank {rank} in a second call, found {len(found)} ranks."
+        report.expect(False, "a second call starts anew", problem, KEPT_FROM_EARLIER)
+        return
+    values = _norms_found(report, found, (rank,))
+    right = _measured(rank, stabilized)
+    if values is not None:
+        report.expect(
+            near(values[0], right, CLOSE),
+            f"rank {rank} in a second call",
+            f"rank {rank}, in a second call: the gradient's norm: {apart(right, values[0])}.",
+            KEPT_FROM_EARLIER,
         )
 
 

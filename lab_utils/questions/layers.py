@@ -98,10 +98,19 @@ def _build(
 
 def parameters(subject: Subject) -> dict[str, Tensor]:
     """Return copies of all parameters, which require a gradient where they do."""
-    found = subject.layer.named_parameters()
-    return {name: p.detach().clone().requires_grad_(p.requires_grad) for name, p in found}
+    return {n: p.detach().clone().requires_grad_(p.requires_grad) for n, p in _named(subject)}
 
 
+def _named(subject: Subject) -> list[tuple[str, nn.Parameter]]:
+    """Return each parameter once. One that has several names goes by that of the exercise."""
+    found = {}
+    for name, parameter in subject.layer.named_parameters(remove_duplicate=False):
+        if name in TRAINED or id(parameter) not in found:
+            found[id(parameter)] = name, parameter
+    return list(found.values())
+
+
+TRAINED = ("lora_A", "lora_B", "magnitude")
 HELD_INSIDE = "parameter in a list, tuple or dict"
 
 
@@ -127,7 +136,8 @@ def kept(subject: Subject) -> dict[str, Any]:
     own = subject.layer.state_dict(keep_vars=True)
     pointers = {p.data_ptr() for p in subject.base.parameters()}
     shape = subject.base.weight.shape
-    trained = {name for name, p in subject.layer.named_parameters() if p.requires_grad}
+    every = subject.layer.named_parameters(remove_duplicate=False)
+    trained = {name for name, p in every if p.requires_grad}
     return {
         "original_layer": getattr(subject.layer, "original_layer", None) is subject.base,
         "elsewhere": [

@@ -288,7 +288,7 @@ for name, after in (("LoRA", updated), ("DoRA", dora)):
 # ### Exercise 3: `count_trainable` (3 points)
 #
 # Count the numbers that an adapter on one linear layer trains. What must hold, for layers of any size:
-# - the count is an `int`;
+# - the count is an `int` (NumPy's integers count as one);
 # - it counts what is trained: the frozen layer's weight and bias are not;
 # - only DoRA has magnitudes, on the axis that `norm_dim` says.
 

@@ -133,13 +133,13 @@ def add_adapters_to_model(model, adapter_type, rank=8, alpha=16.0):
 # %% nbgrader={"grade": true, "grade_id": "add-adapters-layers", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_add_adapters(add_adapters_to_model, "layers")
 ### BEGIN HIDDEN TESTS
-checks.check_add_adapters(add_adapters_to_model, "layers", n_blocks=3, rank=5, alpha=4.0, seed=61)
+checks.check_add_adapters(add_adapters_to_model, "layers", n_blocks=5, rank=5, alpha=4.0, seed=61)
 ### END HIDDEN TESTS
 
 # %% nbgrader={"grade": true, "grade_id": "add-adapters-frozen", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_add_adapters(add_adapters_to_model, "frozen")
 ### BEGIN HIDDEN TESTS
-checks.check_add_adapters(add_adapters_to_model, "frozen", n_blocks=3, rank=1, seed=62)
+checks.check_add_adapters(add_adapters_to_model, "frozen", n_blocks=5, rank=1, seed=62)
 ### END HIDDEN TESTS
 
 # %% nbgrader={"grade": true, "grade_id": "add-adapters-types", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}

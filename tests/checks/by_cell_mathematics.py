@@ -431,6 +431,11 @@ class WrongRecompose:
 
 
 class RightCount:
+    def numpy64(in_features, out_features, rank, method, norm_dim=1):
+        return np.prod([rank, in_features + out_features]) + (method == "dora") * (
+            out_features if norm_dim else in_features
+        )
+
     def plain(in_features, out_features, rank, method, norm_dim=1):
         n = rank * in_features + out_features * rank
         if method == "dora":
@@ -551,12 +556,6 @@ class WrongCount:
     def text(in_features, out_features, rank, method, norm_dim=1):
         """lora, dora, dora-input: a text, not an int"""
         return f"{RightCount.plain(in_features, out_features, rank, method, norm_dim):,}"
-
-    def numpy64(in_features, out_features, rank, method, norm_dim=1):
-        """lora, dora, dora-input: a NumPy number, not an int"""
-        return np.prod([rank, in_features + out_features]) + (method == "dora") * (
-            out_features if norm_dim else in_features
-        )
 
     def all_magnitudes(in_features, out_features, rank, method, norm_dim=1):
         """dora, dora-input: inputs and outputs counted"""

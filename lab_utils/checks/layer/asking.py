@@ -23,6 +23,7 @@ from lab_utils.checks.layer.mistakes import (
     OTHER_NAME,
     RANK_IGNORED,
     REPEATED,
+    SIZES_MIXED_UP,
     WHOLE_NORM,
     WRONG_AXIS,
 )
@@ -219,6 +220,10 @@ def expect_shape(layer: str, name: str, found: Tensor, case: Case) -> None:
         other = {"lora_A": case.lora_B, "lora_B": case.lora_A}[name]
         swapped = FACTORS_SWAPPED if found.shape == other.shape else None
         ignored = RANK_IGNORED if [*found.shape] == by_default else swapped
+        mixed_up = [*expected.shape]
+        mixed_up[1 - along] = case.weight.shape[along]
+        if ignored is None and [*found.shape] == mixed_up:
+            ignored = SIZES_MIXED_UP
         raise named(failure, FACTOR_TRANSPOSED if transposed else ignored)
 
 

@@ -284,6 +284,8 @@ class Case:
             yield m * self.weight / start + update, UPDATE_OUTSIDE
             yield m * self.weight / length + update, UPDATE_OUTSIDE
             yield self.weight + m * update / self.length(update), NORMALISED_UPDATE
+            of_update = update / self.length(update).clamp_min(1e-8)
+            yield m * (self.weight / start + of_update), NORMALISED_UPDATE
             yield m * update / self.length(update), FROZEN_LEFT_OUT
             yield self.weight + m * update / length, FACTOR_ON_UPDATE
             yield m * updated / self.length(update).clamp_min(1e-8), NORM_OF_UPDATE

@@ -6,9 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab_utils.checks.layer.asking import as_answered, ask_trained, is_as_before
+from lab_utils.checks.layer.asking import (
+    as_answered,
+    ask_trained,
+    expect_base_unchanged,
+    is_as_before,
+)
 from lab_utils.checks.layer.case import Case, apply
 from lab_utils.checks.layer.mistakes import (
+    CHANGES_BY_ITSELF,
     DROPOUT_IN_EVAL,
     DROPOUT_ON_FROZEN,
     DROPOUT_UNUSED,
@@ -51,9 +57,21 @@ def _expect_no_dropout(report: Report, layer_type: Any, method: str, case: Case)
             "evaluation": ["forward", case.x, False, 1],
             "training": ["forward", case.x, True, 1],
             "once more": ["forward", case.x, True, 2],
+            "last": ["forward", case.x, False, 1],
+            "base": ["base"],
         },
     )
+    expect_base_unchanged(report, without["base"], case, "forward in training")
     plain, again, other = map(without.output, ("evaluation", "training", "once more"))
+    report.expect(
+        close(without.output("last"), plain),
+        "in evaluation, the same output twice",
+        "with dropout=0.0, the output in evaluation is another after two passes in training, with "
+        "the same parameters and the same random numbers.",
+        CHANGES_BY_ITSELF,
+    )
+    if report.first_problem is not None:  # so no two outputs can be compared
+        return
     nothing = any(close(again, frozen) for frozen in _frozen_ways(method, case, case.x).values())
     same = report.expect(
         close(again, plain),

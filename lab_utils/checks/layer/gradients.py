@@ -21,6 +21,7 @@ from lab_utils.checks.layer.mistakes import (
     GRADIENT_CUT,
     MAGNITUDE_FROZEN,
     NOT_DETACHED,
+    ZERO_DIVISION,
 )
 from lab_utils.checks.report import CheckFailed, Report, close
 
@@ -68,6 +69,33 @@ def gradients(report: Report, layer_type: Any, method: str, case: Case) -> None:
             continue
         learned = answers.tensor(answers["learned"], "forward")
         _expect_learned(report, learned, method, each)
+    if method == "dora" and report.first_problem is None:
+        _expect_finite_of_zeros(report, layer_type, case)
+
+
+def _expect_finite_of_zeros(report: Report, layer_type: Any, case: Case) -> None:
+    """Expect gradients that are numbers where a vector of the weight is zero, as it starts.
+
+    An output that is none costs the points of start.
+    """
+    start = case.with_zero_vector().at_start()
+    steps = {
+        "output": ["forward", start.x, True, 0],
+        "training": ["gradients", start.x, start.output_weights, True],
+    }
+    answers = ask_trained(layer_type, "dora", start, steps)
+    found = answers["training"]
+    if found is None or not answers.output("output").isfinite().all():
+        return
+    wrong = [name for name, g in found.items() if g is not None and not g.isfinite().all()]
+    vector = "row" if case.norm_dim else "column"
+    report.expect(
+        not wrong,
+        f"gradients where the weight has a {vector} of zeros",
+        f"with a {vector} of zeros in the weight, expected finite gradients, found NaN or infinity "
+        f"in {' and '.join(wrong)}: a step would write it into the layer.",
+        ZERO_DIVISION,
+    )
 
 
 def _expect_gradients(
@@ -100,8 +128,9 @@ def _expect_gradients(
         nothing = torch.zeros_like(right[name])
         cut = MAGNITUDE_FROZEN if name == "magnitude" else GRADIENT_CUT
         mistakes = [(full[name], NOT_DETACHED)] if method == "dora" else []
-        if name == "x":
-            mistakes += [(part, GRADIENT_CUT) for part in _parts_of_x(case, method)]
+        parts = {"x": _parts_of_x, "magnitude": _parts_of_magnitude}
+        if name in parts:
+            mistakes += [(part, GRADIENT_CUT) for part in parts[name](case, method)]
         gradient = (
             gradient.view_as(right[name]) if gradient.numel() == nothing.numel() else gradient
         )
@@ -120,6 +149,17 @@ def _parts_of_x(case: Case, method: str) -> list[Tensor]:
     """Return the gradient of x through the frozen path alone, and through the update alone."""
     factor = case.factor() if method == "dora" else 1.0
     return [case.output_weights @ (factor * part) for part in (case.weight, case.update())]
+
+
+def _parts_of_magnitude(case: Case, method: str) -> list[Tensor]:
+    """Return the gradient of m through the frozen path alone, and through the update alone."""
+    length = case.length(case.weight + case.update()).clamp_min(1e-8)
+    found = []
+    for part in (case.weight, case.update()):
+        m = case.magnitude.clone().requires_grad_()
+        (F.linear(case.x, m * part / length) * case.output_weights).sum().backward()
+        found.append(m.grad)
+    return found
 
 
 def _textbook_gradients(case: Case, method: str, detach_norm: bool) -> dict[str, Tensor]:

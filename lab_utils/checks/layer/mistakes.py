@@ -64,6 +64,12 @@ NOT_LINEAR = Mistake(
     "no output is normalised.",
     LORA,
 )
+CHANGES_BY_ITSELF = Mistake(
+    "not the same output twice",
+    "In evaluation mode the output depends only on x and the parameters: nothing is random, and "
+    "nothing is counted or kept from an earlier call.",
+    LORA,
+)
 MIXED_VECTORS = Mistake(
     "vectors of x mixed",
     "Each vector of x is mapped by itself: no mean, sum or norm goes over the others.",
@@ -77,6 +83,12 @@ HIDDEN = Mistake(
 FACTORS_SWAPPED = Mistake(
     "lora_A and lora_B swapped",
     "lora_A comes first, (rank, in_features); lora_B is (out_features, rank).",
+    LORA,
+)
+SIZES_MIXED_UP = Mistake(
+    "in_features and out_features mixed up",
+    "lora_A has a column for each input, lora_B a row for each output: on a square layer nobody "
+    "would notice.",
     LORA,
 )
 SOME_SHAPES = Mistake(
@@ -122,6 +134,12 @@ COPIED = Mistake(
     "original layer not kept",
     "Keep the layer itself, self.original_layer = original_layer: a copy takes as much memory "
     "again.",
+    LORA,
+)
+COPY_KEPT = Mistake(
+    "a second weight kept",
+    "The layer needs no other tensor of the frozen weight's size: a copy, like a stored direction, "
+    "takes its memory again.",
     LORA,
 )
 IN_PLACE = Mistake(
@@ -294,7 +312,8 @@ NORM_OF_UPDATE = Mistake(
 )
 ZERO_DIVISION = Mistake(
     "division by a zero norm",
-    "A row of zeros has norm 0, and 0/0 is NaN: divide by norm.clamp_min(1e-8).",
+    "A vector of zeros has norm 0, and 0/0 is NaN, which no torch.where takes out of the gradients "
+    "again: divide by norm.clamp_min(1e-8).",
     NORM,
 )
 UPDATE_ON_DIRECTION = Mistake(
@@ -385,6 +404,11 @@ NO_PLAIN_LINEAR = Mistake(
 )
 MERGED_RANDOM = Mistake(
     "random weight in merge()", "A new nn.Linear has random weights: copy W' into it.", MERGE
+)
+MERGED_TRANSPOSED = Mistake(
+    "merged weight transposed",
+    "nn.Linear holds its weight as (out_features, in_features), like the base layer.",
+    MERGE,
 )
 ADAPTER_CHANGED = Mistake(
     "adapter changed by merge()", "merge() makes a new layer; the adapter can be trained on.", MERGE

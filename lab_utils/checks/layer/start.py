@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lab_utils.checks.diagnosis import listed
 from lab_utils.checks.layer.asking import (
     MODES,
     ask,
@@ -29,6 +30,7 @@ from lab_utils.checks.layer.mistakes import (
     BIAS_SCALED,
     BIAS_TWICE,
     COPIED,
+    COPY_KEPT,
     DIM_AS_P,
     EXTRA_TRAINED,
     FROZEN_TWICE,
@@ -132,8 +134,8 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
     report.expect(
         not kept["copies"],
         "no copy of the frozen weight",
-        f"expected no second tensor of the frozen weight's shape, found {kept['copies']}.",
-        COPIED,
+        f"expected no second tensor of the frozen weight's shape, found {listed(kept['copies'])}.",
+        COPY_KEPT,
     )
     expect_base_unchanged(report, kept, case, "building the layer")
 

@@ -12,6 +12,7 @@ from lab_utils.checks.layer.asking import Answers, ask_trained, own_weight
 from lab_utils.checks.layer.case import Case
 from lab_utils.checks.layer.mistakes import (
     ANOTHER_NORM,
+    CHANGES_BY_ITSELF,
     COLUMN_ON_OUTPUT,
     DIMENSION_ADDED,
     DIVIDED_BY_MAGNITUDE,
@@ -43,6 +44,8 @@ def _broken_law(layer_type: Any, method: str, case: Case) -> Mistake | None:
     inputs["vector"] = x.flatten(0, -2)[0] if x.ndim > 1 else x
     answers = _trained(layer_type, method, case, inputs)
     output, expected = answers.output("x"), (*x.shape[:-1], len(case.weight))
+    if not close(answers.output("again"), output):
+        return CHANGES_BY_ITSELF
     if output.shape != expected:
         return _wrong_shape(tuple(output.shape), expected)
     if not answers.fails("vector") and answers.output("vector").shape != expected[-1:]:
@@ -98,6 +101,7 @@ def wrong_weight(weight: Tensor, method: str, case: Case) -> Mistake | None:
 
 def _trained(layer_type: Any, method: str, case: Case, inputs: dict[str, Tensor]) -> Answers:
     steps = {name: ["forward", x, False, 0] for name, x in inputs.items()}
+    steps["again"] = ["forward", inputs["x"], False, 1]
     return ask_trained(layer_type, method, case, steps)
 
 

@@ -123,7 +123,6 @@ def _import_what_every_kernel_needs() -> None:
     import IPython.core.completerlib
     import IPython.extensions.storemagic  # noqa: F401
     import joblib  # noqa: F401
-    import scipy.stats  # noqa: F401
     import torch  # noqa: F401
 
     # Otherwise a garbage collection in a kernel (IPython makes one for each notebook) would visit
@@ -136,6 +135,11 @@ def _import_optimizers() -> None:
     import torch
 
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0).step()
+
+
+def _import_scipy() -> None:
+    """Import SciPy's statistics."""
+    import scipy.stats  # noqa: F401
 
 
 def _import_transformers() -> None:
@@ -151,7 +155,11 @@ def _import_transformers() -> None:
 
 
 # What some kernels need, and a check names; it takes seconds, for which the others do not wait.
-NEEDS = {"optimizers": _import_optimizers, "transformers": _import_transformers}
+NEEDS = {
+    "optimizers": _import_optimizers,
+    "scipy": _import_scipy,
+    "transformers": _import_transformers,
+}
 
 
 def _end_all_others() -> None:

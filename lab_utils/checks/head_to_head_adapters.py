@@ -163,7 +163,7 @@ UNKNOWN_TYPES = ("dorra", "full", "or", "LoRA", "DoRA", "dora-input", "lora ", "
 RATE = 0.5  # of the gradient descent that tells what is trained
 
 
-@check(forbids=REFERENCE, seeded=True, needs=["optimizers"])
+@check(forbids=REFERENCE, seeded=True, needs=["optimizers", "scipy"])
 def check_add_adapters(
     add_adapters_to_model: Callable,
     aspect: str | None = None,

@@ -143,7 +143,7 @@ class Pairs:
         return 0.95 if self.confidence is None else self.confidence
 
 
-@check(forbids=REFERENCE, seeded=True)
+@check(forbids=REFERENCE, seeded=True, needs=["scipy"])
 def check_paired_difference(
     paired_difference: Callable,
     aspect: str | None = None,

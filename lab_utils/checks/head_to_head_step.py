@@ -260,7 +260,7 @@ WRONG_WAYS: list[tuple[Mistake, Way]] = [
 ]
 
 
-@check(forbids=REFERENCE, seeded=True, needs=["optimizers"])
+@check(forbids=REFERENCE, seeded=True, needs=["optimizers", "scipy"])
 def check_train_step(
     train_step: Callable,
     aspect: str | None = None,

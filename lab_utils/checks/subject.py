@@ -69,8 +69,8 @@ def check(
     Args:
         forbids: the files and folders whose code the student may not call.
         seeded: whether it takes a `seed`, from which all of its inputs are drawn.
-        needs: `"optimizers"` or `"transformers"`, if the student's code uses them: they take
-            seconds to import, which a grader can do once for many students.
+        needs: `"optimizers"`, `"scipy"` or `"transformers"`, if the student's code uses them: they
+            take long to import, which a grader can do once for many students.
     """
 
     def declare(function: Callable) -> Callable:

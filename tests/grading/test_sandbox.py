@@ -86,18 +86,23 @@ def test_the_fork_server_imports_what_is_needed_and_nothing_that_may_be_hidden()
     """What it has, every kernel finds in its memory. It has one thread, as a fork has."""
     look = (
         "import os, sys\n"
-        "heavy = ('torch', 'torch._dynamo', 'transformers', 'peft')\n"
+        "heavy = ('torch', 'torch._dynamo', 'scipy.stats', 'transformers', 'peft')\n"
         "print(len(os.listdir('/proc/1/task')), *(name for name in heavy if name in sys.modules))"
     )
     said = []
     with closing(Sandbox(LIMITS)) as sandbox:
-        for needs in ((), ("optimizers",), ("transformers",)):
+        for needs in ((), ("optimizers",), ("scipy",), ("transformers",)):
             with (
                 sandbox.holding({}, frozenset(needs)),
                 Kernel(sandbox, frozenset(), LIMITS) as kernel,
             ):
                 said.append(printed(kernel, look))
-    assert said == ["1 torch", "1 torch torch._dynamo", "1 torch torch._dynamo transformers"]
+    assert said == [
+        "1 torch",
+        "1 torch torch._dynamo",
+        "1 torch torch._dynamo scipy.stats",
+        "1 torch torch._dynamo scipy.stats transformers",
+    ]
 
 
 def test_a_kernel_has_no_rights_and_cannot_get_any(kernel):

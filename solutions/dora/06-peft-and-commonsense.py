@@ -504,7 +504,7 @@ checks.check_choice_accuracy(choice_accuracy, "ragged", questions=31, seed=64)
 try:
     language_model, tokenizer = commonsense.load_language_model()
 except commonsense.NoLanguageModel as missing:
-    print(fill(str(missing), 88, break_on_hyphens=False))
+    print(missing)
 else:
     for name in commonsense.TASKS:
         row = commonsense.example_rows(name)[0]

@@ -170,5 +170,11 @@ def test_a_file_that_is_no_notebook(tmp_path):
         progress.overview(tmp_path)
 
 
+def test_lines_of_a_summary_break_no_name():
+    found = progress.summary(release.NOTEBOOKS)
+    for path in release.NOTEBOOKS.glob("*.ipynb"):
+        assert str(found).count(path.stem) == 2, path.stem  # in its row, and as still open
+
+
 def test_an_empty_folder(tmp_path):
     assert repr(progress.overview(tmp_path)) == "0 of 0 exercises pass: 0 of 0 points."

@@ -169,7 +169,7 @@ OTHER_NORM_RETURNED = _step(
     "The steps and the losses are right: return the norm that clip_grad_norm_ found.",
 )
 CARRIED_OVER = _step(
-    "right in the first step only",
+    "right in the first steps only",
     "From step to step the optimiser keeps its state, and nothing else is kept: the gradients of "
     "all parameters are new.",
 )
@@ -236,7 +236,7 @@ WRONG_WAYS: list[tuple[Mistake, Way]] = [
     (SUMMED_LOSS, Way(loss="batch")),
     *((DIVIDED_LOSS, Way(scale=f"1 / {by}")) for by in ("sum", "batch", "length")),
     *((DIVIDED_LOSS, Way(loss=f"1 / {by}")) for by in ("sum", "batch", "length")),
-    *((A_PART, Way(targets=part)) for part in ("first window", "last position")),
+    *((A_PART, Way(targets=p)) for p in ("first window", "eight windows", "last position")),
     (FACTOR_RETURNED, Way(norm="factor")),
     *((NUMBER_OF_LOSS, Way(loss=made)) for made in ("exp", "bits", "limited", "averaged")),
     (SHIFTED, Way(targets="shifted")),
@@ -314,7 +314,8 @@ def _draw_trainings(max_norm: float, steps: int, seed: int) -> tuple[Training, .
     some = [name for name in names if name not in ("position.weight", "blocks.0.norm2.bias")]
 
     def batches() -> list[list[Tensor]]:
-        sizes = [(4, 2, 1)[step % 3] for step in range(steps)]
+        # one is larger than the batches of the lesson
+        sizes = [(4, 12, 1)[step % 3] for step in range(steps)]
         tokens = [torch.randint(256, (size, 9), generator=generator) for size in sizes]
         return [[t[:, :-1].contiguous(), t[:, 1:].contiguous()] for t in tokens]
 
@@ -373,6 +374,7 @@ def _simulate(training: Training, way: Way, steps: int | None = None) -> dict[st
             "inputs": (inputs, inputs),
             "swapped": (targets, inputs),
             "first window": (inputs[:1], targets[:1]),
+            "eight windows": (inputs[:8], targets[:8]),
             "but the last window": (inputs[:-1], targets[:-1]),
         }.get(way.targets, (inputs, targets))
         logits = model(read)
@@ -610,7 +612,7 @@ def _part_at_fault(
         plain = [m for m, t in zip(moves, trainings, strict=True) if t.optimizer == "SGD"]
         parallel = all(f.norm() > 0 and near(f * (e.norm() / f.norm()), e, 1e-4) for f, e in plain)
         return CLIPPED_TWICE if parallel else None
-    if not any(same["loss"]):
+    if not all(same["loss"]):
         by = {part: [(f / e).item() for f, e in pairs[part]] for part in ("loss", "norm")}
         factor = by["loss"][0]
         if near(by["loss"], [factor] * len(found), 1e-4) and near(

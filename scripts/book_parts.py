@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -83,7 +84,7 @@ def draw_frames(explorer: widgets.Explorer, key: str, folder: Path, cache: Path)
     here = folder / key
     here.mkdir(parents=True)
     for picture in kept.glob("*.png"):
-        (here / picture.name).hardlink_to(picture)
+        shutil.copy(picture, here)  # which may be on another disk
     return _page(explorer, choices, key, json.loads(alts.read_text()))
 
 

@@ -296,8 +296,8 @@ if __name__ == "__main__":
     ("started", "command"),
     [
         (["-m", "measures.one"], "python -m measures.one --jobs 2"),
-        (["-m", "measures"], "python -m measures --jobs 2"),
-        (["measures/one.py"], "one.py --jobs 2"),
+        pytest.param(["-m", "measures"], "python -m measures --jobs 2", marks=pytest.mark.slow),
+        pytest.param(["measures/one.py"], "one.py --jobs 2", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_process_knows_how_the_program_was_started(started, command, tmp_path):

@@ -176,6 +176,7 @@ def drawn():
     yield plots.accuracy_by_rate(both, {r: dict.fromkeys(by_rate, difference(0)) for r in (8, 32)})
 
 
+@pytest.mark.slow
 def test_no_text_is_small():
     """At the width that a laptop's page gives it, and at the least to which a page shrinks it."""
     for figure in drawn():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from lab_grader.intake.submitted import Unreadable
+from lab_grader.intake.submitted import NotGradable
 
 MOST_CELLS = 2000
 MOST_WRAPPINGS = 6  # around a notebook, such as a server's answer that contains it as a text
@@ -26,7 +26,7 @@ def cells_of(content: bytes, complain: Callable[[str], None]) -> list[Any]:
         complain: called with a sentence for what is odd about it.
 
     Raises:
-        Unreadable: it has none, or too many; the text says why.
+        NotGradable: it has none, or too many; the text says why.
         MemoryError: reading it takes more than this process may have.
     """
     try:
@@ -34,18 +34,18 @@ def cells_of(content: bytes, complain: Callable[[str], None]) -> list[Any]:
         _refuse_later_formats(notebook)
         cells = _cells(notebook)
     except RecursionError as error:
-        raise Unreadable("not a readable notebook (nested too deeply)") from error
+        raise NotGradable("not a readable notebook (nested too deeply)") from error
     if len(cells) > MOST_CELLS:
-        raise Unreadable(f"{len(cells)} cells; at most {MOST_CELLS} are graded")
+        raise NotGradable(f"{len(cells)} cells; at most {MOST_CELLS} are graded")
     if not cells:
-        raise Unreadable("a notebook without cells")
+        raise NotGradable("a notebook without cells")
     return cells
 
 
 def _json(content: bytes, complain: Callable[[str], None]) -> Any:
     """Return the value in a file, in whatever encoding it was saved."""
     if not content.strip(BLANK.encode()):
-        raise Unreadable("an empty file" if not content else "a file with nothing but blanks")
+        raise NotGradable("an empty file" if not content else "a file with nothing but blanks")
     encoding = json.detect_encoding(content)
     try:
         text, replaced = content.decode(encoding), False
@@ -56,10 +56,10 @@ def _json(content: bytes, complain: Callable[[str], None]) -> Any:
         found, end = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         if (what := _something_else(text)) is not None:
-            raise Unreadable(what) from error
+            raise NotGradable(what) from error
         cut = error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip())
         why = "its end is missing" if cut and text.startswith("{") else f"not JSON: {error}"
-        raise Unreadable(f"not a readable notebook ({why})") from error
+        raise NotGradable(f"not a readable notebook ({why})") from error
     if replaced:
         complain("some characters are not UTF-8, and are replaced")
     if text[end:].strip(BLANK):
@@ -95,7 +95,7 @@ def _unwrapped(value: Any) -> dict[str, Any]:
     contains.
 
     Raises:
-        Unreadable: there is none.
+        NotGradable: there is none.
     """
     level = [value]
     for _ in range(MOST_WRAPPINGS):
@@ -105,7 +105,7 @@ def _unwrapped(value: Any) -> dict[str, Any]:
             if isinstance(found, list) and any(_is_cell(it) for it in found):
                 return {"cells": found}
         level = [inner for outer in level for inner in _contents(outer)]
-    raise Unreadable("not a readable notebook (JSON without cells)")
+    raise NotGradable("not a readable notebook (JSON without cells)")
 
 
 def _is_cell(value: Any) -> bool:
@@ -125,13 +125,13 @@ def _contents(value: Any) -> list[Any]:
 
 
 def _refuse_later_formats(notebook: dict[str, Any]) -> None:
-    """Raise `Unreadable` for a notebook of a format that is not known yet."""
+    """Raise `NotGradable` for a notebook of a format that is not known yet."""
     try:
         version = int(notebook.get("nbformat", 4))
     except (TypeError, ValueError, OverflowError):
         return
     if version > 4:
-        raise Unreadable(f"a notebook of the format {version}; save it as format 4")
+        raise NotGradable(f"a notebook of the format {version}; save it as format 4")
 
 
 def _cells(notebook: dict[str, Any]) -> list[Any]:
@@ -142,7 +142,7 @@ def _cells(notebook: dict[str, Any]) -> list[Any]:
         for cell in _listed(sheet.get("cells") if isinstance(sheet, dict) else None) or []
     ]
     if not cells and not isinstance(notebook.get("cells", []), list):
-        raise Unreadable("its cells are not a list of cells")
+        raise NotGradable("its cells are not a list of cells")
     return cells
 
 

@@ -20,7 +20,7 @@ MOST_DEPTH = 20  # folders within each other
 NOTEBOOK = re.compile(r"\.ipynb[\W_]*\w{0,4}\W*$|\.json$", re.IGNORECASE)
 
 
-class Unreadable(Exception):
+class NotGradable(Exception):
     """A file that cannot be graded; the text says why."""
 
 
@@ -94,18 +94,18 @@ def read_file(entry: os.DirEntry, most: int) -> bytes:
         most: bytes that it may have.
 
     Raises:
-        Unreadable: it is a link, a pipe or a device, or too large.
+        NotGradable: it is a link, a pipe or a device, or too large.
         NotRead: it cannot be opened here.
     """
     if entry.is_symlink():
-        raise Unreadable("a link; hand in the file itself")
+        raise NotGradable("a link; hand in the file itself")
     if not entry.is_file(follow_symlinks=False):
-        raise Unreadable("neither a file nor a folder")
+        raise NotGradable("neither a file nor a folder")
     try:
         with open(_opened(entry), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
-                raise Unreadable(f"{size >> 20} MB; at most {most >> 20} MB are read")
+                raise NotGradable(f"{size >> 20} MB; at most {most >> 20} MB are read")
             return file.read(most)
     except OSError as error:
         raise NotRead(f"{entry.path} cannot be read: {error.strerror}") from error
@@ -131,5 +131,5 @@ def _opened(entry: os.DirEntry) -> int:
         raise NotRead(f"{entry.path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Unreadable("neither a file nor a folder")
+        raise NotGradable("neither a file nor a folder")
     return descriptor

@@ -7,7 +7,7 @@ jupytext calls another program.
 import re
 from typing import Any
 
-from lab_grader.intake.submitted import Unreadable
+from lab_grader.intake.submitted import NotGradable
 
 MOST_BYTES = 1 << 20
 MARKED = re.compile(r"^# (?:%%|In\[)", re.MULTILINE)  # where a cell begins, in a script
@@ -26,12 +26,12 @@ def cells_of_text(content: bytes, name: str) -> list[dict[str, Any]]:
     """Return the cells of a notebook, as those of its JSON would be.
 
     Raises:
-        Unreadable: it has none, or is too large.
+        NotGradable: it has none, or is too large.
     """
     from jupytext.jupytext import TextNotebookConverter  # takes half a second, and is rarely needed
 
     if len(content) > MOST_BYTES:
-        raise Unreadable(f"a text of more than {MOST_BYTES >> 20} MB")
+        raise NotGradable(f"a text of more than {MOST_BYTES >> 20} MB")
     text = HEADER.sub("", content.decode("utf-8-sig", "replace").replace("\r\n", "\n"))
     if not name.lower().endswith(".py"):
         text, how = QUARTO.sub("```python", text), {"extension": ".md", "format_name": "markdown"}
@@ -42,7 +42,7 @@ def cells_of_text(content: bytes, name: str) -> list[dict[str, Any]]:
     try:
         notebook = TextNotebookConverter(how, None).reads(text)
     except Exception as error:  # a text may be anything
-        raise Unreadable(f"not a readable notebook ({type(error).__name__}: {error})") from error
+        raise NotGradable(f"not a readable notebook ({type(error).__name__}: {error})") from error
     return [
         {"cell_type": cell.cell_type, "source": cell.source.strip("\n")} for cell in notebook.cells
     ]

@@ -29,7 +29,7 @@ from lab_grader.intake.notebook import cells_of, looks_like_a_notebook
 from lab_grader.intake.submitted import (
     MOST_FILES,
     NOTEBOOK,
-    Unreadable,
+    NotGradable,
     beginning_of,
     files_in,
     read_file,
@@ -147,15 +147,15 @@ class _Found:
                 self._add_file(name, entry)
             if is_text(name):
                 self.notebooks[name] = functools.partial(read_file, entry, MOST_FILE_BYTES)
-        except Unreadable as error:
+        except NotGradable as error:
             self.submission.problems.append(f"{name}: {error}")
 
     def _add_file(self, name: str, entry: os.DirEntry) -> None:
         if not name.isprintable():
-            raise Unreadable("a name that cannot be shown; it is left out")
+            raise NotGradable("a name that cannot be shown; it is left out")
         content = read_file(entry, MOST_FILE_BYTES)
         if len(content) > self._room:
-            raise Unreadable(f"more than {MOST_FILES_BYTES >> 20} MB of files")
+            raise NotGradable(f"more than {MOST_FILES_BYTES >> 20} MB of files")
         self._room -= len(content)
         self.files[name] = content
         if is_packed(content[:LONGEST_MAGIC]) or name.lower().endswith(PACKED_NAMES):
@@ -177,7 +177,7 @@ class _Found:
             except MemoryError:
                 why = "reading it takes too much memory; clear its outputs and hand it in again"
                 self.submission.problems.append(f"{name}: {why}")
-            except (Unreadable, NotOpened) as error:
+            except (NotGradable, NotOpened) as error:
                 if not self.may_be_data(name):
                     self.submission.problems.append(f"{name}: {error}")
         return self._cells[name]
@@ -186,7 +186,7 @@ class _Found:
         content = self.notebooks[name]() if self._notebook_room else None
         if content is None or len(content) > self._notebook_room:
             self._notebook_room = 0  # what follows is not even read
-            raise Unreadable(f"more than {MOST_NOTEBOOKS_BYTES >> 20} MB of notebooks")
+            raise NotGradable(f"more than {MOST_NOTEBOOKS_BYTES >> 20} MB of notebooks")
         self._notebook_room -= len(content)
         stem = PurePosixPath(name).stem
 

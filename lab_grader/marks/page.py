@@ -45,7 +45,7 @@ KINDS = {
 
 
 @dataclass
-class Test:
+class ShownTest:
     """What a page says of one test, or of one answer that a person marks.
 
     Attributes:
@@ -77,7 +77,7 @@ class ShownExercise:
     name: str
     answer: Markup = EMPTY
     said: Markup = EMPTY
-    tests: list[Test] = field(default_factory=list)
+    tests: list[ShownTest] = field(default_factory=list)
     comment: str = ""
 
     @property
@@ -256,11 +256,11 @@ class _LessonMaker:
 
     def _test(
         self, grade_id: str, outputs: list | None = None, failed: FailedTest | None = None
-    ) -> Test:
+    ) -> ShownTest:
         mark = self.standing.marks.get((self.name, grade_id))
         waits = mark is not None and mark.needs_manual_grade
         points = None if waits else mark.score if mark else 0.0
-        test = Test(grade_id, points, self.lesson.points(grade_id))
+        test = ShownTest(grade_id, points, self.lesson.points(grade_id))
         if role_of(self.lesson.graded[grade_id]) == "manual":
             return test
         visible = _calls(self.released[grade_id])

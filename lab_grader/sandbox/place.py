@@ -124,23 +124,39 @@ class Sandbox:
             RuntimeError: it could not be started.
         """
         self.stop_kernel()  # one that ended by itself may have left something
-        if self._server is None:
-            self._start_server()
-        with readable_by_all():
-            masks = {
-                original: f"{fork_server.MASKS}/{Path(mask).name}"
-                for original, mask in write_masks(hidden, self.masks).items()
-            }
         prefix = Path(connection["ip"]).name
         sockets = {f"{prefix}-{connection[port]}" for port in connection if port.endswith("_port")}
-        start = {
-            "needs": self._needs,
-            "connection": connection | {"ip": f"{fork_server.SOCKETS}/{prefix}"},
-            "masks": masks,
-            "uid": self._uid,
-            "limits": self.limits.describe(),
-            "filter": self._filter,
+        self._order_to_start(
+            {
+                "needs": self._needs,
+                "connection": connection | {"ip": f"{fork_server.SOCKETS}/{prefix}"},
+                "masks": self._masks_of(hidden),
+                "uid": self._uid,
+                "limits": self.limits.describe(),
+                "filter": self._filter,
+            }
+        )
+        self._runs = True
+        self._wait_for(sockets)
+        # None of the student's code has run yet. From now on the kernel cannot put a link, a pipe
+        # or a file where the grader connects.
+        self._order({"seal": True}, "sealed")
+        for path in self.sockets.iterdir():
+            if path.name not in sockets or not stat.S_ISSOCK(path.lstat().st_mode):
+                raise RuntimeError(f"{path.name} is not one of the kernel's sockets")
+
+    def _masks_of(self, hidden: frozenset[str]) -> dict[str, str]:
+        """Return what stands in for hidden files and folders, as the kernel sees it."""
+        with readable_by_all():
+            masks = write_masks(hidden, self.masks)
+        return {
+            original: f"{fork_server.MASKS}/{Path(mask).name}" for original, mask in masks.items()
         }
+
+    def _order_to_start(self, start: dict[str, Any]) -> None:
+        """Start a kernel, without a cgroup if it fails in one."""
+        if self._server is None:
+            self._start_server()
         try:
             self._order({"start": start}, "ready")
         except RuntimeError as error:
@@ -152,14 +168,6 @@ class Sandbox:
             self._confined = ()
             self._start_server()
             self._order({"start": start}, "ready")
-        self._runs = True
-        self._wait_for(sockets)
-        # None of the student's code has run yet. From now on the kernel cannot put a link, a pipe
-        # or a file where the grader connects.
-        self._order({"seal": True}, "sealed")
-        for path in self.sockets.iterdir():
-            if path.name not in sockets or not stat.S_ISSOCK(path.lstat().st_mode):
-                raise RuntimeError(f"{path.name} is not one of the kernel's sockets")
 
     def _wait_for(self, sockets: set[str]) -> None:
         deadline = time.monotonic() + START_SECONDS

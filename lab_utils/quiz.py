@@ -17,6 +17,7 @@ from pathlib import Path
 from ipywidgets import HTML, Dropdown, VBox
 
 from lab_utils.checks.report import CheckFailed, passed, unrecorded
+from lab_utils.plots.style import IN_THE_DARK
 
 VERSIONS = Path(__file__).parent / "mistakes"
 NOTHING = "nothing: every property holds"
@@ -61,7 +62,7 @@ class Quiz(VBox):
             options=[PREDICT, *self._options],
             description=f"Question {number}: the check finds",
             layout={"width": "min(40em, 98%)"},
-            style={"description_width": "14em"},
+            style={"description_width": "min(14em, 45%)"},
         )
         said = HTML()
 
@@ -71,12 +72,13 @@ class Quiz(VBox):
                 return
             right = change["new"] == question.answer
             verdict = "As you predicted." if right else "Not what you predicted."
-            said.value = f"<b>{verdict}</b>{self._finding(question)}"
+            said.value = f'<div role="status"><b>{verdict}</b>{self._finding(question)}</div>'
 
         choice.observe(answer, "value")
         asked = f"{escape(question.tells)} <code>{escape(question.call)}</code>"
         # What belongs together stands together: the gap above a question is the widest.
-        question_html = HTML(f"<b>{number}.</b> {asked}", layout={"margin": "1.2em 0 0 0"})
+        style = IN_THE_DARK if number == 1 else ""
+        question_html = HTML(f"{style}<b>{number}.</b> {asked}", layout={"margin": "1.2em 0 0 0"})
         return [question_html, choice, said]
 
     def _finding(self, question: Question) -> str:

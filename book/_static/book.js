@@ -69,7 +69,7 @@ function search() {
     list.append(item);
   }
   const said = document.createElement("p");
-  const sections = found.length === 1 ? "1 section holds" : `${found.length} sections hold`;
+  const sections = found.length === 1 ? "1 section contains" : `${found.length} sections contain`;
   said.textContent = `${sections} “${asked}”.`;
   results.before(said, list);
   results.hidden = true; // Sphinx goes on to fill it

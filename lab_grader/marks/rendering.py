@@ -61,7 +61,13 @@ def _renderer(html: bool) -> MarkdownIt:
     def image(self: RendererHTML, tokens: list, index: int, *_: object) -> str:
         return str(Markup("<em>[picture: {}]</em>").format(tokens[index].content))
 
-    for rule in (heading_open, heading_close, image):
+    def table_open(self: RendererHTML, *_: object) -> str:  # a phone scrolls it, with keys too
+        return '<div class="scrolls text" role="group" aria-label="table" tabindex="0"><table>\n'
+
+    def table_close(self: RendererHTML, *_: object) -> str:
+        return "</table></div>\n"
+
+    for rule in (heading_open, heading_close, image, table_open, table_close):
         made.add_render_rule(rule.__name__, rule)
     made.core.ruler.push("links", _keep_links_to_other_sites)
     return made

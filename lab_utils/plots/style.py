@@ -30,9 +30,16 @@ STYLE = {
 
 # A white ground glares in a dark theme. There a figure is turned over, hues kept; its white becomes
 # the #111 of JupyterLab's dark pages. On paper, and where no theme is told, it stays as it is.
+# ipywidgets draws the arrow of a list to choose from in black, on any ground.
+LIGHT_ARROW = (
+    "url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E"
+    "%3Cpath fill='%23ddd' d='M5 7l4 5 4-5z'/%3E%3C/svg%3E\")"
+)
 IN_THE_DARK = (
     '<style>@media screen {[data-jp-theme-light="false"] .lab-figure, .vscode-dark .lab-figure '
-    "{filter: invert(93.3%) hue-rotate(180deg)}}</style>"
+    "{filter: invert(93.3%) hue-rotate(180deg)} "
+    f'[data-jp-theme-light="false"] .widget-dropdown {{--jp-widgets-dropdown-arrow: {LIGHT_ARROW}}}'
+    "}</style>"
 )
 
 

@@ -66,6 +66,8 @@ def test_the_sliders_move_the_picture_and_every_output_is_readable(student, solv
         assert label and handle.get_attribute("aria-valuetext") == said
         if slider.locator("[contenteditable=true]").count():
             assert slider.get_by_role("textbox", name=label).inner_text() == said
+    for choice in lesson.active.locator("select").all():
+        assert "fill='%23ddd'" in choice.evaluate("it => getComputedStyle(it).backgroundImage")
     context, rules = ".jp-mod-active .jp-OutputArea", {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]}
     found = Axe().run(lesson.page, context, rules).response["violations"]
     assert not found, [(it["id"], it["nodes"][0]["html"][:200]) for it in found]

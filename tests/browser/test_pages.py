@@ -74,6 +74,13 @@ def test_a_students_page(open_page, page_of_a_student):
     table = page.locator("table").first.inner_text()
     assert "✗ failed" in table and "✓ passed" in table and "… waits for a mark" in table
     assert page.locator("#\\30 7-rslora-challenge--plan").is_visible()
+    page.set_viewport_size({"width": 390, "height": 900})
+    names = page.locator(".scrolls.text code").evaluate_all(
+        "all => all.map(it => [it.getClientRects().length, it.innerText])"
+    )
+    assert names and all(lines == 1 for lines, _ in names), names
+    code = page.locator("pre.code", has_text="def count_trainable(")
+    assert code.evaluate("it => it.scrollWidth > it.clientWidth"), "it keeps its lines"
     formula = page.locator(".formula svg").last
     assert formula.bounding_box()["height"] > 4
 
@@ -81,7 +88,13 @@ def test_a_students_page(open_page, page_of_a_student):
 def test_the_report(open_page, report):
     page = open_page(report)
     assert_everybody_can_read(page)
-    assert page.locator("figure svg").bounding_box()["width"] > 500
+    assert " wait for a mark by hand" in page.locator(".facts").inner_text()
+    page.evaluate("document.querySelectorAll('details').forEach(it => it.open = false)")
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.locator("figure svg").bounding_box()["width"] > 500, "its numbers can be read"
+        tall = page.locator("tbody tr").evaluate_all("all => all.map(it => it.clientHeight)")
+        assert max(tall) < 140, "where the rest of a row is out of sight"
 
 
 def test_what_is_folded_is_not_printed(chromium, page_of_a_student):

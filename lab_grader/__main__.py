@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import signal
 import sys
 import tempfile
 from argparse import Namespace
@@ -275,7 +276,7 @@ def _say_failures(outcome: Outcome) -> int:
 
 def main() -> None:
     """Run, and end with one sentence where something is not as it must be."""
-    _open_closed_streams()
+    _undo_what_services_do()
     try:
         sys.exit(run(sys.argv[1:]))
     except (CourseError, ClusterError, NoSandbox, WorksheetError) as error:
@@ -308,11 +309,12 @@ def main() -> None:
         )
 
 
-def _open_closed_streams() -> None:
-    """Open the standard streams that whoever started this has closed, as some services do.
+def _undo_what_services_do() -> None:
+    """Start as from a shell: with the standard streams open and no signal ignored or blocked.
 
-    Otherwise, the next file to be opened, such as the gradebook, takes the number of such a stream,
-    and what a library prints is written into it.
+    Otherwise, the next file to be opened, such as the gradebook, takes the number of a closed
+    stream, and what a library prints is written into it; and where SIGCHLD is ignored, nothing that
+    waits for a process sees it end.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -322,6 +324,9 @@ def _open_closed_streams() -> None:
             mode = "r" if name == "stdin" else "w"
             nowhere = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _end(sentence: str) -> None:

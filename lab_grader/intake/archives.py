@@ -31,6 +31,7 @@ MAGIC = {  # by kind: where it stands in a file, and the bytes
 }
 COMPRESSED = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}  # one file each
 PACKED_NAMES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+NOT_OPENED_NAMES = (".7z", ".rar", ".zst", ".lz4", ".z", ".lz", ".iso", ".dmg", ".cab")
 
 
 class NotOpened(Exception):

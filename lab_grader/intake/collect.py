@@ -15,9 +15,12 @@ from typing import BinaryIO
 
 from nbgrader.plugins import ExtractorPlugin, FileNameCollectorPlugin
 
-from lab_grader.intake.course import Course, refusal
+from lab_grader.intake.archives import NOT_OPENED_NAMES, PACKED_NAMES
+from lab_grader.intake.course import Course, CourseError, refusal
 from lab_grader.intake.litter import is_litter
 from lab_grader.plain import plain
+
+PACKED = "an archive that is not opened here; unpack it, and put what it contains in its place"
 
 # Ada Lovelace_17_assignsubmission_file_/01.ipynb, ..._file/01.ipynb, ..._file_01.ipynb. Names of
 # people may hold anything, blanks and underscores too; the number is the participant's.
@@ -117,12 +120,21 @@ def _files(archive: Path) -> Iterator[tuple[PurePosixPath, object]]:
         name = PurePosixPath(path.relative_to(archive).as_posix())
         if path.is_symlink():
             yield name, "a link"
-        elif path.is_file() and path.suffix.lower() == ".zip" and not _is_theirs(name):
-            yield from _members(path, name)
+        elif path.is_file() and not _is_theirs(name):
+            if path.suffix.lower() == ".zip":
+                yield from _members(path, name)
+            else:
+                yield name, _unopened(name) or path.open
         elif path.is_file():
             yield name, path.open
         elif not path.is_dir():
             yield name, "neither a file nor a folder"
+
+
+def _unopened(name: PurePosixPath) -> str | None:
+    """Return why an archive of the LMS's is not opened; None for what is none, or a student's."""
+    packed = name.name.lower().endswith((*PACKED_NAMES, *NOT_OPENED_NAMES))
+    return PACKED if packed and not _is_theirs(name) else None
 
 
 def _is_theirs(name: PurePosixPath) -> bool:
@@ -145,7 +157,7 @@ def _members(path: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, o
         elif inside.is_absolute() or ".." in inside.parts or not inside.parts:
             yield inside, "a path that leads out of the archive"
         else:
-            yield inside, _Opener(archive, member)
+            yield inside, _unopened(inside) or _Opener(archive, member)
 
 
 @dataclass(frozen=True)
@@ -240,11 +252,16 @@ def collect_course(course: Course) -> Collected:
 
     What a student handed in before makes room for what is there now, and is kept in
     `grading/replaced`.
+
+    Raises:
+        CourseError: there is nothing in that folder.
     """
     downloaded = course.work / "downloaded" / course.assignment
     fresh = course.work / "collecting"
     shutil.rmtree(fresh, ignore_errors=True)
     done = collect(downloaded / "archive", fresh, set(course.lessons))
+    if not done.files and not done.left:
+        raise CourseError(f"nothing to collect: put the LMS's download into {downloaded}/archive.")
     for student in done.files:
         place = course.folder("submitted", student)
         if place.exists():

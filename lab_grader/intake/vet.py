@@ -18,7 +18,14 @@ from pathlib import PurePosixPath
 
 from nbformat import NotebookNode
 
-from lab_grader.intake.archives import LONGEST_MAGIC, PACKED_NAMES, NotOpened, Unpacker, is_packed
+from lab_grader.intake.archives import (
+    LONGEST_MAGIC,
+    NOT_OPENED_NAMES,
+    PACKED_NAMES,
+    NotOpened,
+    Unpacker,
+    is_packed,
+)
 from lab_grader.intake.cells import HandedIn, read_cells
 from lab_grader.intake.course import Course, Lesson
 from lab_grader.intake.litter import is_litter
@@ -49,9 +56,7 @@ INSTEAD = {
     (".py", ".md", ".qmd", ".rmd", ".r"): (
         "a text that does not hold the lesson's cells; hand in the .ipynb"
     ),
-    (".7z", ".rar", ".zst", ".lz4", ".z", ".lz", ".iso", ".dmg", ".cab"): (
-        "an archive that cannot be opened here; hand in the .ipynb, or a .zip"
-    ),
+    NOT_OPENED_NAMES: "an archive that cannot be opened here; hand in the .ipynb, or a .zip",
     (".eml", ".msg", ".mbox"): "an email; hand in the .ipynb that is attached to it",
     (".url", ".webloc", ".gdoc", ".lnk", ".desktop"): "a link to a file; hand in the file itself",
 }

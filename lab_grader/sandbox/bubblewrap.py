@@ -5,6 +5,7 @@ no network, and of the grader's environment not one variable.
 """
 
 import os
+import resource
 import shutil
 import site
 import subprocess
@@ -24,6 +25,15 @@ NOT_INSTALLED = (
     "On Debian or Ubuntu: sudo apt install bubblewrap. Elsewhere, for submissions of people "
     "whom you trust, grade with --no-sandbox: their code then runs with your permissions."
 )
+# How a shell's `ulimit` names a limit; all are in bytes here, and most in kB there.
+OPTIONS = {
+    "RLIMIT_AS": "-v, bytes of address space",
+    "RLIMIT_CPU": "-t, seconds of processor time",
+    "RLIMIT_CORE": "-c, bytes of a core dump",
+    "RLIMIT_NPROC": "-u, processes",
+    "RLIMIT_FSIZE": "-f, bytes of a file",
+    "RLIMIT_NOFILE": "-n, open files",
+}
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
@@ -58,9 +68,25 @@ def check_available() -> None:
             f"bubblewrap does not work here: {tried.stderr.strip()}. In a container, allow "
             "user namespaces or run it with the capability SYS_ADMIN; or see --no-sandbox."
         )
+    _check_limits(Limits())
     if why_not := confining(memory_of_sandbox(Limits())).why_not:
         note = f"systemd makes no cgroup ({why_not}); memory is watched four times a second instead"
         say([f"lab_grader: {note}"], sys.stderr)
+
+
+def _check_limits(limits: Limits) -> None:
+    """Raise `NoSandbox` if this shell allows less than a kernel: no mark may depend on it."""
+    lower = [
+        f"{OPTIONS[name]} ({hard} instead of {value})"
+        for name, value in limits.of_a_process().items()
+        if (hard := resource.getrlimit(getattr(resource, name))[1]) != resource.RLIM_INFINITY
+        and hard < value
+    ]
+    if lower:
+        raise NoSandbox(
+            f"this shell has limits below those of a student's code: ulimit {', '.join(lower)}. "
+            "Raise them, or run this from a shell without them."
+        )
 
 
 def command(read_only: dict[Path, str], writable: dict[Path, str], work: str) -> list[str]:

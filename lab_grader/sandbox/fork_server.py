@@ -11,7 +11,8 @@ fraction of that. The kernels of one student follow those of another, and nothin
 
 It reads a JSON line for each order from standard input, and writes a word for each reply:
 
-    {"start": {"needs", "connection", "masks", "limits", "uid", "filter"}}
+    {"start": {"needs", "connection", "masks", "scratch_bytes", "limits", "uid",
+               "filter"}}
                                                             ready
     (the kernel has ended by itself)                        ended
     {"seal": true}, once the kernel has made its sockets    sealed: it can make no others
@@ -209,7 +210,7 @@ def _become_a_kernel(order: dict) -> None:
         said = os.open(f"{SAID}/kernel", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         os.dup2(said, 2)
         os.closerange(3, 1024)
-        _hide(order["masks"], order["limits"]["scratch_bytes"])
+        _hide(order["masks"], order["scratch_bytes"])
         _limit(order["limits"])
         _give_up_rights(order["uid"])
         _filter_system_calls(bytes.fromhex(order["filter"]))
@@ -264,15 +265,8 @@ def _mounted_below(folder: str) -> list[str]:
 
 
 def _limit(limits: dict[str, int]) -> None:
-    for which, value in (
-        (resource.RLIMIT_AS, 2 * limits["memory_bytes"]),
-        (resource.RLIMIT_CPU, limits["cpu_seconds"]),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, limits["threads"]),
-        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
-        (resource.RLIMIT_NOFILE, limits["open_files"]),
-    ):
-        resource.setrlimit(which, (value, value))
+    for name, value in limits.items():
+        resource.setrlimit(getattr(resource, name), (value, value))
 
 
 def _give_up_rights(uid: int | None) -> None:

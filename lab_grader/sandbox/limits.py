@@ -29,6 +29,17 @@ class Limits:
         """How long a worker may take for a submission, which should end by itself long before."""
         return 1.5 * self.submission_seconds + 300
 
+    def of_a_process(self) -> dict[str, int]:
+        """Return the limits that Linux enforces for each process, by their name in `resource`."""
+        return {
+            "RLIMIT_AS": 2 * self.memory_bytes,
+            "RLIMIT_CPU": self.cpu_seconds,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_NPROC": self.threads,
+            "RLIMIT_FSIZE": self.file_bytes,
+            "RLIMIT_NOFILE": self.open_files,
+        }
+
     def describe(self) -> dict[str, float]:
         """Return the limits as plain values, for a cache key."""
         return asdict(self)

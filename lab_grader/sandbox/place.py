@@ -132,7 +132,8 @@ class Sandbox:
                 "connection": connection | {"ip": f"{fork_server.SOCKETS}/{prefix}"},
                 "masks": self._masks_of(hidden),
                 "uid": self._uid,
-                "limits": self.limits.describe(),
+                "scratch_bytes": self.limits.scratch_bytes,
+                "limits": self.limits.of_a_process(),
                 "filter": self._filter,
             }
         )

@@ -140,11 +140,12 @@ def test_umask_long_tmpdir_and_a_blank_at_the_end_of_an_id(small, tmp_path):
     assert "rename the folder 'eve '" in done.stdout and "Traceback" not in done.stderr
 
 
-def test_closed_streams_and_a_locale_without_utf_8(small):
+def test_closed_streams_ignored_signals_and_a_locale_without_utf_8(small):
     """As some services start a program."""
-    command = f"{sys.executable} -m lab_grader grade dora --jobs 1 <&- >&- 2>&-"
+    start = "exec env --ignore-signal=CHLD --block-signal=TERM"
+    command = f"{start} {sys.executable} -m lab_grader grade dora --jobs 1 <&- >&- 2>&-"
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["sh", "-c", command], cwd=small, env=os.environ | locale)
+    done = subprocess.run(["sh", "-c", command], cwd=small, env=os.environ | locale, timeout=600)
     assert done.returncode == 1  # eve's notebook cannot be read
     assert marks(small) == {"ada": marks_without()}
     assert "\nada," in (small / "grading" / "marks" / "dora.csv").read_text("utf-8")

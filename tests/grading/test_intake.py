@@ -41,7 +41,7 @@ from lab_grader.grade import job_of
 from lab_grader.intake import archives, submitted
 from lab_grader.intake import vet as vetting
 from lab_grader.intake.cells import read_cells
-from lab_grader.intake.collect import Whose, whose
+from lab_grader.intake.collect import Whose, collect, whose
 from lab_grader.intake.course import Course, refusal
 from lab_grader.intake.dependencies import names_of
 from lab_grader.intake.matching import known_cells
@@ -234,6 +234,26 @@ def test_whose_a_file_is(path):
 )
 def test_why_a_file_is_nobodys(path, why):
     assert why in whose(PurePosixPath(path), {LESSON})
+
+
+def test_a_download_that_is_no_zip_file_is_named_with_what_to_do(tmp_path):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for name in ("all.tar.gz", "all.7z", "all.rar", "Ada_17_assignsubmission_file_work.7z"):
+        (archive / name).write_bytes(b"x")
+    with zipfile.ZipFile(archive / "outer.zip", "w") as file:
+        file.writestr("inner.zip", zip_of({}))
+    done = collect(archive, tmp_path / "target", {LESSON})
+    assert set(done.left) == {"all.tar.gz", "all.7z", "all.rar", "inner.zip"}
+    assert all("unpack it, and put what it contains in its place" in s for s in done.left.values())
+    assert done.files == {"17": {"work.7z": "Ada_17_assignsubmission_file_work.7z"}}
+
+
+def test_nothing_to_collect_is_said(folder):
+    done = run(folder, "lab_grader", "collect", "dora", check=False)
+    assert done.returncode == 1
+    place = folder / "grading" / "downloaded" / "dora" / "archive"
+    assert f"nothing to collect: put the LMS's download into {place}" in done.stderr
 
 
 def test_collecting_says_where_everything_went(folder):

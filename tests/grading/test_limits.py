@@ -14,6 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 import zmq
+from classroom import hand_in, make_course, solutions
 
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
@@ -431,6 +432,20 @@ def test_a_cgroup_is_used_where_its_limit_is_seen(systemd, does):
         assert ("--user" in found.command) == (os.geteuid() != 0)
         assert "$" not in "".join(found.command)
         assert ("OOMPolicy=continue" in found.command) == (does != "an older one")
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [("--nofile=64", "-n, open files (64 instead of 256)"), ("--cpu=200", "-t, seconds of")],
+)
+def test_a_shell_with_lower_limits_is_one_sentence(tmp_path, limit, said):
+    """Nobody is graded under other limits than everybody else."""
+    course = make_course(tmp_path / "course")
+    hand_in(course, "ada", solutions())
+    command = ["prlimit", limit, sys.executable, "-m", "lab_grader", "grade", "dora"]
+    done = subprocess.run(command, cwd=course, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
 
 
 def test_a_note_says_where_systemd_makes_no_cgroup(systemd, capsys):

@@ -96,10 +96,16 @@ def _add_students(made: argparse.ArgumentParser) -> None:
     made.add_argument("--students", nargs="+", metavar="ID", help="only these; default all")
 
 
+def _at_least_1(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)
+
+
 def _add_jobs(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--jobs",
-        type=int,
+        type=_at_least_1,
         default=os.cpu_count(),
         metavar="N",
         help="how many submissions at a time on this machine; default one per core "

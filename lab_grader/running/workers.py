@@ -83,7 +83,12 @@ class Workers:
                 longer is ended.
             memory_bytes: how much address space a process may take beyond what it had before its
                 first call of this function, imports included. On Linux.
+
+        Raises:
+            ValueError: there are calls, and no process to make them.
         """
+        if calls and self._most < 1:
+            raise ValueError(f"{self._most} processes for {len(calls)} calls: expected at least 1")
         waiting = iter(calls.items())
         while True:
             running: dict[Any, str] = {}

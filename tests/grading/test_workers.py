@@ -15,6 +15,7 @@ import pytest
 from joblib import Parallel, delayed
 from pebble import ProcessPool
 
+from lab_grader.__main__ import parser
 from lab_grader.running.workers import WorkerError, Workers
 
 CALLS = {str(n): n for n in range(6)}
@@ -210,3 +211,13 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path, function):
     main.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+@pytest.mark.parametrize("jobs", ["0", "-3", "1.5", "many"])
+def test_a_number_of_processes_that_makes_no_call_is_refused(jobs, capsys):
+    """It would never end."""
+    with pytest.raises(SystemExit):
+        parser().parse_args(["grade", "dora", "--jobs", jobs])
+    assert jobs in capsys.readouterr().err
+    with pytest.raises(ValueError, match="0 processes for"):
+        next(Workers(0).run(half, CALLS))

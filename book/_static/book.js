@@ -97,7 +97,15 @@ function printOnWhite() {
   });
 }
 
+// Where a phone scrolls a figure, it scrolls no further than its numbers need to have 10 pixels.
+function keepReadable() {
+  for (const picture of document.querySelectorAll(".bd-article img")) {
+    picture.style.setProperty("--least", `${0.6 * picture.naturalWidth}px`);
+  }
+}
+
 printOnWhite();
+window.addEventListener("load", keepReadable);
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".explorer").forEach(follow);
   search();

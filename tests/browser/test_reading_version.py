@@ -158,7 +158,8 @@ def test_on_a_phone_names_stay_whole_and_figures_readable(open_page):
     for name in names.all():
         assert name.evaluate("it => it.getClientRects().length") == 1, name.inner_text()
     for picture in page.locator("article :is(.cell_output, .explorer) img").all():
-        assert picture.evaluate("it => it.clientWidth") > 500
+        shown, drawn = picture.evaluate("it => [it.clientWidth, it.naturalWidth]")
+        assert shown == pytest.approx(0.6 * drawn, abs=1), "its numbers have 10 pixels, not more"
 
 
 def test_the_dark_book_prints_on_white_and_whole(open_page):

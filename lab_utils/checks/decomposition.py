@@ -457,7 +457,7 @@ def _expect_numbers(report: Report, coupling: Callable, points: int, seed: int) 
     for what, values in (
         (
             "varies by a few parts in 10,000",
-            0.02 + 1e-5 * (delta_d - delta_d.mean()) / delta_d.std(),
+            0.02 + 1e-5 * (delta_m - delta_m.mean()) / delta_m.std(),
         ),
         ("starts with two equal values", starts_alike),
         ("ends with its first value", ends_alike),

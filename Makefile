@@ -53,13 +53,13 @@ check-every-python:
 	done; \
 	if [ -n "$$failed" ]; then echo "The fast tests fail under$$failed"; exit 1; fi
 
-# One thread each: two workers with kernels of two threads each slow each other down. A worker takes
-# one module after the other in this order, the short ones of tests/unit last, so that both workers
-# end at the same time.
+# One thread each: workers with kernels of two threads each slow each other down. Three for two cores,
+# since many tests wait: for a limit on time, or for a page. A worker takes one module after the other
+# in this order, the short ones of tests/unit last, so that all workers end at the same time.
 test: export OMP_NUM_THREADS = 1
 test: for-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=300 solutions tests $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=300 solutions tests $(ARGS)
 
 release: for-grading
 	$(BIN)/python scripts/release.py $(ARGS)

@@ -1,10 +1,50 @@
-"""What tests of several folders share: a JupyterLab as `make lab` starts it, and the book."""
+"""What tests of several folders share: a JupyterLab as `make lab` starts it, and the book.
 
+And what no module of tests may do: leave the process changed for those that come later.
+"""
+
+import locale
 import os
+import re
+import signal
 from contextlib import ExitStack
 
 import pytest
 from filelock import FileLock
+
+# What libraries set for themselves when they are imported or first used.
+OF_LIBRARIES = re.compile("KMP_|PYTEST_|_?TORCHINDUCTOR_")
+
+
+def _process():
+    """What any code may change for all that runs later in this process."""
+    umask = os.umask(0)
+    os.umask(umask)
+    process = {"folder": os.getcwd(), "locale": locale.setlocale(locale.LC_ALL), "umask": umask}
+    process |= {number.name: signal.getsignal(number) for number in signal.Signals}
+    return process | {f"${k}": v for k, v in os.environ.items() if not OF_LIBRARIES.match(k)}
+
+
+PROCESS = pytest.StashKey[dict]()
+
+
+def pytest_collection_finish(session):
+    session.stash[PROCESS] = _process()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Fail at the end of a module which leaves the process other than it found it."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        before, after = item.session.stash[PROCESS], _process()
+        item.session.stash[PROCESS] = after
+        left = {
+            name: (before.get(name), after.get(name))
+            for name in before | after
+            if before.get(name) != after.get(name)
+        }
+        assert not left, f"{item.path.name} leaves the process changed: {left}"
 
 
 @pytest.fixture(scope="session")

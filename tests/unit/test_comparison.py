@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -259,6 +260,7 @@ def test_the_same_sweep_on_a_dask_cluster(tmp_path):
 
     here = sweep(runs(), tmp_path / "here.jsonl", n_jobs=1)
     with (
+        mock.patch.dict(os.environ),  # which Dask changes for its workers, and leaves changed
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,

@@ -186,7 +186,7 @@ def check_compare_across_ranks(
     compare_across_ranks: Callable,
     aspect: str | None = None,
     *,
-    ranks: Sequence[int] = (16,),
+    ranks: Sequence[int] = (16, 4),
     seed: int = 0,
 ) -> None:
     """Check a `compare_across_ranks(ranks) -> {"lora": {rank: loss}, "dora": {rank: loss}}`.
@@ -194,12 +194,14 @@ def check_compare_across_ranks(
     Args:
         aspect: `"keys"` or `"losses"`; both if None.
         ranks: what to ask for, besides 8, which is the default of a run.
-        seed: of one more rank that is asked for.
+        seed: of one more rank that is asked for, last. Where it can, it lies between two others, so
+            that the ranks neither rise nor fall.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
     """
-    others = [rank for rank in range(2, 16) if rank not in (8, *ranks)]
+    low, high = (min(ranks), max(ranks)) if len(ranks) > 1 else (1, 16)
+    others = [rank for rank in range(low + 1, high) if rank not in (8, *ranks)]
     drawn = torch.randint(len(others), (), generator=torch.Generator().manual_seed(seed))
     ranks = (*ranks, others[int(drawn)])
     for name in chosen(aspect, ("keys", "losses")):

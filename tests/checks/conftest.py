@@ -4,7 +4,6 @@ import copy
 from collections import Counter
 
 import pytest
-import torch
 
 from lab_utils import training
 
@@ -21,15 +20,6 @@ def pytest_collection_modifyitems(items):
             seen[kind] += 1
             if seen[kind] > FEW:
                 item.add_marker(pytest.mark.slow)
-
-
-@pytest.fixture(autouse=True)
-def _the_same_draws():
-    """Let answers that draw from PyTorch's global generator draw the same in every run.
-
-    The seed is none that a lesson uses: with its seed 0 a forgotten generator would do no harm.
-    """
-    torch.default_generator.manual_seed(987_654_321)  # of the CPU alone, which is far faster
 
 
 _made = {}  # runs of training by their settings

@@ -148,6 +148,7 @@ WAY = _track(
 )
 NEGATIVE = _track("sign", "relative_change is a ratio of two norms: not below zero.")
 SIGNED = _track("signed changes", "Magnitudes that grew and that shrank cancel out: abs() first.")
+NOT_A_CHANGE = _track("the start not subtracted", "Subtract m0, the first row, from every row.")
 FROM_PREVIOUS = _track("change since the last step", "Compare each row with the first.")
 SUMMED = _track("sum instead of mean", "Average over the magnitudes.")
 ROOT_MEAN_SQUARE = _track("root mean square", "Take the mean of |m - m0|, without squares.")
@@ -666,6 +667,8 @@ def _wrong_means(history: Tensor) -> Iterator[tuple[Mistake, Tensor]]:
     for row in (1, -1):
         yield OTHER_START, (history - history[row]).abs().mean(dim=1)
     yield OTHER_START, (history - history.mean(dim=0)).abs().mean(dim=1)
+    yield NOT_A_CHANGE, history.mean(dim=1)
+    yield NOT_A_CHANGE, history.norm(dim=1)
     yield END_ALONE, size[-1].mean()
     yield SUMMED, size.sum(dim=1)
     yield START_MISSING, size.mean(dim=1)[1:]

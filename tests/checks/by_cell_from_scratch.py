@@ -196,7 +196,7 @@ class WrongLoRA:
             super().__init__(copy.deepcopy(original_layer), rank, alpha, dropout)
 
     class copies_weight(L):
-        """start: original layer not kept"""
+        """start: a second weight kept"""
 
         def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
             super().__init__(original_layer, rank, alpha, dropout)

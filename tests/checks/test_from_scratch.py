@@ -499,7 +499,7 @@ class WrongLoRA:
             return self.base(x) + F.linear(x, self.lora_B @ self.lora_A)
 
     class buffer(LoRA):
-        """start: original layer not kept"""
+        """start: a second weight kept"""
 
         def __init__(self, original_layer, rank=8, alpha=16.0, dropout=0.0):
             super().__init__(original_layer, rank, alpha, dropout)

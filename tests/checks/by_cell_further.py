@@ -596,7 +596,7 @@ class WrongDoRA:
             return self.scaling * self.lora_B @ self.lora_A.detach()
 
     class detach_w(D):
-        """gradients: unnamed"""
+        """gradients: gradient cut off"""
 
         def forward(self, x):
             f, o = self.factor(), self.original_layer

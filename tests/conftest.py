@@ -23,6 +23,9 @@ def _process():
     os.umask(umask)
     process = {"folder": os.getcwd(), "locale": locale.setlocale(locale.LC_ALL), "umask": umask}
     process |= {number.name: signal.getsignal(number) for number in signal.Signals}
+    # A shell ignores SIGINT for what it starts in the background; Jupyter's client sets it back.
+    if process["SIGINT"] == signal.SIG_IGN:
+        process["SIGINT"] = signal.default_int_handler
     return process | {f"${k}": v for k, v in os.environ.items() if not OF_LIBRARIES.match(k)}
 
 

@@ -153,6 +153,12 @@ def fake_python(path, pip):
     )
 
 
+def renew_constraints(folder):
+    """Make them newer than what is installed, for which "now" may be the same tick of the clock."""
+    installed = (folder / ".venv" / "lab.stamp").stat().st_mtime_ns
+    os.utime(folder / "constraints.txt", ns=(installed + 10**7,) * 2)
+
+
 def test_full_disk(checkout, tmp_path):
     pip = 'echo "ERROR: [Errno 28] No space left on device"; exit 1'
     done = checkout(PYTHON=fake_python(tmp_path / "python", pip))
@@ -188,7 +194,7 @@ def test_no_network_and_the_next_call_works(checkout, tmp_path):
 
     again = checkout(PYTHON=works)
     assert "Installing" not in again.stdout, "a second call must skip the set-up"
-    os.utime(tmp_path / "constraints.txt")
+    renew_constraints(tmp_path)
     assert "Installing" in checkout(PYTHON=works).stdout, "new constraints must be installed"
 
 
@@ -220,7 +226,7 @@ def test_only_who_asks_for_it_gets_the_cpu_build_and_everybody_is_told_what_is_f
     done = checkout(PYTHON=python)
     assert "make TORCH=cpu ... takes the CPU build" in done.stdout
     assert "--extra-index-url" not in done.stderr
-    os.utime(tmp_path / "constraints.txt")
+    renew_constraints(tmp_path)
     done = checkout(PYTHON=python, TORCH="cpu")
     assert "--extra-index-url https://download.pytorch.org/whl/cpu" in done.stderr
 

@@ -47,6 +47,7 @@ def test_four_of_five_wrong_answers_are_named():
     assert len(named) >= 0.8 * len(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_check_takes_less_than_two_seconds(name):
     """Of processor time, once what is the same for every student is there."""

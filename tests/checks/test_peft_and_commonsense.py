@@ -386,6 +386,7 @@ HIDDEN = {
 }
 
 
+@pytest.mark.slow
 def test_marks_do_not_depend_on_luck():
     for seed in range(20):
         checks.check_to_peft_state(RightState.by_name, seed=seed)

@@ -34,6 +34,7 @@ def test_each_sentence_stands_in_the_lesson(exercise):
         assert words in TEXTS[exercise], words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", BROKEN_BY)
 def test_what_breaks_a_sentence_fails_where_it_is_asked(exercise):
     check, _, wrong = EXERCISES[exercise]

@@ -35,6 +35,7 @@ def test_every_form_is_timed_beside_lora(monkeypatch, tmp_path, capsys):
     assert len(run(monkeypatch, path, "--ways", "plain")) == 1 + len(layers.FORMS)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
 def test_compiled_forms_say_how_many_pieces_they_are_in(monkeypatch, tmp_path):
     forms = ["LoRA", "DoRA", "DoRA, PEFT"]

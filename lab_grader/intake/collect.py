@@ -120,13 +120,10 @@ def _files(archive: Path) -> Iterator[tuple[PurePosixPath, object]]:
         name = PurePosixPath(path.relative_to(archive).as_posix())
         if path.is_symlink():
             yield name, "a link"
-        elif path.is_file() and not _is_theirs(name):
-            if path.suffix.lower() == ".zip":
-                yield from _members(path, name)
-            else:
-                yield name, _unopened(name) or path.open
+        elif path.is_file() and path.suffix.lower() == ".zip" and not _is_theirs(name):
+            yield from _members(path, name)
         elif path.is_file():
-            yield name, path.open
+            yield name, _unopened(name) or path.open
         elif not path.is_dir():
             yield name, "neither a file nor a folder"
 

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import prose
 import pytest
 import release
 from scipy import stats
@@ -75,13 +76,8 @@ def ends(differences, confidence=0.95):
     return stats.ttest_1samp(differences, 0).confidence_interval(confidence)
 
 
-def text_of(path):
-    lines = path.read_text("utf-8").splitlines()
-    return " ".join(line.removeprefix("# ").strip() for line in lines)
-
-
-LESSON = text_of(release.SOLUTIONS / "05-rank-and-magnitude.py")
-README = text_of(release.ROOT / "README.md")
+LESSON = prose.text_of(release.SOLUTIONS / "05-rank-and-magnitude.py")
+README = prose.text_of(prose.README)
 
 
 def test_dora_is_below_lora_at_every_rank_and_less_so_as_the_rank_grows():
@@ -156,7 +152,7 @@ def test_the_parts_of_dora_found_again():
 
 
 def test_what_lesson_04_says_of_them():
-    lesson_04 = text_of(release.SOLUTIONS / "04-head-to-head.py")
+    lesson_04 = prose.text_of(release.SOLUTIONS / "04-head-to-head.py")
     before = [reported(search.of_arm(BEFORE, arm(method))) for method in ("dora", "dora-input")]
     first = np.subtract(*([run["test_loss"] for run in runs] for runs in before[::-1]))
     for per_input in (first, losses("dora-input") - losses("dora")):

@@ -3,31 +3,25 @@
 The numbers of section 1 are tested in tests/unit/test_published.py.
 """
 
+import functools
 import itertools
 import math
 import statistics
 from dataclasses import fields
 
+import prose
 import pytest
-import release
 from scipy import stats
 
 from benchmarks.commonsense.again import RUNS
 from lab_utils import comparison, published
 from lab_utils.commonsense import measurement
 
-LESSON = (release.SOLUTIONS / "06-peft-and-commonsense.py").read_text("utf-8")
+said = functools.partial(prose.said, "06-peft-and-commonsense")
 
 
 def read(name):
     return comparison.read_results(comparison.RESULTS / name, measurement.Run)
-
-
-def said(*texts):
-    """The lesson says each of these, wherever its lines break."""
-    flat = " ".join(line.removeprefix("# ").strip() for line in LESSON.splitlines())
-    for text in texts:
-        assert text in flat, text
 
 
 def test_adapting_matters_more_than_by_which_method():
@@ -104,7 +98,7 @@ def test_no_gain_where_the_rate_suits_lora():
     gaps = measurement.at_each_rate(records, confidence=1 - 0.05 / 6)
     found = [gaps[rank][rate] for rank in (8, 32) for rate in (2e-4, 6e-4, 2e-3)]
     assert max(abs(gap.mean) for gap in found) < 0.00125, "of 0.12 points at most"
-    readme = " ".join((release.ROOT / "README.md").read_text("utf-8").split())
+    readme = prose.text_of(prose.README)
     assert "differ by at most 0.12 points at each learning rate that suits LoRA" in readme
     with_ten = [gap for gap in found if gap.seeds == 10]
     assert len(with_ten) == 4 and max(gap.high for gap in with_ten) < 0.005

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import release
 import torch
+from prose import README, said, text_of
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -64,14 +65,6 @@ def gap(*pair, **how):
     """The difference and the ends of its interval, in words of the lessons."""
     found = paired_difference(*pair, **how)
     return found, *(f"{value:+.4f}" for value in (found.mean, found.low, found.high))
-
-
-def said(lesson, *texts):
-    """The lesson says each of these, wherever its lines break."""
-    source = (release.SOLUTIONS / f"{lesson}.py").read_text("utf-8")
-    flat = " ".join(line.removeprefix("# ").strip() for line in source.splitlines())
-    for text in texts:
-        assert text in flat, text
 
 
 @pytest.mark.parametrize(
@@ -495,7 +488,7 @@ def test_lesson_05_the_mean_over_ranks_and_the_slope():
         "05-rank-and-magnitude",
         f"({-mean_gap.mean():.4f} nats per byte, {-interval.high:.4f} to {-interval.low:.4f})",
     )
-    readme = " ".join((release.ROOT / "README.md").read_text("utf-8").split())
+    readme = text_of(README)
     assert f"({-mean_gap.mean():.4f} nats per byte, 95% interval {-interval.high:.4f} to" in readme
     assert f"DoRA's, {dora_minus(chosen('lora'), chosen('dora')):.4f}" in readme
     assert f"norm_dim=0, {dora_minus(chosen('lora'), chosen('dora-input')):.4f}" in readme

@@ -1,11 +1,12 @@
 """What lesson 07 says about the committed runs is what they show."""
 
+import functools
 import itertools
 import math
 import statistics
 
+import prose
 import pytest
-import release
 import torch
 
 from benchmarks import rslora, search
@@ -15,14 +16,7 @@ from lab_utils.data import language_task
 from lab_utils.training import Settings, make_optimizer, model_to_train, train_step
 
 RECORDS = comparison.read_results(comparison.RESULTS / "rslora.jsonl")
-LESSON = (release.SOLUTIONS / "07-rslora-challenge.py").read_text("utf-8")
-
-
-def said(*texts):
-    """The lesson says each of these, wherever its lines break."""
-    flat = " ".join(line.removeprefix("# ").strip() for line in LESSON.splitlines())
-    for text in texts:
-        assert text in flat, text
+said = functools.partial(prose.said, "07-rslora-challenge")
 
 
 def runs(method, rank, stabilized, rate=5e-3, alpha=16.0):

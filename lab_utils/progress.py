@@ -231,9 +231,10 @@ def overview(folder: str | Path = ".") -> Overview:
     Raises:
         ValueError: a file with the name of a lesson is not a notebook.
     """
-    found = [_read(path) for path in Path(folder).glob("*.ipynb") if path.name[0] != "."]
+    read = (_read(path) for path in Path(folder).glob("*.ipynb") if path.name[0] != ".")
+    found = [lesson for lesson in read if lesson.number]
     found.sort(key=lambda it: (it.title != "", it.has_its_name, it.path.stat().st_mtime))
-    lessons = {lesson.number: lesson for lesson in found if lesson.number}
+    lessons = {lesson.number: lesson for lesson in found}
     return Overview([lessons[number] for number in sorted(lessons)])
 
 
@@ -243,15 +244,20 @@ def summary(folder: str | Path = ".") -> Summary:
 
 
 def _read(path: Path) -> SavedLesson:
-    """Pair each exercise with the checks that follow it, up to the next exercise."""
+    """Return what a file says of a lesson: nothing, if it is not a notebook of this course."""
     lesson = SavedLesson(path.stem, path)
     lesson.number = path.stem[:2] if lesson.has_its_name else ""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError) as error:
+        _read_cells(json.loads(path.read_text(encoding="utf-8"))["cells"], lesson)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         if not lesson.has_its_name:
-            return lesson
+            return SavedLesson(path.stem, path)
         raise ValueError(f"{path} cannot be read as a notebook; restore or delete it") from error
+    return lesson
+
+
+def _read_cells(cells: list[dict], lesson: SavedLesson) -> None:
+    """Pair each exercise with the checks that follow it, up to the next exercise."""
     headings: dict[str, str] = {}  # of exercises: the ids of their cells
     for cell in cells:
         nbgrader = cell["metadata"].get("nbgrader", {})
@@ -264,7 +270,6 @@ def _read(path: Path) -> SavedLesson:
         elif nbgrader.get("grade") and lesson.exercises:
             lesson.most += nbgrader["points"]
             _read_check(cell, nbgrader["points"], lesson.exercises[-1])
-    return lesson
 
 
 def _read_text(cell: dict, nbgrader: dict, lesson: SavedLesson, headings: dict[str, str]) -> None:

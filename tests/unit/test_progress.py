@@ -170,6 +170,22 @@ def test_a_file_that_is_no_notebook(tmp_path):
         progress.overview(tmp_path)
 
 
+ODD = ["<<<<<<< conflict", "[]", "{}", '{"cells": 5}', '{"cells": [null]}', "[" * 10**5, "\x00"]
+ODD += ['{"cells": [{"cell_type": "code", "source": "x"}]}', '{"cells": [{"metadata": []}]}']
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_what_else_lies_in_the_folder_does_no_harm(lesson, tmp_path, text):
+    before = lesson().lessons
+    (tmp_path / "scratch.ipynb").write_text(text)
+    (tmp_path / "folder.ipynb").mkdir()
+    (tmp_path / "gone.ipynb").symlink_to(tmp_path / "nowhere")
+    assert len(before) == 1 and progress.overview(tmp_path).lessons == before
+    (tmp_path / "02-from-scratch.ipynb").write_text(text)
+    with pytest.raises(ValueError, match=r"02-from-scratch\.ipynb cannot be read as a notebook"):
+        progress.overview(tmp_path)
+
+
 def test_lines_of_a_summary_break_no_name():
     found = progress.summary(release.NOTEBOOKS)
     for path in release.NOTEBOOKS.glob("*.ipynb"):

@@ -149,5 +149,5 @@ def _cells(notebook: dict[str, Any]) -> list[Any]:
 def _listed(value: Any) -> list[Any]:
     """Return a list, also of what was saved as an object by number."""
     if isinstance(value, dict) and value and all(str(key).isdecimal() for key in value):
-        return [value[key] for key in sorted(value, key=int)]
+        return [value[key] for key in sorted(value, key=_whole_number)]
     return value if isinstance(value, list) else []

@@ -47,6 +47,7 @@ from lab_grader.intake.dependencies import names_of
 from lab_grader.intake.matching import known_cells
 from lab_grader.intake.mending import mend
 from lab_grader.intake.moment import NoMoment, read_moment
+from lab_grader.intake.notebook import cells_of
 from lab_grader.intake.vet import vet
 from lab_grader.marks.record import Recorder
 from lab_grader.running.cache import key_of
@@ -1124,3 +1125,12 @@ def test_what_decides_a_penalty_decides_whether_it_is_recorded_anew(folder):
     note.write_bytes(b"\xff\xfe")
     done = grade(folder, "--no-feedback")
     assert "were damaged; recorded again" in done.stdout
+
+
+def test_cells_under_a_number_of_any_length_are_read():
+    """Python refuses to read a whole number of more than 4,300 digits."""
+    cells = {
+        key: {"cell_type": "code", "source": f"x{len(key)}"} for key in ("10", "9", "1" * 5000)
+    }
+    found = cells_of(json.dumps({"cells": cells}).encode(), [].append)
+    assert [cell["source"] for cell in found] == ["x5000", "x1", "x2"]

@@ -190,14 +190,15 @@ class Kernel:
     def ask_whether_it_runs(self) -> None:
         """Make sure that the kernel still takes requests after the last one.
 
-        It is asked for a moment, so that anything a cell left behind to end the kernel does so now.
+        It is asked for a moment, until what it uses was looked at, so that anything a cell left
+        behind to end the kernel does so now.
 
         Raises:
             Died: it does not.
         """
-        until = time.monotonic() + WATCH_SECONDS
+        began = time.monotonic()
         try:
-            while time.monotonic() < until:
+            while time.monotonic() < began + WATCH_SECONDS or self._guard.fine_at < began:
                 with contextlib.suppress(RemoteError):  # an answer of whatever form
                     self._evaluate("None")
         except EndedBefore as death:

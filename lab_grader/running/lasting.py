@@ -91,10 +91,10 @@ class LastingKernel:
     def _run(self, cell: Cell) -> list[NotebookNode]:
         self._give_up_if_hopeless()
         outputs = self._kernel.run(cell.source, self._budget.cell_bytes())
-        if cell.role == "lesson":  # nothing of a student's can have ended or stopped it
-            return outputs
-        if self._deaths:  # it may be what ended the kernel
+        if self._deaths:  # it may be what ended the kernel: a lesson's cell, by what it calls
             self._kernel.ask_whether_it_runs()
+        if cell.role == "lesson":
+            return outputs
         return outputs + self._run_rest(cell, outputs)
 
     def _run_rest(self, cell: Cell, outputs: list[NotebookNode]) -> list[NotebookNode]:

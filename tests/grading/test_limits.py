@@ -16,6 +16,7 @@ import pytest
 import zmq
 from classroom import hand_in, make_course, solutions
 
+from lab_grader.running import bounds
 from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
 from lab_grader.running.kernel import (
@@ -368,6 +369,18 @@ def test_what_is_asked_next_is_not_blamed_for_what_was_left_behind(patient):
         kernel.run(f"import time; time.sleep(1)\n{FORK}\ntime.sleep(30)", ROOM)
     assert raised.type is Died
     assert said(kernel.run("print(1)", ROOM)) == "1\n"
+
+
+@pytest.mark.parametrize("role", ["lesson", "student"])
+def test_a_cell_that_leaves_too_much_behind_is_left_out_and_the_next_is_not(role, monkeypatch):
+    """Also one of the lesson's, if it calls what a student wrote, on a machine that looks late."""
+    monkeypatch.setattr(bounds, "WATCH_SECONDS", 0.6)
+    lead, exercise, test = recompose("kept\n    if not m.numel(): left")
+    leaving = "def leave():\n    for _ in range(80):\n        if os.fork() == 0: time.sleep(60)"
+    leave, keep = Cell("left = leave()", role), Cell("time.sleep(1.5)\nkept = 1", "student")
+    result = run([lead, Cell(leaving, "student"), leave, keep, exercise, test])
+    assert "CheckFailed" not in json.dumps(result.outputs), result.notes
+    assert result.notes[-1] == "01-mathematics: cell 3: it had more than 64 processes"
 
 
 MEMORY_BYTES = 1 << 28

@@ -25,7 +25,8 @@ class Method:
     Attributes:
         name: what sentences and figures call it.
         colour: that of the method in every figure. The colours are those of Okabe and Ito, which
-            stay apart in the common forms of colour blindness.
+            stay apart in the common forms of colour blindness; what is pale there is darker here,
+            to stand out from white and, turned over, from a dark page.
         marker: the shape of its points, for those who cannot tell the colours apart. No method has
             the triangle that points up: it says that something lies above a figure.
         maker: what makes the layer that takes the place of an `nn.Linear`; None without adapters.
@@ -41,8 +42,8 @@ METHODS = {
     "lora": Method("LoRA", "#0072B2", "o", LoRALayer),
     "dora": Method("DoRA", "#D55E00", "s", partial(DoRALayer, norm_dim=1)),
     "dora-input": Method("DoRA, norm_dim=0", "#7F66FF", "P", partial(DoRALayer, norm_dim=0)),
-    "dora-fixed": Method("DoRA, m fixed", "#E69F00", "X", ablations.fixed_magnitude),
-    "lora-scaled": Method("LoRA and m, no norm", "#56B4E9", ">", ablations.ScaledLoRALayer),
+    "dora-fixed": Method("DoRA, m fixed", "#B87E00", "X", ablations.fixed_magnitude),
+    "lora-scaled": Method("LoRA and m, no norm", "#2E93CC", ">", ablations.ScaledLoRALayer),
     "dora-full": Method("DoRA, full gradient", "#8C510A", "v", ablations.full_gradient),
     "full": Method("full fine-tuning", "#009E73", "D"),
     "frozen": Method("frozen base", "#666666", "*"),

@@ -20,7 +20,7 @@ def published_gains(dora: dict, lora: dict, left_out: str | None = None) -> Figu
     mean = sum(counted) / len(counted)
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(10, 3.8))
-        colours = ["0.8" if task == left_out else COLOURS["dora"] for task in TASKS]
+        colours = ["0.55" if task == left_out else COLOURS["dora"] for task in TASKS]
         bars = ax.bar(TASKS, gains.values(), color=colours)
         labels = [f"{g:+.1f}" + "\nleft out" * (t == left_out) for t, g in gains.items()]
         label_bars(ax, bars, labels)
@@ -54,7 +54,9 @@ def published_and_rerun(gains: dict[str, float], reruns: list[dict], lora: float
         ranks = sorted({row["rank"] for row in reruns})
         for row in reruns:
             x = ranks.index(row["rank"])
-            right.plot([x, x], [row["published"], row["rerun"]], color="0.8", zorder=1)
+            right.plot(
+                [x, x], [row["published"], row["rerun"]], color="0.55", linewidth=1, zorder=1
+            )
             style = {"color": COLOURS["dora"], "zorder": 2}
             right.scatter(x, row["published"], marker="o", **style)
             right.scatter(x, row["rerun"], marker="x", **style)

@@ -167,7 +167,7 @@ def accuracy_by_rate(
                         face = colour if seed in paired[rate] else "none"
                         shape = {"marker": MARKERS[method], "edgecolors": colour, "s": 18}
                         top.scatter(aside * rate, 100 * accuracy, facecolors=face, **shape)
-            bottom.axhline(0, color="0.6", linewidth=1)
+            bottom.axhline(0, color="0.55", linewidth=1)
             for rate, d in differences[rank].items():
                 _interval_in_points(bottom, rate, d, 5)
             top.set_title(f"rank {rank}")

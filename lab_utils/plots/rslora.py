@@ -9,7 +9,7 @@ from lab_utils.plots.style import STYLE, decimal_axis, layered_width, rank_axis
 
 RULES = {False: "alpha / rank", True: "alpha / sqrt(rank)"}
 RULE_LINES = {False: "--", True: "-"}  # a rule keeps its line, as a method keeps its colour
-SHADES = (COLOURS["lora"], "#00263c", "#5b9fc9")  # of LoRA's colour, for its rules
+SHADES = (COLOURS["lora"], "#00263c", "#4C95C2")  # of LoRA's colour, for its rules
 
 
 def scaling_rules(rank: int, alpha: float, grows: bool) -> Figure:

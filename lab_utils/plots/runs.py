@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import scipy  # scipy.stats is slow to import: it is imported on first use
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.comparison import PairedDifference
@@ -78,7 +77,7 @@ def final_losses(losses: dict[str, list[float]], differences: list[PairedDiffere
         names = [NAMES[method] for method in losses]
         by_seed = zip(*losses.values(), strict=True)
         for one_seed in by_seed:
-            left.plot(one_seed, range(len(names)), color="0.8", linewidth=1, zorder=0)
+            left.plot(one_seed, range(len(names)), color="0.55", linewidth=0.8, zorder=0)
         for at, (method, values) in enumerate(losses.items()):
             style = {"marker": MARKERS[method], "alpha": 0.8}
             left.scatter(values, [at] * len(values), 40, COLOURS[method], **style)
@@ -194,14 +193,14 @@ def differences_by_rank(
 def differences(panels: dict[str, dict[str, PairedDifference]]) -> Figure:
     """Draw differences with their intervals, a panel for each loss and a line for each pair.
 
-    Colours and markers are those of the methods; a legend names them.
+    Colours and markers are those of the methods, which the names of the pairs say.
 
     Args:
         panels: by the name of a loss, then by that of a pair; the same pairs in each.
     """
     with plt.rc_context(STYLE):
         names = list(next(iter(panels.values())))
-        size = {"figsize": (10, 1.6 + 0.42 * len(names)), "sharey": True}
+        size = {"figsize": (10, 1.2 + 0.42 * len(names)), "sharey": True}
         figure, axes = plt.subplots(1, len(panels), **size)
         for ax, (title, found) in zip(axes, panels.items(), strict=True):
             ax.axvline(0, color="0.4", linewidth=1)
@@ -213,11 +212,6 @@ def differences(panels: dict[str, dict[str, PairedDifference]]) -> Figure:
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
-        methods = dict.fromkeys(d.other for d in found.values())
-        marks = [
-            Line2D([], [], color=COLOURS[m], marker=MARKERS[m], label=NAMES[m]) for m in methods
-        ]
-        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
     return figure
 
 

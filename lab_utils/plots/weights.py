@@ -77,7 +77,7 @@ def one_vector(update_length: float, update_angle: float, magnitude: float) -> F
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharex=True, sharey=True)
         for ax, (method, (title, vector)) in zip(axes, results.items(), strict=True):
-            ax.add_patch(plt.Circle((0, 0), 2.0, fill=False, linestyle=":", color="0.6"))
+            ax.add_patch(plt.Circle((0, 0), 2.0, fill=False, linestyle=":", color="0.5"))
             if method == "dora":
                 ax.plot(*zip((0, 0), updated.tolist(), strict=True), ":", color="0.4")
             # The result is drawn first and wider, so that all three show where they are collinear.
@@ -260,7 +260,7 @@ def weight_changes(before: Tensor, after: dict[str, Tensor]) -> Figure:
             delta_d = direction_change(before, after[method])
             _heat_map(left, after[method] - before, f"{name}: update")
             middle.bar(rows, (new_length - length).flatten(), width=1.0, color=colour)
-            middle.axhline(0, color="0.6", linewidth=0.8)
+            middle.axhline(0, color="0.55", linewidth=0.8)
             middle.set_title(f"change of magnitude, ΔM = {delta_m:.3f}")
             turn = 1 - (direction * new_direction).sum(dim=1)
             right.bar(rows, turn, width=1.0, color=colour)
@@ -301,7 +301,7 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             new_length, new_direction = decompose(weight)
             turn = (direction * new_direction).sum(dim=1).clamp(-1, 1).arccos().rad2deg()
             growth = 100 * (new_length / length - 1).flatten()
-            ax.axhline(0, color="0.6", linewidth=0.8)
+            ax.axhline(0, color="0.55", linewidth=0.8)
             angle = torch.linspace(0, 61, 100)
             chance = 100 * (1 / angle.deg2rad().cos() - 1)
             ax.plot(angle, chance, "--", color="0.3", label="an update across the row")
@@ -338,7 +338,7 @@ def couplings(points: dict[str, list[dict]], published: dict[str, float]) -> Fig
                 of_layer = [p for p in found if p["layer"] == layer]
                 x, y = ([p[key] for p in of_layer] for key in ("delta_d", "delta_m"))
                 sizes = [12 + 60 * p["step"] / max(q["step"] for q in found) for p in of_layer]
-                ax.plot(x, y, color="0.8", linewidth=1, zorder=0)
+                ax.plot(x, y, color="0.55", linewidth=0.8, zorder=0)
                 ax.scatter(x, y, sizes, COLOURS[method], marker=marker, alpha=0.75, label=layer)
             random = [p["random"] for p in found]
             ring = {"facecolors": "none", "edgecolors": "0.4", "zorder": 0}

@@ -8,12 +8,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from matplotlib.colors import rgb_to_hsv, to_rgb
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from lab_utils import adapters, plots
 from lab_utils.comparison import PairedDifference
+from lab_utils.plots.rslora import SHADES
 from lab_utils.plots.style import DIVERGING
 from lab_utils.published import TASKS
 
@@ -246,6 +247,42 @@ def turned_over(colours):
     return ((0.933 - 0.866 * colours) @ hue.T).clamp(0, 1)
 
 
+def contrast(colours, ground):
+    """Return the contrasts of colours to a ground as WCAG 2.2 defines them."""
+    weights = torch.tensor([0.2126, 0.7152, 0.0722])
+    ink, paper = linear(colours) @ weights, linear(torch.full((3,), ground)) @ weights
+    return (torch.maximum(ink, paper) + 0.05) / (torch.minimum(ink, paper) + 0.05)
+
+
+def inks(figure):
+    """Yield the opaque colours of what a figure draws, without what helps the eye: grids, bands."""
+    for ax in figure.axes:
+        for line in ax.lines:
+            across = line.get_linewidth() < 1 and set(line.get_xdata()) == {0, 1}  # between rows
+            if line.get_alpha() is None and not across:
+                yield line.get_color()
+        for collection in ax.collections:
+            if collection.get_alpha() is None:
+                for colours in (collection.get_facecolors(), collection.get_edgecolors()):
+                    yield from (colour[:3] for colour in colours)
+        for patch in ax.patches:
+            yield patch.get_facecolor()[:3] if patch.get_fill() else patch.get_edgecolor()[:3]
+
+
+def test_what_is_drawn_stands_out_from_light_pages_and_from_dark():
+    """By a contrast of 3, which WCAG 2.2 (1.4.11) wants of what one needs to see."""
+    found = [*plots.COLOURS.values(), *SHADES]
+    found += [ink for figure in drawn() for ink in inks(figure)]
+    found = sorted({to_hex(ink) for ink in found})
+    colours = torch.tensor([to_rgb(ink) for ink in found])
+    assert len(colours) >= 12
+    for shown, ground in ((colours, 1.0), (turned_over(colours), 0x11 / 255)):
+        stands_out = contrast(shown, ground)
+        assert not [
+            (ink, round(float(c), 2)) for ink, c in zip(found, stands_out, strict=True) if c < 3
+        ]
+
+
 @pytest.mark.parametrize("seen", SEEN)
 def test_methods_in_one_figure_look_different_to_everybody(seen):
     """In CIELAB, where 2 can just be told apart side by side, on light and on dark pages."""
@@ -331,13 +368,6 @@ def test_the_average_of_published_gains_is_named():
     row = dict.fromkeys(TASKS, 1.0) | {"model": "LLaMA-7B", "rank": 8, "method": "LoRA"}
     (ax,) = plots.published_gains(dict.fromkeys(TASKS, 3.0) | row | {"PIQA": 9.0}, row).axes
     assert "average\n+1.0" in [text.get_text() for text in ax.texts]
-
-
-def test_a_legend_names_the_methods_of_differences():
-    found = {"a": difference(0.1), "b": difference(0.1, other="dora-full")}
-    figure = plots.differences({"test": found, "training": found})
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["DoRA", "DoRA, full gradient"]
 
 
 def test_times_that_are_equal_do_not_cover_each_other():

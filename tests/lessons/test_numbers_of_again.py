@@ -63,6 +63,34 @@ def losses(method, rank=8, targets=None, key="test_loss"):
     return np.array([run[key] for run in search.of_arm(AGAIN, arm(method, rank, targets))])
 
 
+def with_the_mlp(key="test_loss"):
+    """DoRA minus LoRA where the MLP is adapted too."""
+    return losses("dora", targets="all", key=key) - losses("lora", targets="all", key=key)
+
+
+def parts(key="test_loss"):
+    """The nine differences that lesson 05 takes DoRA apart by."""
+    dora, lora, fixed, alone, full, per_input = (
+        losses(method, key=key)
+        for method in ("dora", "lora", "dora-fixed", "lora-scaled", "dora-full", "dora-input")
+    )
+    return {
+        "DoRA": dora - lora,
+        "norm alone": fixed - lora,
+        "m alone": alone - lora,
+        "m alone minus DoRA": alone - dora,
+        "m alone minus norm alone": alone - fixed,
+        "full gradient": full - dora,
+        "norm_dim=0": per_input - dora,
+        "MLP": with_the_mlp(key),
+        "change by the MLP": with_the_mlp(key) - (dora - lora),
+    }
+
+
+def undecided(differences, level):
+    return {name for name, values in differences.items() if p_value(values) > level}
+
+
 def over_ranks(key="test_loss"):
     """DoRA minus LoRA, (ranks, seeds)."""
     return np.array([losses("dora", r, key=key) - losses("lora", r, key=key) for r in again.RANKS])
@@ -99,8 +127,7 @@ def test_the_seeds_that_ran_after_the_plan_decide_the_same():
     for first in (0, 1):
         assert ends(np.polyfit(np.log2(again.RANKS[first:]), gaps[first:], 1)[0]).low > 0
     dora, full = losses("dora"), losses("dora-full")
-    with_mlp = losses("dora", targets="all") - losses("lora", targets="all")
-    change = with_mlp - (dora - losses("lora"))
+    change = with_the_mlp() - (dora - losses("lora"))
     for decided in ((dora - full)[4:], change[4:], (losses("lora") - losses("lora-scaled"))[4:]):
         assert ends(decided, 1 - 0.05 / 9).low > 0
 
@@ -126,29 +153,49 @@ def test_the_parts_of_dora_found_again():
     detached = dora - losses("dora-full")
     assert f"detaching the norm costs {detached.mean():.4f}, more than half of what" in LESSON
     assert detached.mean() > (lora - dora).mean() / 2
-    with_mlp = losses("dora", targets="all") - losses("lora", targets="all")
+    with_mlp = with_the_mlp()
     change = with_mlp - (dora - lora)
     assert f"smaller by {change.mean():.4f}, which leaves {-with_mlp.mean():.4f}, not" in LESSON
     per_input = losses("dora-input") - dora
     assert f"One magnitude per input may cost {per_input.mean():.4f}." in LESSON
-    decided = {
-        "DoRA": dora - lora,
-        "norm alone": fixed - lora,
-        "m alone": alone - lora,
-        "m alone minus DoRA": alone - dora,
-        "m alone minus norm alone": alone - fixed,
-        "full gradient": detached,
-        "norm_dim=0": per_input,
-        "MLP": with_mlp,
-        "change by the MLP": change,
-    }
     assert "Corrected for all nine lines, that one is not decided" in LESSON
-    for level, undecided in (
-        (0.05, {"norm alone", "m alone minus DoRA", "MLP"}),
-        (0.05 / len(decided), {"norm alone", "m alone minus DoRA", "MLP", "norm_dim=0"}),
-    ):
-        found = {name for name, differences in decided.items() if p_value(differences) > level}
-        assert found == undecided
+    open_ones = {"norm alone", "m alone minus DoRA", "MLP"}
+    assert len(parts()) == 9 and undecided(parts(), 0.05) == open_ones
+    assert undecided(parts(), 0.05 / 9) == open_ones | {"norm_dim=0"}
+
+
+def test_the_validation_text_gives_the_same_verdicts_with_two_exceptions():
+    gaps = over_ranks("validation_loss")
+    assert "except at rank 64, where the interval just reaches zero" in LESSON
+    highest = [ends(of_rank, 0.99).high for of_rank in gaps]
+    assert max(highest[:-1]) < 0 < highest[-1] < 0.0001
+    for first in (0, 1):
+        assert ends(np.polyfit(np.log2(again.RANKS[first:]), gaps[first:], 1)[0]).low > 0
+    half = losses("dora", 32, key="validation_loss") - losses("lora", 64, key="validation_loss")
+    assert f"On the validation text it is {half.mean():.4f} higher, corrected or not" in LESSON
+    assert ends(half, 1 - 0.05 / 4).low > 0
+    found = parts("validation_loss")
+    assert "gives the same verdicts, except with the MLP" in LESSON
+    assert f"there {found['change by the MLP'].mean():.4f} of the gain is lost and" in LESSON
+    assert f"{-found['MLP'].mean():.4f} is left, both decided" in LESSON
+    for level in (0.05, 0.05 / 9):
+        assert undecided(found, level) == undecided(parts(), level) - {"MLP"}
+    for name, differences in parts().items():
+        assert name in undecided(parts(), 0.05) or (
+            np.sign(differences.mean()) == np.sign(found[name].mean())
+        )
+
+
+def test_what_rank_4_and_the_full_gradient_say_of_the_training_text():
+    at_4, *at_others = over_ranks("train_loss")
+    assert f"and the twenty seeds below put DoRA's {-at_4.mean():.3f} lower" in LESSON
+    assert ends(at_4).high < 0 and all(ends(of_rank).low > 0 for of_rank in at_others)
+    lora, dora = (search.of_arm(AGAIN, arm(method, 4))[0] for method in ("lora", "dora"))
+    assert lora["learning_rate"] > dora["learning_rate"], "where LoRA has the higher rate"
+    full = losses("dora-full", key="train_loss") - losses("lora", key="train_loss")
+    assert ends(full).low < 0 < ends(full).high and max(-ends(full).low, ends(full).high) < 0.0034
+    fixed = losses("dora-fixed", key="train_loss") - losses("lora", key="train_loss")
+    assert ends(fixed).low > 0.02, "the detached norm fits less"
 
 
 def test_what_lesson_04_says_of_them():

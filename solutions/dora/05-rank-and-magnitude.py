@@ -21,7 +21,7 @@
 #
 # After this lesson you can
 # - say how the rank changes the comparison of LoRA and DoRA, in our runs and in the paper's;
-# - see what a learning rate that is the same for all ranks does to such a picture;
+# - see what one learning rate for all ranks does to such a picture;
 # - track the magnitudes of a DoRA layer while it trains, and say how much of its change is theirs;
 # - say which part of DoRA its gain comes from in our runs.
 
@@ -90,9 +90,8 @@ for rank in RANKS:
     print(gaps["dora"][rank], end="\n\n")
 
 # %% [markdown]
-# **Five questions at once.** With five intervals of 95%, the chance that at least one of them misses the
-# true value may be as high as 25%. These have 99% each, so that all five hold together with 95% or more
-# (Bonferroni).
+# **Five questions at once.** Of five intervals of 95%, one or more may miss the true value with a chance
+# of up to 25%. These have 99% each, so that all hold together with 95% or more (Bonferroni).
 #
 # **Does the gap change with the rank?** That it is decided at one rank and not at another does not show a
 # change: the change needs its own interval. Seed by seed, the mean of the five gaps and their slope:
@@ -129,7 +128,7 @@ print(f"{'norm_dim=0 minus norm_dim=1':31} {with_interval(per_input.mean(axis=0)
 print(f"DoRA is lower in {(by_seed < 0).sum()} of {by_seed.size} pairs")
 
 # %% [markdown]
-# **DoRA ends lower, by half a per cent over the ranks** (0.0085 nats per byte, 0.0061 to 0.0108). The gap
+# **DoRA ends lower, by half a per cent** (0.0085 nats per byte, 0.0061 to 0.0108). The gap
 # is largest at rank 4, where it also varies most: two of LoRA's ten runs ended high there. These runs do
 # not decide whether it shrinks from rank 8 on. One magnitude per *input* (`norm_dim=0`, run at ranks 4 to
 # 32) ends 0.0013 higher than one per output (0.0002 to 0.0024; corrected for these four lines, not
@@ -137,7 +136,7 @@ print(f"DoRA is lower in {(by_seed < 0).sum()} of {by_seed.size} pairs")
 #
 # **Would other seeds say the same?** Twenty seeds that had no part in anything above, at the same learning
 # rates. (What to compute was fixed when four of them had run; the sixteen others alone decide the same.)
-# The validation text, which chose the rates with other seeds, is a second text to ask:
+# The validation text is a second text to ask:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the gaps and their slopes, found again.
@@ -177,8 +176,8 @@ for name, values in on_test.items():
 # %% [markdown]
 # DoRA is below LoRA at every rank again, and now all five intervals exclude zero. So do both slopes: the
 # gap shrinks by 0.0017 for each doubling of the rank. Twenty seeds decide what ten left open, at rank 32 and
-# from rank 8 on. "Not decided" had not meant "no difference". The validation text gives
-# the same verdicts, except at rank 64, where the interval just reaches zero.
+# from rank 8 on. The validation text gives the same verdicts, except at rank 64, where
+# the interval just reaches zero.
 #
 # The rank itself has the larger effect:
 
@@ -233,13 +232,12 @@ for row in table:
         print(f"{row['method']}, rank {row['rank']:2}: {', '.join(below)}")
 
 # %% [markdown]
-# A gap of 37 points at rank 8! Before you believe in it, ask how the rates were chosen. LoRA's was
-# 3e-4 at **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (the authors'
-# repository says so). And what does 40% mean? Look at the list: at ranks 4 and 8 LoRA fell below guessing
-# on three or four tasks, to 2.3% on the yes or no of BoolQ. At rank 64 it did so on HellaSwag, where DoRA,
-# too, fell to less than half of what it got at rank 32. The evaluation looks for a word in what the model
-# wrote, and counts everything else as wrong. So a score far below guessing most likely shows that the
-# answers could not be read, as after a failed run, and not what the model knows.
+# A gap of 37 points at rank 8! Before you believe in it, ask how the rates were chosen. LoRA's was 3e-4 at
+# **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (says the authors' repository).
+# And what does 40% mean? At ranks 4 and 8 LoRA fell below guessing on three or four tasks, to 2.3% on the
+# yes or no of BoolQ. At rank 64 it did so on HellaSwag, where DoRA, too, lost more than half. The evaluation
+# looks for a word in what the model wrote, and counts everything else as wrong. So a score far below
+# guessing most likely shows that the answers could not be read, and not what the model knows.
 #
 # You can do the same to our data, up to rank 32: the slider gives LoRA one learning rate at all ranks,
 # while DoRA keeps the one chosen for each.
@@ -256,8 +254,8 @@ widgets.rank_explorer(found)
 # compare the methods.
 # </details>
 #
-# So table 15 shows that DoRA, tuned, can do well over a range of ranks; each number in it is one run, and
-# lesson 06 shows what others got. It does not show how far LoRA would have come if it had been tuned too.
+# So table 15 shows that DoRA, tuned, can do well over a range of ranks, in one run each (lesson 06 has
+# those of others). It does not show how far a tuned LoRA would have come.
 
 # %% [markdown]
 # ## 2. Exercise: compare across ranks
@@ -277,8 +275,8 @@ widgets.rank_explorer(found)
 # training.train_and_evaluate(METHOD, n_epochs=1, rank=RANK, task="regression", seed=0, verbose=False)
 # ```
 #
-# Its result is a dict; print one to see its keys. The task is the toy regression of lesson 04, which
-# trains in a fraction of a second.
+# Its result is a dict; print one to see its keys. The task is the toy regression of lesson 04,
+# trained in a fraction of a second.
 #
 # <details><summary>Hint</summary>
 #
@@ -328,8 +326,8 @@ checks.check_compare_across_ranks(compare_across_ranks, "losses", ranks=(8, 3))
 # %% [markdown]
 # ## 3. What the magnitudes do
 #
-# Now watch `m`: one pass of DoRA over the language task. The cell keeps, at every third step, the
-# magnitudes of one block's four projections.
+# Now watch `m`: one pass of DoRA over the language task, with the magnitudes of one block's four projections
+# kept at every third step.
 
 # %%
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -349,7 +347,7 @@ plots.show(
 
 # %% [markdown]
 # Each row of a map is one magnitude, and its colour the change from its start in per cent. They move early,
-# while the learning rate is high, some up and some down, and then stay.
+# while the learning rate is high, and then stay.
 #
 # ### How much of the change is magnitude?
 #
@@ -358,8 +356,8 @@ plots.show(
 #
 # $$d^2 = \underbrace{(m' - m)^2}_{\text{length}} + \underbrace{2\,m\,m'(1 - \cos\theta)}_{\text{turn}}$$
 #
-# (the law of cosines, rearranged). So the squared change of a weight splits into two parts that add up,
-# and we can say which share is length, for the runs of lesson 03 (five seeds) and its null model:
+# (the law of cosines, rearranged). So the squared change of a weight splits into two parts that add up.
+# Here is the share of length, for the runs of lesson 03 (five seeds) and its null model:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: length's share of the change.
@@ -389,12 +387,12 @@ plots.show(
 
 # %% [markdown]
 # Training mostly turns rows, but so does chance. LoRA's 10 to 14% are a little less than chance's, and
-# the 1 to 3% of full fine-tuning are small because its updates are: chance gets 2% there. (Only its
-# output projections are above chance, in every seed.) What departs most is **DoRA**: 3 to 6% in queries,
+# the 1 to 3% of full fine-tuning are small because its updates are: chance gets 2% there. What
+# departs most is **DoRA**: 3 to 6% in queries,
 # keys and values, where chance gets 9 to 12%; its output projections (11%) do not. Three other seeds give
 # the same shares to within a point.
 #
-# **Does `m` change significantly?** *Does it move?* In the pass that you watched:
+# **Does `m` change significantly?** In the pass that you watched:
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # How far the magnitudes moved.
@@ -406,9 +404,9 @@ print(
 )
 
 # %% [markdown]
-# *Does it matter?* Yes: with `m` fixed, DoRA ends 0.0064 nats per byte higher (0.0036 to 0.0092, ten
-# seeds), most of its gain over LoRA. (In this lab `m` gets no weight decay, which would pull it towards
-# zero regardless of the data.)
+# Does it matter? Yes: with `m` fixed, DoRA ends 0.0064 nats per byte higher (0.0036 to 0.0092, ten
+# seeds), most of its gain over LoRA. (`m` gets no weight decay, which would pull it towards zero
+# regardless of the data.)
 #
 # ### Why does DoRA end lower?
 #
@@ -474,16 +472,15 @@ plots.show(
 #
 # **The detached norm fits the training text less**, at no cost on the test text: with `m` fixed the
 # training loss ends 0.026 *above* LoRA's, DoRA's 0.007 (0.017 or more at ranks 16 to 64; at rank 4, where
-# LoRA has the higher learning rate, ten seeds do not decide it, and the twenty seeds below put DoRA's 0.003
-# lower). So from rank 8 on DoRA does not win by fitting more. Nor is it only regularisation: `m` alone fits
-# *more* than LoRA, by 0.007, and gains as much; and with the full gradient DoRA fits as well as LoRA, to
-# within 0.0034, and gains no less.
+# LoRA has the higher rate, it is not above). So DoRA does not win by fitting more. Nor is it only
+# regularisation: `m` alone fits *more* than LoRA, by 0.007, DoRA with the full gradient as well, to within
+# 0.0034, and both gain no less.
 #
 # **Detaching the norm costs something**: with the full gradient DoRA ends 0.0042 lower (0.0018 to 0.0066,
 # seed by seed). The gap to LoRA stays when $\alpha$ is halved or nothing is clipped. With the MLP adapted
 # too it is 0.004, with an interval that contains zero.
 #
-# The twenty other seeds, at the same rates:
+# The twenty other seeds:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the parts, found again.
@@ -517,7 +514,7 @@ print(f"{'its change by the MLP':31} " + "   ".join(changes))
 # DoRA gains; and with the MLP adapted too the gain is smaller by 0.0083, which leaves 0.0017, not decided.
 # One magnitude per input may cost 0.0024. (Corrected for all nine lines, that one is not decided; the
 # others stay.) The validation text gives the same verdicts, except with the MLP: there 0.0050 of the gain
-# is lost and 0.0045 is left, both decided. So whether anything is left depends on the text.
+# is lost and 0.0045 is left, both decided.
 
 # %% [markdown]
 # ## 4. Exercise: track the magnitude

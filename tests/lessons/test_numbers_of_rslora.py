@@ -99,12 +99,23 @@ def test_gradient_norms():
             ratio = norm(runs("lora", rank, True), part) / norm(runs("lora", rank, False), part)
             assert ratio == pytest.approx(factor, rel=0.15)
     first = {s: [norm(runs("lora", rank, s), 0) for rank in (4, 64)] for s in (False, True)}
-    assert first[True][1] / first[True][0] == pytest.approx(1, abs=0.2)
-    assert first[False][1] / first[False][0] == pytest.approx(0.25, abs=0.03)
+    last = {s: [norm(runs("lora", rank, s), -1) for rank in (4, 64)] for s in (False, True)}
+    said("about four fifths of that at rank 4", "a quarter of it at first, and a third in the end")
+    for norms, of_rank_4 in (
+        (first[True], 0.8),
+        (last[True], 0.8),
+        (first[False], 0.25),
+        (last[False], 1 / 3),
+    ):
+        assert norms[1] / norms[0] == pytest.approx(of_rank_4, abs=0.04)
     assert norm(runs("dora", 64, False), 0) > 1.3 * norm(runs("lora", 64, False), 0)
-    for method, rank in (("lora", 4), ("lora", 64), ("dora", 64)):
-        for stabilized in (False, True):
-            assert norm(runs(method, rank, stabilized), 0) < 1.1
+    highest = [
+        max(run["gradient_norms"])
+        for method, rank in (("lora", 4), ("lora", 64), ("dora", 64))
+        for stabilized in (False, True)
+        for run in runs(method, rank, stabilized)
+    ]
+    said(f"no run's norm, averaged over a stretch, exceeds {max(highest):.1f}")
 
 
 def test_losses_at_rank_64():
@@ -164,6 +175,7 @@ def test_m_alone_tolerates_a_high_rate_as_well():
         ("head-to-head", "lora"),
         ("head-to-head", "dora"),
         ("ablations", "lora-scaled"),
+        ("ablations", "dora-fixed"),
     ):
         records = comparison.read_results(comparison.RESULTS / f"{name}.jsonl")
         settings = {"rank": 8, "targets": None, "alpha": 16.0, "max_norm": 1.0}
@@ -173,6 +185,7 @@ def test_m_alone_tolerates_a_high_rate_as_well():
         losses[method] = f"{mean(found, 'validation_loss'):.3f}"
     assert losses["dora"] == losses["lora-scaled"]
     said(f"(validation loss {losses['lora']})", f"({losses['dora']} each; three seeds)")
+    said(f"and better than the norm alone ({losses['dora-fixed']})")
 
 
 def test_at_their_best_rates_dora_ends_a_little_lower():

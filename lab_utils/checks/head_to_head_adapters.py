@@ -94,7 +94,8 @@ INSIDE_ANOTHER = Mistake(
 )
 MISPLACED = Mistake(
     "adapters where no layer was",
-    "setattr(block, name, layer) replaces the layer that has this name in the block.",
+    "setattr(block, name, layer) replaces the layer that has this name in the block. A name with "
+    "dots in it replaces none: model.set_submodule finds its way.",
     ADD,
 )
 OTHER_PRECISION = Mistake(
@@ -369,7 +370,7 @@ def _expect_parameters(
         not shared,
         f"{kind}: each layer has its own parameters",
         f"expected new parameters for every layer; {listed(shared, 1)}.",
-        _what_is_shared(found["shared"]),
+        _what_is_shared(found["shared"], parameters),
     )
     constant = [n for n in adapted if n and parameters[f"{n}.lora_A"].unique().numel() == 1]
     report.expect(
@@ -413,10 +414,18 @@ def _expect_outputs(report: Report, case: AdaptedCase, found: dict[str, Any]) ->
     )
 
 
-def _what_is_shared(shared: dict[str, str]) -> Mistake | None:
+def _beside_the_layers(parameters: dict[str, Tensor]) -> bool:
+    """Return whether adapters stand beside what they wrap: under a name with dots, of setattr."""
+    names = [name.removesuffix(".lora_A") for name in parameters if name.endswith(".lora_A")]
+    return any(f"{name}.weight" in parameters for name in names)
+
+
+def _what_is_shared(shared: dict[str, str], parameters: dict[str, Tensor]) -> Mistake | None:
     """Return the mistake of parameters that have several names."""
     if not shared:
         return None
+    if _beside_the_layers(parameters):
+        return MISPLACED
     of_adapters = any(name.split(".")[-1] in OURS for name in shared)
     return ONE_FOR_ALL if of_adapters else WRAPPED_TWICE
 
@@ -550,7 +559,7 @@ def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
         not frozen,
         f"{kind}: the adapters are trainable",
         f"expected the adapters to be trainable; {listed(frozen)} cannot be trained.",
-        ADAPTERS_FROZEN,
+        MISPLACED if _beside_the_layers(parameters) else ADAPTERS_FROZEN,
     )
     report.expect(
         near(found["at the start"], case.start, CLOSE),
@@ -564,7 +573,7 @@ def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
         f"{kind}: the adapters work and learn, whatever they are",
         "expected each adapter to change the output and to get the gradient of its own numbers; "
         "found another output or other gradients.",
-        _what_is_shared(found["shared"]),
+        _what_is_shared(found["shared"], parameters),
     )
 
 
@@ -623,7 +632,7 @@ def _other_start(case: AdaptedCase, found: dict[str, Any]) -> Mistake | None:
     """Return why the output before training is another one than the base's."""
     parameters = found["parameters"]
     if found["shared"]:
-        return _what_is_shared(found["shared"])
+        return _what_is_shared(found["shared"], parameters)
     if any(value.any() for name, value in parameters.items() if name.endswith("lora_B")):
         return STARTS_ELSEWHERE
     return _other_base(case, parameters)

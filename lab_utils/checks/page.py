@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -20,11 +21,45 @@ from IPython.display import display
 from lab_utils.checks.report import CheckFailed
 
 LINE = re.compile(r"^  (ok  |FAIL)  (.*)$")
+TITLE = re.compile(r"^(\w+) · ")
 # Readable on JupyterLab's light and on its dark ground (contrast above 4.5).
 GREEN, RED = "#2e7d32", "#c62828"
 PRINTED = "font-family: monospace; white-space: pre-wrap; padding-left: 1em"
-MOST = 8  # properties that hold and are listed openly: among more, a failure would be hard to see
+MOST = 8  # lines of a kind that are shown openly: among more, a failure would be hard to see
+MOST_PRINTED = 500  # lines of the student's code that are kept: a browser halts at 100,000
 _passed_calls: dict[str, int] = {}  # by execution, how many checks of its cell have passed
+
+
+@dataclass
+class _Part:
+    """A title, what the student's code printed, before it too, and a line for each property."""
+
+    title: str = ""
+    printed: list[str] = field(default_factory=list)
+    verdicts: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        return [*([self.title] if self.title else []), *self._kept(), *self.verdicts]
+
+    def _kept(self) -> list[str]:
+        more = len(self.printed) - MOST_PRINTED
+        said = [f"... and {more} more lines"] if more > 0 else []
+        return [*self.printed[:MOST_PRINTED], *said]
+
+    def rows(self) -> list[str]:
+        """Return the rows of the page, as HTML."""
+        rows = [f'<div style="font-weight: bold">{escape(self.title)}</div>'] if self.title else []
+        if self.printed:
+            text = f'<div style="{PRINTED}">{escape(chr(10).join(self._kept()))}</div>'
+            count = f"{len(self.printed):,} lines that your code printed"
+            rows.append(_folded(count, text) if len(self.printed) > MOST else text)
+        verdicts = [LINE.match(line) for line in self.verdicts]
+        hold = [verdict for verdict in verdicts if verdict[1] == "ok  "]
+        if len(hold) > MOST:
+            word = f"{_badge('✓ ok', GREEN)} {len(hold)} properties hold"
+            rows.append(_folded(word, "".join(map(_row, hold))))
+            verdicts = [verdict for verdict in verdicts if verdict not in hold]
+        return rows + [_row(verdict) for verdict in verdicts]
 
 
 class Page:
@@ -34,37 +69,29 @@ class Page:
         lines: what it printed.
         points: what the cell gives, as "2 of 2 points", or "" if that is not known.
         failure: what it raised, if it did.
-        note: what one should know before one reads the rest, or "".
     """
 
-    def __init__(
-        self, lines: list[str], points: str, failure: CheckFailed | None, note: str = ""
-    ) -> None:
-        self.lines, self.points, self.failure, self.note = lines, points, failure, note
+    def __init__(self, lines: list[str], points: str, failure: CheckFailed | None) -> None:
+        self.parts = [_Part()]
+        for line in lines:
+            if TITLE.match(line):
+                if self.parts[-1].title:
+                    self.parts.append(_Part())
+                self.parts[-1].title = line
+            else:
+                part = self.parts[-1]
+                (part.verdicts if LINE.match(line) else part.printed).append(line)
+        self.points, self.failure = points, failure
+        self.note = ""  # what one should know before one reads the rest
 
     def __repr__(self) -> str:
         why = [*self.failure.student_lines, str(self.failure)] if self.failure else []
+        lines = [line for part in self.parts for line in part.lines()]
         around = [[text] if text else [] for text in (self.note, self.points)]
-        return "\n".join([*around[0], *self.lines, *why, *around[1]])
+        return "\n".join([*around[0], *lines, *why, *around[1]])
 
     def _repr_html_(self) -> str:
-        rows, hold = [], []
-        for line in self.lines:
-            verdict = LINE.match(line)
-            if verdict is None:  # the title, and output of the student's code
-                style = "font-weight: bold" if line == self.lines[0] else PRINTED
-                rows.append(f'<div style="{style}">{escape(line)}</div>')
-                continue
-            holds = verdict[1] == "ok  "
-            word = _badge("✓ ok" if holds else "✗ FAIL", GREEN if holds else RED)
-            rows.append(f"<div>{word} {escape(verdict[2])}</div>")
-            if holds:
-                hold.append(rows[-1])
-        if len(hold) > MOST:
-            rows = [row for row in rows if row not in hold]
-            word = _badge("✓ ok", GREEN)
-            summary = f"<summary>{word} {len(hold)} properties hold</summary>"
-            rows.insert(1, f"<details>{summary}{''.join(hold)}</details>")
+        rows = [row for part in self.parts for row in part.rows()]
         if self.failure is not None:
             rows.append(self._why())
         if self.points:
@@ -76,12 +103,14 @@ class Page:
 
     def _why(self) -> str:
         lines = "\n".join(self.failure.student_lines)
-        scrolls = "white-space: pre; overflow-x: auto"  # else JupyterLab breaks it within words
-        code = f'<pre style="{scrolls}">{escape(lines)}</pre>' if lines else ""
+        # JupyterLab would break it within words.
+        wraps = "white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere"
+        code = f'<pre style="{wraps}">{escape(lines)}</pre>' if lines else ""
         text, mistake = str(self.failure), self.failure.mistake
         if mistake is not None:
             text = text.replace(str(mistake), "").rstrip()
-        html = f'<div style="white-space: pre-wrap">{escape(text)}</div>'
+        text = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))
+        html = f'<div style="white-space: pre-wrap; overflow-wrap: anywhere">{text}</div>'
         if mistake is not None:
             anchor = escape(mistake.section.replace(" ", "-"))  # as JupyterLab names headings
             html += (
@@ -93,6 +122,16 @@ class Page:
             f'<div style="border-left: 4px solid {RED}; padding: 0.2em 1em; margin: 0.5em 0">'
             f"{code}{html}</div>"
         )
+
+
+def _row(verdict: re.Match) -> str:
+    holds = verdict[1] == "ok  "
+    word = _badge("✓ ok" if holds else "✗ FAIL", GREEN if holds else RED)
+    return f"<div>{word} {escape(verdict[2])}</div>"
+
+
+def _folded(summary: str, html: str) -> str:
+    return f"<details><summary>{summary}</summary>{html}</details>"
 
 
 def _badge(text: str, colour: str) -> str:
@@ -118,9 +157,10 @@ def shown() -> Iterator[None]:
         said = printed.getvalue()
         if failure is not None:  # its sentences are below
             said = said.replace(f"  FAIL  {failure}\n", "")
-        lines = said.splitlines()
-        note = _superseded(lines[0].partition(" · ")[0]) if lines else ""
-        display(Page(lines, _points(failure is None), failure, note))
+        told = Page(said.splitlines(), _points(failure is None), failure)
+        if told.parts[0].title:
+            told.note = _superseded(TITLE.match(told.parts[0].title)[1])
+        display(told)
 
 
 def _is_open() -> bool:

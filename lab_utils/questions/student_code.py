@@ -108,7 +108,9 @@ def _no_leftovers() -> Iterator[None]:
 
 def _what_was_raised(step: str, error: BaseException) -> str:
     kind, text = type(error).__name__, _text_of(error)
-    return f"{step} raised {kind}: {text}{usual_cause(kind, text, step)}"
+    own = _own_frames(error)
+    line = (own[-1].line or "") if own else ""
+    return f"{step} raised {kind}: {text}{usual_cause(kind, text, step, line)}"
 
 
 def _what_is_left(error: NotImplementedError) -> str:
@@ -133,6 +135,9 @@ def _text_of(error: BaseException) -> str:
 
 def _own_lines(error: BaseException) -> list[str]:
     """Return the lines that led to an error, without those of the lab and of its packages."""
+    return [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in _own_frames(error)]
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
-    return [f"in {frame.name}, line {frame.lineno}:  {frame.line}" for frame in own]
+    return [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]

@@ -7,6 +7,10 @@ OTHER_ARGUMENTS = (
     "a first line, `def ...`, that is not the exercise's, or a call with other arguments."
 )
 
+NO_GRADIENT = (
+    "a parameter whose .grad is None: a frozen one, or any before backward(). Pass over those."
+)
+
 # Names that are imported, and how.
 IMPORTS = {
     "np": "import numpy as np",
@@ -151,6 +155,12 @@ USUAL_CAUSES = [
         "a list in arithmetic: make a tensor of it, torch.tensor(values), or take it item by item.",
     ),
     (
+        "RuntimeError",
+        r"(changed size|mutated|keys changed) during iteration",
+        "a dict, a set, or the modules of a model, changed while a loop goes over it: loop over a "
+        "copy, list(model.named_modules()).",
+    ),
+    (
         "RuntimeError|ValueError",
         r"Expected target size|Expected input batch_size",
         "classes in another place than cross_entropy expects: flatten(0, 1) both, so that scores "
@@ -177,12 +187,15 @@ USUAL_CAUSES = [
 ]
 
 
-def usual_cause(kind: str, text: str, step: str = "") -> str:
+def usual_cause(kind: str, text: str, step: str = "", line: str = "") -> str:
     """Return a line on what usually causes an error of this type with this text, or "".
 
     Args:
         step: what the student's code was asked to do, from the name of what was called on.
+        line: of the student's code that raised, "" if it is not known.
     """
+    if "NoneType" in text and re.search(r"\.grad\b", line):
+        return f"\nThe usual cause is {NO_GRADIENT}"
     for kinds, pattern, cause in USUAL_CAUSES:
         if kind in kinds.split("|") and re.search(pattern, text):
             if cause is OTHER_ARGUMENTS:

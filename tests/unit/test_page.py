@@ -116,12 +116,51 @@ def test_elsewhere_a_check_prints_plain_lines(monkeypatch, capsys):
 
 def test_what_fails_is_not_lost_among_what_holds():
     hold = [f"  ok    property {number}" for number in range(9)]
-    many = page.Page(["title", "printed", *hold, "  FAIL  the tenth"], "", None)._repr_html_()
+    lines = ["exercise · aspect", "printed", *hold, "  FAIL  the tenth"]
+    many = page.Page(lines, "", None)._repr_html_()
     folded = many[many.index("<details>") : many.index("</details>")]
     assert "9 properties hold" in folded and all(line[8:] in folded for line in hold)
     assert "the tenth" not in folded and "✗ FAIL" in many and "printed" not in folded
-    few = page.Page(["title", *hold[:8], "  FAIL  the ninth"], "", None)._repr_html_()
+    few = page.Page(["exercise · aspect", *hold[:8], "  FAIL  the ninth"], "", None)._repr_html_()
     assert "<details>" not in few and few.count("✓ ok") == 8
+
+
+def test_the_title_comes_first_whatever_the_students_code_prints_before_it(displayed, ran):
+    def loud(weight, norm_dim=1, eps=1e-8):
+        print(weight.shape)
+        return right(weight, norm_dim, eps)
+
+    lines = ["tensor(1.)", "decompose · rows · weight (3, 5)", "tensor(2.)", "  ok    lengths"]
+    both = page.Page([*lines, "decompose · columns", "  ok    shapes"], "", None)
+    assert repr(both).splitlines() == [lines[1], lines[0], *lines[2:], *repr(both).splitlines()[4:]]
+    html = both._repr_html_()
+    assert html.index("decompose · rows") < html.index("tensor(1.)") < html.index("lengths")
+    assert html.index("lengths") < html.index("decompose · columns") < html.index("shapes")
+    assert html.count("font-weight: bold") == 2
+    ran.append("def decompose(weight)")
+    checks.check_decompose(loud, "rows")
+    assert "syntax error" in repr(displayed[0])
+
+
+def test_what_the_students_code_prints_hides_nothing_and_halts_no_browser():
+    printed = [f"step {number}" for number in range(100_000)]
+    told = page.Page([*printed, "exercise · aspect", "  FAIL  a property"], "", None)
+    html = told._repr_html_()
+    folded = html[html.index("<details>") : html.index("</details>")]
+    assert "100,000 lines that your code printed" in folded and "step 0\n" in folded
+    assert "✗ FAIL" not in folded and "✗ FAIL" in html
+    assert len(html) < 10_000 and "99500 more lines" in html and len(repr(told)) < 10_000
+
+
+def test_a_long_line_of_the_students_is_seen_whole_and_code_in_a_sentence_is_marked(displayed):
+    def long_line(weight, norm_dim=1, eps=1e-8):
+        return np.array([weight, weight, weight]), weight.norm(dim=norm_dim), "<b>" * 20  # noqa: F821
+
+    with pytest.raises(checks.CheckFailed):
+        checks.check_decompose(long_line, "rows")
+    html = displayed[0]._repr_html_()
+    assert "white-space: pre;" not in html and "overflow-x" not in html
+    assert "<code>import numpy as np</code>" in html and "`" not in html and "<b>" not in html
 
 
 @pytest.fixture

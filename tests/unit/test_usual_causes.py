@@ -61,6 +61,17 @@ def in_place():
     nn.Parameter(WEIGHT.clone()).add_(1)
 
 
+def norms_of_all_gradients():
+    layer = nn.Linear(5, 3).requires_grad_(False)
+    return sum(parameter.grad.norm() for parameter in layer.parameters())
+
+
+def layers_replaced_in_a_loop():
+    model = nn.Sequential(nn.Linear(5, 3))
+    for name, _ in model.named_modules():
+        setattr(model, f"{name}x", nn.ReLU())
+
+
 MISTAKES = {
     "no keepdim": (lambda: WEIGHT / WEIGHT.norm(dim=1), "keepdim=True"),
     "not transposed": (lambda: WEIGHT @ WEIGHT, "not transposed"),
@@ -94,6 +105,9 @@ MISTAKES = {
     "another's argument": (lambda: nn.Linear(5, 3, out=2), "a call of Linear.__init__ with other"),
     "a helper's argument": (lambda: one_branch(), "a call of one_branch with other"),
     "no such name": (lambda: magnitud, "spelt in two ways"),  # noqa: F821
+    "no gradient": (norms_of_all_gradients, "a parameter whose .grad is None"),
+    "no gradient to torch": (lambda: torch.norm(nn.Linear(5, 3).weight.grad), ".grad is None"),
+    "changed in a loop": (layers_replaced_in_a_loop, "list(model.named_modules())"),
     "calls itself": (lambda: itself(WEIGHT), "calls itself"),
 }
 

@@ -1,4 +1,4 @@
-"""DoRA with one of its parts removed, to find out which part does what. No lesson needs them."""
+"""DoRA with one of its parts removed: lesson 05 reports which part does what."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from lab_utils.layers import DoRALayer, LoRALayer
 
 
 def fixed_magnitude(original_layer: nn.Linear, *args, **kwargs) -> DoRALayer:
-    """Return a `DoRALayer` whose `m` is not trained: rows turn, and keep their length.
+    """Return a `DoRALayer` whose `m` is not trained: vectors turn, and keep their length.
 
     The arguments are those of `DoRALayer`.
     """

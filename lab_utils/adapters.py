@@ -189,6 +189,7 @@ def load_adapters(model: nn.Module, path: str | os.PathLike) -> None:
         path: the file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file was made for other layers, another rank, type or scaling. The model
             is then unchanged.
     """

@@ -13,6 +13,7 @@ draw W as (in, out). Its columns are PyTorch's rows, so `norm_dim=1` is the pape
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -81,7 +82,7 @@ def magnitude_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
         The mean of `| ||after_i|| - ||before_i|| |`: 0 or more, in the unit of the weights.
 
     Raises:
-        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+        ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
     _check_same_shape(before, after)
     length_before, _ = decompose(before, norm_dim)
@@ -102,7 +103,7 @@ def direction_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
         A vector of zeros, before or after, has no direction and counts as a right angle (1).
 
     Raises:
-        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+        ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
     _check_same_shape(before, after)
     _, direction_before = decompose(before, norm_dim)
@@ -125,7 +126,7 @@ def magnitude_share(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
         From 0 (vectors turned only) to 1 (lengths changed only); NaN if nothing changed.
 
     Raises:
-        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+        ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
     _check_same_shape(before, after)
     length_before, _ = decompose(before, norm_dim)
@@ -144,13 +145,13 @@ def random_update(
 
     Args:
         before, after, norm_dim: as in `magnitude_change`.
-        generator: source of the directions, uniform on the sphere.
+        generator: source of the directions, uniform on the sphere; it must be on the CPU.
 
     Returns:
         A weight of the same shape, of which each vector is as far from `before` as in `after`.
 
     Raises:
-        ValueError: the shapes differ, or `norm_dim` is neither 0 nor 1.
+        ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
     _check_same_shape(before, after)
     moved, _ = decompose(after - before, norm_dim)
@@ -170,11 +171,18 @@ def intruders(before: Tensor, after: Tensor, top: int = 10, cosine: float = 0.6)
         top: how many of the strongest directions to look at.
         cosine: the threshold, between 0 and 1.
 
+    Returns:
+        From 0 to `top`, or to the number of directions if that is smaller.
+
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ or are not those of matrices.
+        torch.linalg.LinAlgError: a weight contains NaN or infinity.
     """
     _check_same_shape(before, after)
-    base, trained = (torch.linalg.svd(w, full_matrices=False).U for w in (before, after))
+    base, trained = (
+        torch.linalg.svd(weight.to(at_least_float32(weight.dtype)), full_matrices=False).U
+        for weight in (before, after)
+    )
     closest = (base.T @ trained[:, :top]).abs().amax(dim=0)
     return int((closest < cosine).sum())
 
@@ -206,7 +214,8 @@ def coupling(delta_m: Sequence[float], delta_d: Sequence[float]) -> float:
 
 def check_norm_dim(norm_dim: int) -> None:
     """Raise `ValueError` unless `norm_dim` is 0 or 1."""
-    if norm_dim not in (0, 1):
+    whole = isinstance(norm_dim, numbers.Integral) and not isinstance(norm_dim, bool)
+    if not whole or norm_dim not in (0, 1):
         raise ValueError(
             f"norm_dim is {norm_dim!r}; it must be 1 (one magnitude per output neuron) or "
             "0 (one per input feature)"
@@ -227,6 +236,7 @@ def _check_matrix(name: str, tensor: Tensor) -> None:
 
 
 def _check_same_shape(before: Tensor, after: Tensor) -> None:
+    _check_matrix("before", before)
     if before.shape != after.shape:
         raise ValueError(
             f"before has shape {tuple(before.shape)} and after {tuple(after.shape)}; "

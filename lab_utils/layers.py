@@ -7,6 +7,7 @@ dtype, with nothing in it that `torch.compile` or a CUDA graph would stumble ove
 """
 
 import math
+import numbers
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,8 @@ class LoRALayer(nn.Module):
     W0, the output has the digits of the larger of the two.
 
     Raises:
-        TypeError: `original_layer` is not an `nn.Linear`, or `rank` is not an int.
+        TypeError: `original_layer` is not an `nn.Linear`, `rank` is not an int, or `alpha` or
+            `dropout` is not a number.
         ValueError: `rank`, `alpha` or `dropout` is out of range, or a weight is NaN or infinite,
             or on the meta device, where it has no values yet.
     """
@@ -250,6 +252,9 @@ def _check_arguments(layer: nn.Linear, rank: int, alpha: float, dropout: float) 
             f"rank is {rank}; for in_features={layer.in_features} and "
             f"out_features={layer.out_features} it must be from 1 to {largest}"
         )
+    for name, value in (("alpha", alpha), ("dropout", dropout)):
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; it must be a number")
     if not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"alpha is {alpha}; it must be a finite number above 0")
     if not 0 <= dropout < 1:

@@ -2,8 +2,7 @@
 
 A PEFT adapter is a folder of two files: `adapter_config.json` says how the layers are adapted, and
 `adapter_model.safetensors` (`adapter_model.bin` from older versions) holds what was trained.
-PEFT's LoRA layer is this lab's under other
-names; three things are to be known of its DoRA layer:
+PEFT's LoRA layer is this lab's under other names. Its DoRA layer differs in three things:
 
 - it has one magnitude per output neuron (`norm_dim=1`) and no other;
 - it always detaches the norm, so a layer with `detach_norm=False` gives the same outputs there,

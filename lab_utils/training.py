@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import math
+import numbers
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,34 @@ from lab_utils.adapters import (
 from lab_utils.data import TASKS, Split, Task
 from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.memory import PeakMemory
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value)
+
+
+# What a setting may be, and the words for it.
+RANGES: dict[tuple[str, ...], tuple[Callable[[object], bool], str]] = {
+    ("n_epochs", "batch_size", "rank"): (
+        lambda value: _is_whole(value) and value > 0,
+        "a whole number above 0",
+    ),
+    ("seed",): (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
+    ("learning_rate", "alpha", "max_norm"): (
+        lambda value: _is_finite(value) and value > 0,
+        "a finite number above 0",
+    ),
+    ("weight_decay",): (
+        lambda value: _is_finite(value) and value >= 0,
+        "a finite number, 0 or more",
+    ),
+    ("rank_stabilized",): (lambda value: isinstance(value, bool), "True or False"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +92,22 @@ class Settings:
                 f"targets is {self.targets!r}; it must be one of {', '.join(map(repr, TARGETS))}, "
                 "or None"
             )
-        for name in ("n_epochs", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
+        if self.adapter_type not in ADAPTERS:  # no adapter, so no rank: one run, not one a rank
+            object.__setattr__(self, "rank", None)
+            object.__setattr__(self, "alpha", None)
+        missing = ("alpha",) if self.adapter_type in ADAPTERS else ("alpha", "rank")
+        for names, (allows, wanted) in RANGES.items():
+            for name in names:
+                value = getattr(self, name)
+                if not (allows(value) or (value is None and name in missing)):
+                    raise ValueError(f"{name} is {value!r}; it must be {wanted}")
         try:
             torch.device(self.device)
         except (RuntimeError, TypeError) as error:
             raise ValueError(
                 f"device is {self.device!r}; it must be a name such as 'cpu' or 'cuda'"
             ) from error
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(
-                f"learning_rate is {self.learning_rate!r}; it must be a finite number above 0"
-            )
-        if self.adapter_type not in ADAPTERS:  # no adapter, so no rank: one run, not one a rank
-            object.__setattr__(self, "rank", None)
-            object.__setattr__(self, "alpha", None)
-        elif self.alpha is None:
+        if self.adapter_type in ADAPTERS and self.alpha is None:
             object.__setattr__(self, "alpha", 2.0 * self.rank)
         usual = "attention" if self.adapter_type in ADAPTERS else "all"
         if self.targets == usual:  # one run has one name

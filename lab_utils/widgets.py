@@ -305,11 +305,11 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
             "lora": {rank: losses("lora", rank, rate) for rank in ranks},
             "dora": {rank: losses("dora", rank, "chosen") for rank in ranks},
         }
-        gaps = [fmean(by_method["lora"][r]) - fmean(by_method["dora"][r]) for r in ranks]
+        gaps = [fmean(by_method["dora"][r]) - fmean(by_method["lora"][r]) for r in ranks]
         lead = ", ".join(f"{gap:+.3f} (rank {r})" for r, gap in zip(ranks, gaps, strict=True))
         own = "the rate chosen for each rank"
         lora = "LoRA and" if isinstance(rate, str) else f"LoRA at {plots.rate_text(rate)},"
-        title = f"{lora} DoRA at {own}\nLoRA minus DoRA: {lead}"
+        title = f"{lora} DoRA at {own}\nDoRA minus LoRA: {lead}"
         alt = f"Test loss over the rank. {title}.".replace("\n", ". ")
         return plots.loss_by_rank(by_method, title, limits), alt
 

@@ -1,6 +1,6 @@
 """A real language model on real commonsense questions, and what was measured with them.
 
-`python -m benchmarks.commonsense` makes the measurement; `--help` says its options.
+`python -m benchmarks.commonsense` makes the measurement; `--help` lists its options.
 """
 
 from lab_utils.commonsense.hub import HubUnreachable

@@ -67,7 +67,11 @@ def load_language_model(name: str = "smollm2-135m", *, device: str = "cpu") -> t
 
 
 def find_wheel() -> Path | None:
-    """Return the wheel or the installed GGUF file that contains the model, or None."""
+    """Return the wheel or the installed GGUF file that contains the model, or None.
+
+    Raises:
+        NoLanguageModel: `DORA_LAB_WHEEL` does not name a file.
+    """
     if named := os.environ.get("DORA_LAB_WHEEL"):
         if not Path(named).is_file():
             raise NoLanguageModel(f"DORA_LAB_WHEEL is {named!r}, which is not a file")
@@ -85,6 +89,9 @@ def dequantise(source: Path, folder: Path) -> None:
     Args:
         source: a `.gguf` file, or the wheel that it is in.
         folder: is made, complete or not at all.
+
+    Raises:
+        NoLanguageModel: the package gguf, which reads such a file, is not installed.
     """
     try:
         import gguf  # noqa: F401 transformers' own message is three lines too long

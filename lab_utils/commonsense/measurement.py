@@ -64,7 +64,7 @@ def at_each_rate(
     """Return DoRA minus LoRA by rank and rate, over the seeds that both were trained with.
 
     Args:
-        records: of `measure_all`.
+        records: of a results file of `benchmarks/commonsense`.
         name: of a task, or `"average"`: which accuracy.
         confidence: of the intervals.
     """
@@ -88,7 +88,7 @@ def summarise(records: Sequence[dict], grid_seeds: int = 3, confidence: float = 
     """Return what follows from the records of a measurement.
 
     Args:
-        records: of `measure_all`.
+        records: of a results file of `benchmarks/commonsense`.
         grid_seeds: the seeds below this number chose the learning rates; the others report.
         confidence: of the intervals.
 

@@ -180,6 +180,9 @@ def change(subject: Subject, values: dict[str, Tensor]) -> None:
 
     What is transposed, or has another shape but the same size, is filled as it is. Whether it is
     a parameter is another question.
+
+    Raises:
+        StudentCodeFailed: the layer has no such tensor, or one of another size.
     """
     for name, value in values.items():
         tensor = _held(subject.layer, name)
@@ -226,6 +229,9 @@ def gradients(
     """Return the gradients of `(output * weights).sum()` in `x` and every parameter.
 
     None stands for an output that depends on nothing trainable.
+
+    Raises:
+        StudentCodeFailed: the output is not a tensor of the size of `weights`, or the code raised.
     """
     given = x.to(subject.dtype, copy=True).requires_grad_()
     tensors = {name: _held(subject.layer, name) for name in subject.changed}

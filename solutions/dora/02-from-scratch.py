@@ -238,9 +238,9 @@ widgets.matrix_explorer(explored, update)
 
 # %% tags=["nbval-check-output"]
 for in_features, out_features in ((6, 6), (6, 4)):
-    square = random_linear(in_features, out_features)
+    frozen = random_linear(in_features, out_features)
     per_output, per_input = (
-        layers.DoRALayer(square, rank=2, norm_dim=norm_dim, generator=seeded())
+        layers.DoRALayer(frozen, rank=2, norm_dim=norm_dim, generator=seeded())
         for norm_dim in (1, 0)
     )
     print(f"{in_features} → {out_features}")
@@ -259,8 +259,8 @@ for in_features, out_features in ((6, 6), (6, 4)):
 # %% [markdown]
 # ## 5. The norm is a constant in the backward pass
 #
-# Both $m$ and the norm depend on what is trained. The full gradient of $V$ (the paper's eq. 6),
-# for one row $v$ with its magnitude $m$,
+# The norm depends on `lora_A` and `lora_B`, which are trained. So the full gradient of $V$ (the paper's
+# eq. 6), for one row $v$ with its magnitude $m$,
 #
 # $$\nabla_v L = \frac{m}{\lVert v \rVert} \Bigl(I - \frac{v v^\top}{\lVert v \rVert^2}\Bigr) \nabla_{w'} L$$
 #

@@ -8,7 +8,10 @@ import torch
 from lab_utils.decomposition import (
     decompose,
     direction_change,
+    intruders,
     magnitude_change,
+    magnitude_share,
+    random_update,
     recompose,
 )
 
@@ -58,11 +61,43 @@ def test_changes_by_hand():
     assert direction_change(before, 7 * before) == pytest.approx(0.0)
 
 
+def test_the_squared_change_is_that_of_the_length_and_that_of_the_turn():
+    before, after = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])  # d^2 = 25
+    assert magnitude_share(before, after) == pytest.approx(1 / 25)
+    assert magnitude_share(before, 2 * before) == pytest.approx(1.0)
+    assert math.isnan(magnitude_share(before, before))
+
+
+@pytest.mark.parametrize("norm_dim", [0, 1])
+def test_a_random_update_moves_each_vector_as_far_and_elsewhere(norm_dim):
+    before, after = torch.randn(2, 6, 9)
+    random = random_update(before, after, torch.Generator().manual_seed(0), norm_dim)
+    far = [(w - before).norm(dim=norm_dim) for w in (after, random)]
+    torch.testing.assert_close(far[1], far[0])
+    assert not torch.allclose(random, after, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_an_intruder_is_a_strong_direction_that_the_base_did_not_have(dtype):
+    before = torch.zeros(6, 4, dtype=dtype)
+    before[:3, :3] = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=dtype))
+    before[3, 3] = 0.5
+    after = before.clone()
+    after[5, 3] = 9.0  # the last output, which no direction of the base reaches
+    assert intruders(before, before, top=4) == 0
+    assert intruders(before, after, top=1) == 1
+    assert intruders(before, after, top=4) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: decompose(torch.ones(3)), "weight has shape (3,)"),
         (lambda: decompose(torch.ones(2, 3), norm_dim=2), "norm_dim is 2"),
+        (lambda: decompose(torch.ones(2, 3), norm_dim=True), "norm_dim is True"),
+        (lambda: decompose(torch.ones(2, 3), norm_dim=1.0), "norm_dim is 1.0"),
+        (lambda: magnitude_change(torch.ones(3), torch.ones(3)), "before has shape (3,)"),
+        (lambda: intruders(torch.ones(3), torch.ones(3)), "before has shape (3,)"),
         (lambda: recompose(torch.ones(3), torch.ones(2, 3)), "magnitude has shape (3,)"),
         (lambda: recompose(torch.ones(3, 1), torch.ones(2, 3)), "it must be (2, 1) (norm_dim=1)"),
         (lambda: magnitude_change(torch.ones(2, 3), torch.ones(3, 2)), "before has shape (2, 3)"),

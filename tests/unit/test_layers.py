@@ -590,6 +590,8 @@ def test_a_generator_makes_lora_a_reproducible_and_leaves_the_global_one_alone()
         ({"rank": True}, TypeError, ["rank is True", "int"]),
         ({"alpha": 0.0}, ValueError, ["alpha is 0.0", "above 0"]),
         ({"alpha": float("nan")}, ValueError, ["alpha is nan", "above 0"]),
+        ({"alpha": "16"}, TypeError, ["alpha is '16'", "a number"]),
+        ({"dropout": None}, TypeError, ["dropout is None", "a number"]),
         ({"dropout": 1.0}, ValueError, ["dropout is 1.0", "below 1"]),
         ({"dropout": -0.1}, ValueError, ["dropout is -0.1", "at least 0"]),
     ],

@@ -179,6 +179,23 @@ def test_recorded_weights_are_those_that_the_layers_multiply_with(method, small_
         ({"adapter_type": "lora", "batch_size": 1.5}, "batch_size is 1.5; it must be"),
         ({"adapter_type": "lora", "learning_rate": 0.0}, "learning_rate is 0.0; it must be"),
         ({"adapter_type": "lora", "learning_rate": math.nan}, "learning_rate is nan; it must be"),
+        ({"adapter_type": "lora", "learning_rate": "fast"}, "learning_rate is 'fast'; it must be"),
+        ({"adapter_type": "lora", "n_epochs": True}, "n_epochs is True; it must be a whole number"),
+        ({"adapter_type": "lora", "rank": None}, "rank is None; it must be a whole number above 0"),
+        ({"adapter_type": "lora", "rank": "8"}, "rank is '8'; it must be a whole number above 0"),
+        ({"adapter_type": "lora", "alpha": -16.0}, "alpha is -16.0; it must be a finite number"),
+        (
+            {"adapter_type": "lora", "max_norm": -1.0},
+            "max_norm is -1.0; it must be a finite number",
+        ),
+        ({"adapter_type": "full", "max_norm": math.nan}, "max_norm is nan; it must be a finite"),
+        ({"adapter_type": "full", "weight_decay": -0.1}, "weight_decay is -0.1; it must be a"),
+        ({"adapter_type": "lora", "seed": -1}, "seed is -1; it must be a whole number, 0 or more"),
+        (
+            {"adapter_type": "lora", "seed": 0.5},
+            "seed is 0.5; it must be a whole number, 0 or more",
+        ),
+        ({"adapter_type": "lora", "rank_stabilized": "no"}, "rank_stabilized is 'no'; it must be"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -138,7 +138,7 @@ def to_peft_config(model: nn.Module, task_type: str | None = None) -> LoraConfig
 
     Args:
         model: made by `add_adapters_to_model`.
-        task_type: what PEFT's wrapper is to offer besides `forward`, such as `"CAUSAL_LM"`.
+        task_type: which kind of model PEFT is to wrap it as, such as `"CAUSAL_LM"`.
 
     Raises:
         ValueError: the model has no adapters, they differ in more than their weights, or one of

@@ -107,7 +107,7 @@ DROPOUT_OTHER = _config("another dropout", "The paper uses lora_dropout=0.05.")
 OTHER_TASK = _config("another task_type", 'A language model is "CAUSAL_LM".')
 NOT_DEFAULT = _config("a field that was not asked for", "Leave everything else at PEFT's default.")
 NO_TASK = _config(
-    "task_type left out", 'With task_type="CAUSAL_LM" the wrapped model can still generate.'
+    "task_type left out", 'With task_type="CAUSAL_LM" PEFT wraps and saves a language model.'
 )
 BIAS_TRAINED = _config(
     "bias trained", 'With bias other than "none" the base model is no longer frozen.'

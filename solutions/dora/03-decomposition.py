@@ -292,7 +292,7 @@ widgets.training_explorer()
 #
 # Return Pearson's correlation of two lists of the same length. What must hold:
 # - the result is a plain `float`;
-# - where either list does not vary there is no correlation: return NaN (`math.nan`), and raise no error.
+# - where either list does not vary, the correlation is undefined: return NaN (`math.nan`), and raise no error.
 #   `[0.1] * 3` does not vary, although its mean is rounded to another number;
 # - both lists stay as they are.
 #
@@ -307,7 +307,7 @@ widgets.training_explorer()
 
 # %% nbgrader={"grade": false, "grade_id": "coupling", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def coupling(delta_m, delta_d):
-    """Return the correlation of two lists of floats, as a float; NaN where there is none."""
+    """Return the correlation of two lists of floats, as a float; NaN if it is undefined."""
     ### BEGIN SOLUTION
     if min(delta_m) == max(delta_m) or min(delta_d) == max(delta_d):
         return float("nan")

@@ -229,7 +229,7 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
 # - rank as given, and `lora_alpha` twice the rank;
 # - dropout 0.05;
 # - the layers `q_proj`, `k_proj`, `v_proj`, `up_proj` and `down_proj`;
-# - `task_type="CAUSAL_LM"`, so that the wrapped model can still generate text;
+# - `task_type="CAUSAL_LM"`, so that PEFT wraps and saves it as a language model;
 # - everything else as PEFT has it by default.
 #
 # The layers may be given as a list, a tuple, a set, or a pattern that matches the same layers of a

@@ -1,16 +1,28 @@
-"""What `scripts/set_up.sh` changes in JupyterLab, so that a look changes nothing in a notebook."""
+"""What `scripts/set_up.sh` changes in JupyterLab: its kernel, and what it saves."""
+
+import json
+import os
+import symtable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
+from IPython.core.interactiveshell import InteractiveShell
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
+LONGEST = 60  # characters of a cell's first line in a message
 
 
 class Kernel(IPythonKernel):
     """The kernel of the lab, which says the same of itself on every machine.
 
     JupyterLab writes what a kernel says of its language into the notebook as soon as one is opened.
-    With the version of the Python in it, the notebook would then differ from the one released.
+    With the version of the Python in it, the notebook would then differ from the one released, and
+    a look would change it.
+
+    Where a cell lacks a name that another cell sets, the error says which one to run.
     """
 
     language_info = {  # noqa: RUF012 as the base class has it
@@ -21,6 +33,50 @@ class Kernel(IPythonKernel):
         "nbconvert_exporter": "python",
         "pygments_lexer": "ipython3",
     }
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.shell.set_custom_exc((NameError,), _show_where_it_is_set)
+
+
+def _show_where_it_is_set(
+    shell: InteractiveShell,
+    kind: type[NameError],
+    error: NameError,
+    trace: TracebackType,
+    tb_offset: int | None = None,
+) -> None:
+    notebook = os.environ.get(
+        "JPY_SESSION_NAME", ""
+    )  # of Jupyter Server, for the kernel's notebook
+    cell = cell_that_sets(error.name or "", Path(notebook))
+    if cell and error.name not in shell.user_ns:
+        error.args = (f"{error}. The cell that begins with “{cell}” sets it: run that cell first.",)
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+
+def cell_that_sets(name: str, notebook: Path) -> str:
+    """Return the first line of the first cell of a saved notebook that sets a name.
+
+    It is "" if there is none or the notebook cannot be read. Cells that are no plain Python, such
+    as those with magics, are passed over.
+    """
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    for source in sources:
+        try:
+            table = symtable.symtable(source, "<cell>", "exec")
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        if name in table.get_identifiers():
+            found = table.lookup(name)
+            if found.is_assigned() or found.is_imported():
+                first = source.strip().splitlines()[0]
+                return first if len(first) <= LONGEST else f"{first[:LONGEST]}…"
+    return ""
 
 
 def save_pictures(model: dict, **_: object) -> None:

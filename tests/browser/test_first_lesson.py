@@ -17,6 +17,10 @@ def test_a_student_works_through_it(lesson, folder):
     assert not lesson.page.get_by_text("Create Assignment").count(), "no student's business"
     first_check = lesson.index("checks.check_decompose(")
 
+    out_of_order = lesson.index("plots.decomposition(weight)")
+    lesson.run(out_of_order)
+    assert "“# Set-up: run this cell first. " in lesson.said(out_of_order)
+
     lesson.menu("Run", "runmenu:run-all")
     lesson.wait_for_error(first_check)
     counts = lesson.counts()

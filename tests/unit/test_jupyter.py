@@ -77,6 +77,23 @@ def test_what_the_kernel_says_is_what_is_released_and_names_no_version():
     assert "version" not in jupyter.Kernel.language_info
 
 
+def test_an_error_says_which_cell_to_run_first(tmp_path):
+    lesson = release.NOTEBOOKS / "05-rank-and-magnitude.ipynb"
+    assert jupyter.cell_that_sets("checks", lesson).startswith("# Set-up: run this cell first.")
+    assert jupyter.cell_that_sets("panels", lesson).startswith("# The table: ")
+    assert jupyter.cell_that_sets("track_magnitude_changes", lesson).startswith("def track_mag")
+    assert jupyter.cell_that_sets("weigth", lesson) == ""
+    assert jupyter.cell_that_sets("rows", lesson) == "", "only of a function"
+    own = tmp_path / "own.ipynb"
+    cells = ["%matplotlib inline\nx = 1", "x = (", "\n\nx, y = 1, 2", "for z in y: w = z", ""]
+    cells = [{"cell_type": "code", "source": source} for source in cells]
+    own.write_text(json.dumps({"cells": [{"cell_type": "raw", "source": "x = 1"}, *cells]}))
+    assert jupyter.cell_that_sets("x", own) == "x, y = 1, 2"
+    assert jupyter.cell_that_sets("w", own) == "for z in y: w = z"
+    own.write_text("no notebook")
+    assert jupyter.cell_that_sets("x", own) == jupyter.cell_that_sets("x", tmp_path / "none") == ""
+
+
 def configure(environment):
     """What Binder does, in an environment that is not this one."""
     python = environment / "bin/python"

@@ -228,6 +228,31 @@ def test_what_the_first_step_does():
     assert fall[64, True] > 1.2 * fall[16, True] > 1.44 * fall[4, True]
 
 
+def test_doras_first_steps_are_much_the_same():
+    """Its gradient norm falls less under alpha / rank: that of its magnitude does not shrink."""
+    task = language_task()
+    inputs, targets = task.train.inputs[:8], task.train.targets[:8]
+    norms, falls, of_m = {}, {}, []
+    for method, rank in itertools.product(("lora", "dora"), (4, 64)):
+        run = Settings(adapter_type=method, rank=rank, alpha=16.0)
+        model = model_to_train(task, run)
+        optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
+        loss, norms[method, rank] = train_step(
+            model, (inputs, targets), task.loss, optimizer, max_norm=math.inf
+        )
+        with torch.no_grad():
+            falls[method, rank] = loss - task.loss(model(inputs), targets).item()
+        if method == "dora":
+            magnitudes = [layer.magnitude.grad for layer in adapter_layers(model).values()]
+            of_m.append(torch.nn.utils.get_total_norm(magnitudes).item())
+    shrunk = {method: norms[method, 4] / norms[method, 64] for method in ("lora", "dora")}
+    assert shrunk["lora"] > 4 and shrunk["dora"] < 0.7 * shrunk["lora"]
+    assert of_m[0] == pytest.approx(of_m[1], rel=1e-3)
+    for rank in (4, 64):
+        assert falls["dora", rank] == pytest.approx(falls["lora", rank], rel=0.15)
+    said("Only its gradient norm falls less under", "does not shrink with the scaling")
+
+
 def test_on_other_batches_the_loss_falls_as_far_at_every_rank_too():
     task = language_task()
     for seed in range(1, 5):

@@ -233,11 +233,11 @@ for row in table:
 
 # %% [markdown]
 # A gap of 37 points at rank 8! Before you believe in it, ask how the rates were chosen. LoRA's was 3e-4 at
-# **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (says the authors' repository).
-# And what does 40% mean? At ranks 4 and 8 LoRA fell below guessing on three or four tasks, to 2.3% on the
-# yes or no of BoolQ. At rank 64 it did so on HellaSwag, where DoRA, too, lost more than half. The evaluation
-# looks for a word in what the model wrote, and counts everything else as wrong. So a score far below
-# guessing most likely shows that the answers could not be read, and not what the model knows.
+# **every** rank; DoRA's was chosen **for each** rank, between 1e-4 and 2e-4 (according to the authors'
+# repository). And what does 40% mean? At ranks 4 and 8 LoRA fell below guessing on three or four tasks, to
+# 2.3% on the yes or no of BoolQ. At rank 64 it did so on HellaSwag, where DoRA, too, lost more than half. The
+# evaluation looks for a word in what the model wrote, and counts everything else as wrong. So a score far
+# below guessing most likely shows that the answers could not be read, and not what the model knows.
 #
 # You can do the same to our data, up to rank 32: the slider gives LoRA one learning rate at all ranks,
 # while DoRA keeps the one chosen for each.

@@ -34,8 +34,9 @@ class PeakMemory(TorchDispatchMode):
         result = operation(*args, **kwargs)
         for storage in _storages(result):
             self._sizes.setdefault(StorageWeakRef(storage), storage.nbytes())
-        self._sizes = {ref: size for ref, size in self._sizes.items() if not ref.expired()}
-        self.peak = max(self.peak, sum(self._sizes.values()))
+        if sum(self._sizes.values()) > self.peak:  # unless some of it is no longer held
+            self._sizes = {ref: size for ref, size in self._sizes.items() if not ref.expired()}
+            self.peak = max(self.peak, sum(self._sizes.values()))
         return result
 
 

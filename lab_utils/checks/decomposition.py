@@ -1,7 +1,8 @@
 """Checks of lesson 03: `magnitude_change`, `direction_change` and `coupling`."""
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -346,14 +347,13 @@ def check_coupling(
 
 
 def _expect_correlations(report: Report, coupling: Callable, points: int, seed: int) -> None:
-    comparisons, mistakes, unchanged = [], [], True
+    comparisons, unchanged = [], True
     for word, delta_m, delta_d in draw_points(points, seed):
         called = call(coupling, delta_m.tolist(), delta_d.tolist())
         prop = f"points that {word}"
         if not _is_float(report, called.result, prop, COUPLING):
             return
-        wrong = wrong_correlations(delta_m, delta_d)
-        mistakes = [mistake for _, mistake in wrong]
+        wrong = functools.partial(wrong_correlations, delta_m, delta_d)
         expected = decomposition.coupling(delta_m.tolist(), delta_d.tolist())
         comparisons.append(_compared(prop, called.result, expected, wrong))
         unchanged = unchanged and called.after == [delta_m.tolist(), delta_d.tolist()]
@@ -368,7 +368,7 @@ def _expect_correlations(report: Report, coupling: Callable, points: int, seed: 
         return P_VALUE if all(same) else None
 
     prop = "points that rise, fall and scatter"
-    report.expect_cases(prop, comparisons, mistakes, unexplained)
+    report.expect_cases(prop, comparisons, unexplained)
     _expect_unchanged(report, unchanged, COUPLING)
 
 
@@ -544,7 +544,7 @@ def _own_measures(
         if not isinstance(found, float):
             return set()
         expected = decomposition.direction_change(before, after, norm_dim)
-        wrong = wrong_direction_changes(before, after, norm_dim)
+        wrong = functools.partial(wrong_direction_changes, before, after, norm_dim)
         compared.append(_compared("", found, expected, wrong))
     if all(case.is_right() for case in compared):
         return set()
@@ -825,9 +825,17 @@ def _check(
         "columns": ({"norm_dim": 0},),
         "zeros": ({"norm_dim": 1}, {"norm_dim": 0}),
     }[aspect]
+
+    def predict(
+        before: Tensor, after: Tensor, norm_dim: int, is_given: bool
+    ) -> list[tuple[Tensor | None, Mistake]]:
+        across = None if is_given else torch.tensor(reference(before, after, 1 - norm_dim))
+        other_default = DEFAULT_M if section == DELTA_M else DEFAULT_D
+        return [*wrong(before, after, norm_dim), (across, other_default)]
+
     before, _ = pairs[0]
     with Report(f"{name} · {aspect} · weight {tuple(before.shape)}, {before.dtype}") as report:
-        comparisons, mistakes, unchanged = [], [], True
+        comparisons, unchanged = [], True
         for before, after in pairs:
             for given in calls:
                 try:
@@ -840,14 +848,8 @@ def _check(
                 if not _is_float(report, called.result, prop, section):
                     return
                 expected = reference(before, after, norm_dim)
-                across = None if given else torch.tensor(reference(before, after, 1 - norm_dim))
-                is_m = section == DELTA_M
-                found = [
-                    *wrong(before, after, norm_dim),
-                    (across, DEFAULT_M if is_m else DEFAULT_D),
-                ]
-                mistakes = [mistake for _, mistake in found]
-                asked = _compared(prop, called.result, expected, found)
+                predicted = functools.partial(predict, before, after, norm_dim, bool(given))
+                asked = _compared(prop, called.result, expected, predicted)
                 for index in own.get(norm_dim, ()):
                     if asked.is_explained_by(index):
                         asked = replace(asked, expected=asked.found)
@@ -869,7 +871,7 @@ def _check(
             what = comparisons[0]
             problem = f"{what.label}: expected all digits, found {what.found.item()!r}."
             report.expect(False, "the result has all digits", problem, digits)
-        report.expect_cases(f"{name} over {aspect}", comparisons, mistakes, unexplained)
+        report.expect_cases(f"{name} over {aspect}", comparisons, unexplained)
         if aspect == "zeros":  # rows and columns have checked that the arguments stay
             if report.first_problem is None and not any(own.values()):
                 _expect_zeros_of_equal(report, function, *pairs[0])
@@ -913,16 +915,21 @@ def _expect_zeros_of_equal(
 
 
 def _compared(
-    label: str, found: float, expected: float, wrong: Sequence[tuple[Tensor, Mistake]]
+    label: str,
+    found: float,
+    expected: float,
+    wrong: Callable[[], Sequence[tuple[Tensor | None, Mistake]]],
 ) -> Comparison:
     pair = (torch.tensor(float(value), dtype=torch.float64) for value in (found, expected))
     few_digits = math.isfinite(found) and any(found == round(found, n) for n in range(4))
     nothing = torch.tensor(-math.inf)  # explains no number
-    values = [
-        value if few_digits or mistake not in (ROUNDED_M, ROUNDED_D, ROUNDED_C) else nothing
-        for value, mistake in wrong
-    ]
-    return Comparison(label, *pair, values)
+
+    def predict() -> Iterator[tuple[Tensor | None, Mistake]]:
+        for value, mistake in wrong():
+            is_possible = few_digits or mistake not in (ROUNDED_M, ROUNDED_D, ROUNDED_C)
+            yield value if is_possible else nothing, mistake
+
+    return Comparison(label, *pair, predict)
 
 
 def _expect_unchanged(report: Report, unchanged: bool, section: str) -> None:

@@ -1,5 +1,6 @@
 """Checks of lesson 04: `paired_difference`."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -462,18 +463,7 @@ def _check_triples(
     expected: list[list[float]],
     found: list[list[float]],
 ) -> None:
-    of_cases = [wrong_triples(case) for case in cases]
-    predicted = [
-        (of_one[0][0], [triple for _, triple in of_one]) for of_one in zip(*of_cases, strict=True)
-    ]
-    mistake = only_explanation(found, predicted, _same_triples) or _fixed_quantile(cases, found)
-    mistake = mistake or _of_some_seeds(cases, expected, found)
-    if mistake is None:  # two faults, perhaps: one of the mean, one of the interval
-        part = slice(0, 1) if name == "mean" else slice(1, 3)
-        parts = [(m, [triple[part] for triple in triples]) for m, triples in predicted]
-        mistake = only_explanation([triple[part] for triple in found], parts, _same_triples)
-    if mistake is None and name == "interval":
-        mistake = _of_the_width(cases, expected, found)
+    why = functools.partial(_why_other_triples, name, cases, expected, found)
     rounded = only_explanation(
         found, roundings(expected, PAIRS_ROUNDED), lambda a, b: near(a, b, 1e-12)
     )
@@ -489,7 +479,7 @@ def _check_triples(
                 _same_triples(triple[0], right[0]),
                 f"mean of DoRA minus LoRA, {case.title}",
                 f"mean of DoRA minus LoRA, {case.title}: {apart(right[0], triple[0])}.",
-                mistake,
+                why,
             )
             continue
         ends = ", ".join(
@@ -501,8 +491,30 @@ def _check_triples(
             not ends,
             f"interval of {case.level:.0%}, {case.title}",
             f"interval of {case.level:.0%}, {case.title}: {ends}.",
-            mistake,
+            why,
         )
+
+
+def _why_other_triples(
+    name: str, cases: list[Pairs], expected: list[list[float]], found: list[list[float]]
+) -> Mistake | None:
+    """Return the mistake that explains the triples of all cases."""
+    of_cases = [wrong_triples(case) for case in cases]
+    predicted = [
+        (of_one[0][0], [triple for _, triple in of_one]) for of_one in zip(*of_cases, strict=True)
+    ]
+    mistake = (
+        only_explanation(found, predicted, _same_triples)
+        or _fixed_quantile(cases, found)
+        or _of_some_seeds(cases, expected, found)
+    )
+    if mistake is None:  # two faults, perhaps: one of the mean, one of the interval
+        part = slice(0, 1) if name == "mean" else slice(1, 3)
+        parts = [(m, [triple[part] for triple in triples]) for m, triples in predicted]
+        mistake = only_explanation([triple[part] for triple in found], parts, _same_triples)
+    if mistake is None and name == "interval":
+        mistake = _of_the_width(cases, expected, found)
+    return mistake
 
 
 def _same_triples(found: Any, expected: Any) -> bool:

@@ -373,16 +373,14 @@ def _expect_splits(
         if not _is_pair(report, called.result, what, len(weight)):
             return
         magnitude, direction = called.result
-        wrong_magnitudes = _wrong_magnitudes(weight, norm_dim, by_default=not given)
-        wrong_directions = _wrong_directions(weight, norm_dim, by_default=not given)
         length, unit = decomposition.decompose(weight, norm_dim)
         for found, expected, name, wrong, cases in (
-            (magnitude, length, "magnitude", wrong_magnitudes, magnitudes),
-            (direction, unit, "direction", wrong_directions, directions),
+            (magnitude, length, "magnitude", _wrong_magnitudes, magnitudes),
+            (direction, unit, "direction", _wrong_directions, directions),
         ):
-            values = [value for value, _ in wrong]
+            predict = functools.partial(wrong, weight, norm_dim, by_default=not given)
             label = f"{what}: {name}"
-            cases.append(Comparison(label, found, expected, values, scale_dim=norm_dim))
+            cases.append(Comparison(label, found, expected, predict, scale_dim=norm_dim))
         unchanged = unchanged and torch.equal(called.after[0], weight)
 
     def unexplained() -> Mistake | None:
@@ -400,13 +398,12 @@ def _expect_splits(
         return NOT_FROM_WEIGHT if all(same) else None
 
     which = "each row" if norm_dim == 1 else "each column"
-    for prop, cases, wrong in (
-        (f"magnitude: the length of {which}", magnitudes, wrong_magnitudes),
-        (f"direction: {which} divided by its length", directions, wrong_directions),
+    for prop, cases in (
+        (f"magnitude: the length of {which}", magnitudes),
+        (f"direction: {which} divided by its length", directions),
     ):
         if _expect_digits(report, prop, cases, HALF_PRECISION):
-            mistakes = [mistake for _, mistake in wrong]
-            report.expect_cases(prop, cases, mistakes, unexplained)
+            report.expect_cases(prop, cases, unexplained)
     if and_unchanged:
         _expect_unchanged(report, unchanged)
 
@@ -651,9 +648,8 @@ def _expect_eps(report: Report, decompose: Callable, weight: Tensor, norm_dim: i
             *((weight / (length + other), EPS_IGNORED) for other in EPSILONS),
             *((value, mistake) for mistake, value in roundings(clamped, ROUNDED)),
         ]
-        values = [value for value, _ in wrong]
-        comparison = Comparison(f"{what}: direction", result[1], clamped, values, norm_dim)
-        report.expect_cases(prop, [comparison], [mistake for _, mistake in wrong])
+        comparison = Comparison(f"{what}: direction", result[1], clamped, lambda: wrong, norm_dim)
+        report.expect_cases(prop, [comparison])
 
 
 def _expect_unchanged(report: Report, unchanged: bool) -> None:
@@ -688,7 +684,7 @@ def check_recompose(
         norm_dim = 1 if name == "rows" else 0
         shape = "(out, 1)" if norm_dim else "(1, in)"
         with Report(f"recompose · {name} · magnitude {shape}, {dtype}") as report:
-            comparisons, unchanged, mistakes = [], True, []
+            comparisons, unchanged = [], True
             for weight in weights:
                 magnitude, direction = decomposition.decompose(weight, norm_dim)
                 direction = 0.9 * direction  # after training a "direction" need not have length 1
@@ -701,15 +697,13 @@ def check_recompose(
                 kind = returned_kind(called.result, "a tensor", DECOMPOSE)
                 if not report.expect_tensor(called.result, "the weight", kind):
                     return
-                wrong = _wrong_products(magnitude, direction, norm_dim)
-                mistakes = [mistake for _, mistake in wrong]
                 label = f"recompose({tuple(magnitude.shape)}, {tuple(direction.shape)})"
                 comparisons.append(
                     Comparison(
                         label,
                         called.result,
                         magnitude * direction,
-                        [value for value, _ in wrong],
+                        functools.partial(_wrong_products, magnitude, direction, norm_dim),
                         scale_dim=norm_dim,
                     )
                 )
@@ -718,7 +712,7 @@ def check_recompose(
             prop = "weight = magnitude * direction"
             if _expect_digits(report, prop, comparisons, HALF_PRECISION):
                 report.expect_cases(
-                    prop, comparisons, mistakes, lambda same=unchanged: None if same else IN_PLACE
+                    prop, comparisons, lambda same=unchanged: None if same else IN_PLACE
                 )
             _expect_unchanged(report, unchanged)
 
@@ -824,7 +818,7 @@ def check_count_trainable(
         with Report(
             f"count_trainable · {name} · {in_features} → {out_features}, rank {rank}"
         ) as report:
-            comparisons, mistakes = [], []
+            comparisons = []
             layers = ((in_features, out_features, rank), *draw_sizes(seed))
             for sizes, given in _asked(name, layers):
                 found = call_function(count_trainable, *sizes, method, **given)
@@ -838,15 +832,17 @@ def check_count_trainable(
                 ):
                     break
                 wrong = wrong_counts(name, *sizes, norm_dim=given.get("norm_dim", 1))
-                mistakes = [mistake for _, mistake in wrong]
                 counts = [int(found), right_count(name, *sizes), *(count for count, _ in wrong)]
                 found, expected, *counts = torch.tensor(counts, dtype=torch.float64)
+                predicted = [(n, mistake) for n, (_, mistake) in zip(counts, wrong, strict=True)]
                 label = f"{sizes[0]} → {sizes[1]}, rank {sizes[2]}"
-                comparisons.append(Comparison(label, found, expected, counts, tolerance=0.0))
+                comparisons.append(
+                    Comparison(label, found, expected, lambda said=predicted: said, tolerance=0.0)
+                )
             else:
                 ask = functools.partial(_ignored, count_trainable, comparisons, layers[0], method)
                 prop = f"{method} trains so many numbers"
-                report.expect_cases(prop, comparisons, mistakes, ask)
+                report.expect_cases(prop, comparisons, ask)
 
 
 def _ignored(

@@ -4,9 +4,10 @@ Nothing is written to stderr, where nbgrader would read any text as a failure.
 """
 
 import contextlib
+import functools
 import math
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -111,15 +112,26 @@ class Report:
         self._say(self.title)
         return self
 
-    def expect(self, holds: bool, prop: str, problem: str, mistake: Mistake | None = None) -> bool:
+    def expect(
+        self,
+        holds: bool,
+        prop: str,
+        problem: str,
+        mistake: Mistake | Callable[[], Mistake | None] | None = None,
+    ) -> bool:
         """Print whether a property holds; keep the problem if it is the first one.
 
         A property that is checked again, for another case, is printed again if it fails.
+
+        Args:
+            mistake: what explains the problem, or what finds it: it is called for the first
+                problem only.
         """
         if (holds, prop) not in self._said:
             self._said.add((holds, prop))
             self._say(f"  {'ok  ' if holds else 'FAIL'}  {prop}")
         if not holds and self.first_problem is None:
+            mistake = mistake() if callable(mistake) else mistake
             self.first_problem = problem if mistake is None else f"{problem}\n{mistake}"
             self.first_mistake = mistake
         return holds
@@ -140,29 +152,26 @@ class Report:
         Args:
             mistakes: what `found` would be after each known mistake.
         """
-        case = Comparison(prop, found, expected, [wrong for wrong, _ in mistakes])
-        return self.expect_cases(prop, [case], [mistake for _, mistake in mistakes])
+        return self.expect_cases(prop, [Comparison(prop, found, expected, lambda: mistakes)])
 
     def expect_cases(
         self,
         prop: str,
         cases: Sequence["Comparison"],
-        mistakes: Sequence[Mistake | None] = (),
         otherwise: Callable[[], Mistake | None] = lambda: None,
     ) -> bool:
         """Compare tensors of several cases; if some differ, look for a mistake that explains all.
 
         Args:
-            mistakes: the known ones, in the order of each case's `wrong`; one may stand there
-                more than once, for each way to make it.
-            otherwise: finds another explanation, where none of these explains what differs.
+            otherwise: finds another explanation, where no known mistake explains what differs.
         """
         different = next((case for case in cases if not case.is_right()), None)
         if different is None:
             return self.expect(True, prop, "")
         problem = f"{different.label}: {different.difference()}."
-        mistake = the_one_that_explains(cases, mistakes) or otherwise()
-        return self.expect(False, prop, problem, mistake)
+        return self.expect(
+            False, prop, problem, lambda: the_one_that_explains(cases) or otherwise()
+        )
 
     def expect_tensor(self, value: object, what: str, mistake: Mistake | None = None) -> bool:
         """Print if a value is anything but a plain tensor of real numbers.
@@ -198,8 +207,10 @@ class Comparison:
 
     Attributes:
         label: what it is, for the message.
-        wrong: for each mistake that may be named, what `found` is after it; None where the mistake
-            changes nothing.
+        predict: returns each mistake that may be named, with what `found` is after it, or None
+            where it changes nothing. A mistake may be there more than once, for each way to make
+            it; None stands for one that is known not to be made. All cases have as many, in the
+            same order. It is asked only where something differs.
         scale_dim: the dimension whose entries share a scale; all entries do if None.
         tolerance: as in `close`.
     """
@@ -207,9 +218,14 @@ class Comparison:
     label: str
     found: Tensor
     expected: Tensor
-    wrong: Sequence[Tensor | None] = ()
+    predict: Callable[[], Iterable[tuple[Tensor | None, Mistake | None]]] = tuple
     scale_dim: int | None = None
     tolerance: float = 1e-4
+
+    @functools.cached_property
+    def wrong(self) -> list[tuple[Tensor | None, Mistake | None]]:
+        """What was predicted."""
+        return list(self.predict())
 
     def is_right(self) -> bool:
         return self._agrees_with(self.expected)
@@ -220,23 +236,18 @@ class Comparison:
 
     def is_explained_by(self, index: int) -> bool:
         """Return whether the mistake of this index gives what was found."""
-        wrong = self.wrong[index]
+        wrong, _ = self.wrong[index]
         return self.is_right() if wrong is None else self._agrees_with(wrong)
 
     def _agrees_with(self, value: Tensor) -> bool:
         return close(self.found, value, self.tolerance, self.scale_dim)
 
 
-def the_one_that_explains(
-    cases: Sequence[Comparison], mistakes: Sequence[Mistake | None]
-) -> Mistake | None:
-    """Return the mistake that explains all cases, if there is one and no other does so too.
-
-    None among the mistakes stands for one that is known not to be made.
-    """
+def the_one_that_explains(cases: Sequence[Comparison]) -> Mistake | None:
+    """Return the mistake that explains all cases, if there is one and no other does so too."""
     explaining = [
         mistake
-        for index, mistake in enumerate(mistakes)
+        for index, (_, mistake) in enumerate(cases[-1].wrong)
         if mistake is not None and all(case.is_explained_by(index) for case in cases)
     ]
     return explaining[0] if len(set(explaining)) == 1 else None

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab_utils import checks
+from lab_utils.checks import report
 
 # Drawn alike in every run, and few: a check of a layer takes half a second.
 bounded = functools.partial(
@@ -71,3 +72,23 @@ def test_a_right_answer_passes_and_a_wrong_one_does_not(examples, check, drawn, 
             check(wrong, **case)
 
     ask()
+
+
+def refuse(*_):
+    raise AssertionError("a mistake is looked for")
+
+
+@pytest.mark.parametrize(("check", "right"), [(c, r) for c, _, r, _ in FUNCTIONS + LAYERS])
+def test_for_a_right_answer_no_mistake_is_looked_for(check, right, monkeypatch):
+    """It would cost more than the check itself."""
+    monkeypatch.setattr(report.Comparison, "wrong", property(refuse))
+    check(right)
+
+
+def test_a_mistake_is_looked_for_at_the_first_problem_only():
+    looked = []
+    with pytest.raises(report.CheckFailed, match="one"), report.Report("any") as found:
+        found.expect(True, "right", "none", lambda: looked.append("right"))
+        found.expect(False, "wrong", "one", lambda: looked.append("wrong"))
+        found.expect(False, "wrong, too", "two", lambda: looked.append("wrong, too"))
+    assert looked == ["wrong"]

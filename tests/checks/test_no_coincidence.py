@@ -54,9 +54,9 @@ def compared(monkeypatch):
     seen = []
     expect_cases = Report.expect_cases
 
-    def noted(self, prop, cases, mistakes=(), *otherwise):
-        seen.append((prop, cases, mistakes))
-        return expect_cases(self, prop, cases, mistakes, *otherwise)
+    def noted(self, prop, cases, *otherwise):
+        seen.append((prop, cases, [mistake for _, mistake in cases[-1].wrong]))
+        return expect_cases(self, prop, cases, *otherwise)
 
     monkeypatch.setattr(Report, "expect_cases", noted)
     return seen
@@ -95,8 +95,9 @@ def may_agree(case, count):
 
 
 def value(case, index):
-    return case.expected if case.wrong[index] is None else case.wrong[index]
+    wrong, _ = case.wrong[index]
+    return case.expected if wrong is None else wrong
 
 
 def agree(case, one, other):
-    return type(case)("", one, other, (), case.scale_dim, case.tolerance).is_right()
+    return type(case)("", one, other, tuple, case.scale_dim, case.tolerance).is_right()

@@ -307,7 +307,7 @@ def compare(
     report: Report,
     prop: str,
     cases: Sequence[Case],
-    look: Callable[[Case], tuple[list[Comparison], list[Mistake | None]]],
+    look: Callable[[Case], list[Comparison]],
     otherwise: Callable[[], Mistake | None] = lambda: None,
 ) -> None:
     """Expect what `look` compares in every case, and name what explains the differences of all.
@@ -315,16 +315,14 @@ def compare(
     Where the student's code fails in a later case, what the earlier ones show comes first.
     """
     comparisons: list[Comparison] = []
-    mistakes: list[Mistake | None] = []
     for case in cases:
         try:
-            found, mistakes = look(case)
+            comparisons += look(case)
         except CheckFailed:
             if all(comparison.is_right() for comparison in comparisons):
                 raise
             break
-        comparisons += found
-    report.expect_cases(prop, comparisons, mistakes, otherwise)
+    report.expect_cases(prop, comparisons, otherwise)
 
 
 def is_as_before(now: Tensor, before: Tensor) -> bool:

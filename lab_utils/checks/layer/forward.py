@@ -1,5 +1,6 @@
 """The output of a trained layer, for inputs of every shape."""
 
+import functools
 from typing import Any
 
 from torch import Tensor
@@ -21,11 +22,11 @@ from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report
 def forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
     refused: dict[str, Answers] = {}  # what came of shapes of x that fail, where others do not
 
-    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+    def look(each: Case) -> list[Comparison]:
         inputs = each.inputs()
         steps = {name: ["forward", x, False, 0] for name, x in inputs.items()}
         answers = ask_trained(layer_type, method, each, steps | {"base": ["base"]})
-        wrong = list(each.wrong_layers(method))
+        wrong = functools.cache(lambda: list(each.wrong_layers(method)))
         taken = {name: x for name, x in inputs.items() if not answers.fails(name)}
         for name in inputs:
             if name not in taken:
@@ -42,7 +43,7 @@ def forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
                 f"output for an x {name}, {each}",
                 answers.output(name),
                 apply(x, each.merged(method), each.bias),
-                [apply(x, weight, bias) for weight, bias, _ in wrong],
+                lambda x=x: [(apply(x, weight, bias), m) for weight, bias, m in wrong()],
             )
             for name, x in taken.items()
         ]
@@ -54,7 +55,7 @@ def forward(report: Report, layer_type: Any, method: str, case: Case) -> None:
             X_CHANGED,
         )
         expect_base_unchanged(report, answers["base"], each, "forward")
-        return comparisons, [mistake for _, _, mistake in wrong]
+        return comparisons
 
     prop = "output of a trained layer" + ("" if case.norm_dim else " with norm_dim=0")
     cases = (case, case.other(), *([case.by_default()] if case.norm_dim == 1 else []))

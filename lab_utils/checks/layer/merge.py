@@ -1,5 +1,6 @@
 """The merged layer, and what merging must leave as it is."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,18 +52,19 @@ TOO_LITTLE = (UPDATE_LEFT_OUT, FROZEN_LEFT_OUT, MAGNITUDE_UNUSED)
 def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
     """Expect a new `nn.Linear` with W' and the base's bias, and nothing else changed."""
 
-    def look(each: Case) -> tuple[list[Comparison], list[Mistake]]:
+    def look(each: Case) -> list[Comparison]:
         answers = _ask(layer_type, method, each)
         expect_base_unchanged(report, answers["kept before"], each, "building the layer")
         if report.first_problem is not None:  # merge() can only be told from the base as it was
-            return [], []
+            return []
         for mode in MODES:
             _expect_merged(report, answers, answers[mode], mode, method, each)
         expect_base_unchanged(report, answers["kept"], each, "merge()")
         _expect_adapter_kept(report, answers, method, each)
         weights = {mode: answers[mode]["weight"] for mode in MODES}
         _expect_usable(report, weights, method, each)
-        before, wrong = answers.output("before"), list(_wrong_merges(method, each))
+        before, right = answers.output("before"), each.merged(method)
+        wrong = functools.cache(lambda: list(_wrong_merges(method, each)))
         # What merges alike without an update has merged none.
         without = None if answers.fails("reset merge") else answers["reset merge"].get("weight")
         comparisons = [
@@ -71,12 +73,14 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
                 weight,
                 # The output of a layer that is wrong by itself costs the points of forward, and
                 # merge() is to compute the same.
-                weight if _is_own(weight, before, without, wrong, each) else each.merged(method),
-                [value for value, _ in wrong],
+                weight
+                if not close(weight, right) and _is_own(weight, before, without, wrong(), each)
+                else right,
+                wrong,
             )
             for mode, weight in weights.items()
         ]
-        return comparisons, [mistake for _, mistake in wrong]
+        return comparisons
 
     cases = [case, case.other()]
     if method == "dora":

@@ -1,5 +1,6 @@
 """Before training: what the layer holds, and its output."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,7 +196,7 @@ def _expect_start_output(report: Report, layer_type: Any, method: str, case: Cas
 
     trained: list[set[Mistake] | None] = []  # once it is asked for
 
-    def look(each: Case) -> tuple[list[Comparison], list[Mistake | None]]:
+    def look(each: Case) -> list[Comparison]:
         steps = {mode: ["forward", each.x, mode == "training", 0] for mode in MODES}
         answers = ask(layer_type, each, steps | {"kept": ["kept"]})
         expect_base_unchanged(report, answers["kept"], each, "forward")
@@ -203,7 +204,8 @@ def _expect_start_output(report: Report, layer_type: Any, method: str, case: Cas
         right = all(close(answers.output(mode), expected) for mode in MODES)
         if not right and not trained:
             trained.append(_explained_when_trained(layer_type, method, case))
-        wrong = list(_wrong_starts(method, each, trained[0] if trained else None))
+        when_trained = trained[0] if trained else None
+        wrong = functools.cache(lambda: list(_wrong_starts(method, each, when_trained)))
         zeros = f", with a {'row' if each.norm_dim else 'column'} of zeros in the weight"
         of_zeros = zeros if (each.start_magnitude() == 0).any() else ""
         comparisons = [
@@ -211,11 +213,11 @@ def _expect_start_output(report: Report, layer_type: Any, method: str, case: Cas
                 f"output before training, in {mode} mode{of_zeros}",
                 answers.output(mode),
                 expected,
-                [output for output, _ in wrong],
+                wrong,
             )
             for mode in MODES
         ]
-        return comparisons, [mistake for _, mistake in wrong]
+        return comparisons
 
     prop = "before training: the frozen layer's output"
     cases = (case, case.other(), case.with_zero_vector())

@@ -30,6 +30,7 @@ from lab_grader.sandbox.server import START_SECONDS
 from lab_grader.wire import line
 
 PATIENCE_SECONDS = 5  # for an interrupt to work, and for the last output to arrive
+ASK_SECONDS = 0.05  # between two questions whether it still runs
 END_SECONDS = 1  # for a process to be gone once its sockets are closed
 
 # Reading a message raises these if its form is not Jupyter's.
@@ -201,6 +202,7 @@ class Kernel:
             while time.monotonic() < began + WATCH_SECONDS or self._guard.fine_at < began:
                 with contextlib.suppress(RemoteError):  # an answer of whatever form
                     self._evaluate("None")
+                time.sleep(ASK_SECONDS)
         except EndedBefore as death:
             raise Died(str(death)) from death
         except TimedOut:

@@ -53,6 +53,7 @@ class LastingKernel:
         self._budget, self._notes, self._on_run = budget, notes, on_run
         self._done: list[int] = []  # cells that ran, to be run again if the kernel ends
         self._deaths = 0
+        self._unexplained = False  # whether the last one may have ended by what ran earlier
         self._suspected: set[str] = set()  # what was under way when a kernel ended
         if not budget.is_spent():
             kernel.start_afresh()
@@ -91,9 +92,11 @@ class LastingKernel:
     def _run(self, cell: Cell) -> list[NotebookNode]:
         self._give_up_if_hopeless()
         outputs = self._kernel.run(cell.source, self._budget.cell_bytes())
-        if self._deaths:  # it may be what ended the kernel: a lesson's cell, by what it calls
+        lesson = cell.role == "lesson"
+        # It may be what ended the kernel; a lesson's own cell is, if at all, by what it calls.
+        if self._unexplained or (self._deaths and not lesson):
             self._kernel.ask_whether_it_runs()
-        if cell.role == "lesson":
+        if lesson:
             return outputs
         return outputs + self._run_rest(cell, outputs)
 
@@ -133,9 +136,10 @@ class LastingKernel:
             return False
         self._notes.append(f"{self._name}: {what}: {death}")
         self._deaths += 1
+        first = what not in self._suspected
+        self._suspected.add(what)
+        self._unexplained = first and isinstance(death, EndedBefore)
         again, self._done = self._done, []
         for index in again:
             self.run_cell(index)
-        first = what not in self._suspected
-        self._suspected.add(what)
         return first and (isinstance(death, EndedBefore) or self._done != again)

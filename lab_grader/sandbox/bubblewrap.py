@@ -40,6 +40,7 @@ ENVIRONMENT = {
     "USER": "student",
     "LANG": "C.UTF-8",
     "IPYTHONDIR": "/tmp/ipython",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # a notebook's
     "MPLCONFIGDIR": "/tmp",
     "OMP_NUM_THREADS": "1",
     "NBGRADER_EXECUTION": "autograde",

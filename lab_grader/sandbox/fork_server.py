@@ -118,13 +118,22 @@ def serve() -> None:
 
 
 def _import_what_every_kernel_needs() -> None:
-    """Import what is slow to import, but no lab and no PEFT, which may be hidden from a kernel."""
+    """Import what is slow to import, but no lab and no PEFT, which may be hidden from a kernel.
+
+    Some of it is what Jupyter imports when it shows the first error or the first progress bar.
+    """
+    import ipykernel.debugger
     import ipykernel.ipkernel
     import ipykernel.kernelapp  # noqa: F401
     import IPython.core.completerlib
+    import IPython.core.pylabtools
     import IPython.extensions.storemagic  # noqa: F401
     import joblib  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import pygments.formatters.terminal256  # noqa: F401
+    import stack_data  # noqa: F401
     import torch  # noqa: F401
+    import tqdm.auto  # noqa: F401
 
     # Otherwise a garbage collection in a kernel (IPython makes one for each notebook) would visit
     # all of these objects, and so copy their memory.

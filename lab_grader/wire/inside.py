@@ -9,7 +9,7 @@ import asyncio
 import builtins
 import contextlib
 import functools
-import importlib.util
+import importlib
 import io
 import os
 import signal
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import Any
 
 import torch
@@ -31,26 +31,9 @@ from lab_grader.wire import line
 from lab_grader.wire.values import pack, unpack
 from lab_utils.questions.student_code import StudentCodeFailed, student_code
 
-
-def load_when_used(name: str) -> None:
-    """Make a module of the lab importable, and delay its code until it is first used."""
-    package, _, short = name.rpartition(".")
-    spec = importlib.util.find_spec(name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    setattr(sys.modules[package], short, module)
-    spec.loader.exec_module(module)
-
-
-# Plotting takes a second to import; nearly every lesson imports it, and few exercises use it.
-for drawing in ("lab_utils.plots", "lab_utils.widgets"):
-    if drawing not in sys.modules:
-        load_when_used(drawing)
-
-
-# Lessons import it. It is imported here so that `fresh_start` sees what a notebook changed in it.
-importlib.import_module("lab_utils.comparison")
-
+# Lessons import these. Imported here, they let `fresh_start` see what a notebook changed in them.
+for name in ("comparison", "plots", "widgets"):
+    importlib.import_module(f"lab_utils.{name}")
 
 LONGEST_PRINTED = 1 << 20  # characters of what the student's code prints during a question
 
@@ -182,7 +165,6 @@ def _state() -> dict[str, Any]:
         name: module
         for name, module in sys.modules.items()
         if name.startswith(("lab_utils", "lab_grader"))
-        and type(module) is ModuleType  # not one that is loaded later
     }
     places = {"builtins": builtins, "torch": torch, "nn": nn, "F": F, "Tensor": Tensor} | modules
     state = {(place, n): id(v) for place, owner in places.items() for n, v in vars(owner).items()}

@@ -363,7 +363,8 @@ class Kernel:
             was_fine = self._guard.fine_at > self._asked_at
             self._die(self._guard.exceeded, kind if was_fine else EndedBefore)
         if not self.place.kernel_runs():
-            self._die(self._guard.exceeded or "its process ended" + self._last_words(), kind)
+            why = self._guard.exceeded or self.place.how_it_ended() + self._last_words()
+            self._die(why, kind)
 
     def _last_words(self) -> str:
         text = self.place.last_words()

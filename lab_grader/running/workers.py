@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -139,8 +140,19 @@ def _described(error: BaseException, seconds: float | None) -> WorkerError:
             return WorkerError(f"{type(error).__name__}: {error}")
 
 
+def let_warnings_pass() -> None:
+    """Print warnings that `PYTHONWARNINGS` or `-W` turns into errors; others stay as they are.
+
+    A library's warning, such as that a function of another is deprecated, is no reason to stop in
+    the middle of grading.
+    """
+    if any(action == "error" for action, *_ in warnings.filters):
+        warnings.simplefilter("default")
+
+
 def _begin() -> None:
     """Prepare a worker process."""
+    let_warnings_pass()
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

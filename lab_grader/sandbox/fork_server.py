@@ -9,12 +9,12 @@ fraction of that. The kernels of one student follow those of another, and nothin
   this; and only the system calls that the filter allows (`system_calls`);
 - before the next kernel is forked, every process except this one is killed.
 
-It reads a JSON line for each order from standard input, and writes a word for each reply:
+It reads a JSON line for each order from standard input, and writes a line for each reply:
 
     {"start": {"needs", "connection", "masks", "scratch_bytes", "limits", "uid",
                "filter"}}
                                                             ready
-    (the kernel has ended by itself)                        ended
+    (the kernel has ended by itself)                        ended, and how
     {"seal": true}, once the kernel has made its sockets    sealed: it can make no others
     {"stop": true}                                          stopped: no process is left
 
@@ -81,16 +81,17 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _import_what_every_kernel_needs()
     imported: set[str] = set()
-    kernel = None
+    pid, kernel = 0, None
     while True:
         waiting = [0] if kernel is None else [0, kernel]
         ready, _, _ = select.select(waiting, [], [], REAP_SECONDS)
-        _reap()
         if kernel in ready:
+            how = _how_it_ended(pid)
             os.close(kernel)
             kernel = None
-            os.write(1, b"ended\n")
+            os.write(1, f"ended {how}\n".encode())
             continue
+        _reap(but=pid if kernel is not None else 0)
         if not ready:
             continue
         line = sys.stdin.buffer.raw.readline()
@@ -181,11 +182,27 @@ def _end_all_others() -> None:
             time.sleep(0.001)
 
 
-def _reap() -> None:
-    """Reap the processes that have ended: the first process inherits all orphans."""
+def _how_it_ended(pid: int) -> str:
+    """Reap a kernel; return its exit code, or the signal that ended it as a negative number.
+
+    The seconds of processor time that it took follow.
+    """
+    _, status, used = os.wait4(pid, 0)
+    return f"{os.waitstatus_to_exitcode(status)} {used.ru_utime + used.ru_stime:.0f}"
+
+
+def _reap(but: int = 0) -> None:
+    """Reap the processes that have ended: the first process inherits all orphans.
+
+    Args:
+        but: a process that is left for `_how_it_ended`, even if it has just ended.
+    """
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
+        while True:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None or ended.si_pid == but:
+                return
+            os.waitpid(ended.si_pid, 0)
 
 
 def _seal(kernel: int | None) -> bool:

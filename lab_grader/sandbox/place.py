@@ -33,7 +33,7 @@ from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.masks import write_masks
 from lab_grader.sandbox.server import START_SECONDS, Server, ServerEnded
 from lab_grader.sandbox.system_calls import filter_program
-from lab_grader.sandbox.usage import memory_of, processes_below
+from lab_grader.sandbox.usage import killed_for_memory, memory_of, processes_below
 
 LONGEST_LAST_WORDS = 500  # bytes
 
@@ -57,6 +57,8 @@ class Sandbox:
         self._uid: int | None = None  # of the present submission's kernels
         self._needs: list[str] = []  # what they find imported, besides what all do
         self._runs = False  # whether a kernel does, as far as is known
+        self._ended = ""  # what the fork server said when it had ended
+        self._killed_before = 0  # processes that Linux had killed when it started
         self._filter = filter_program().hex()
         self._temporary = Folder()
         self.folder = self._temporary.path
@@ -126,6 +128,7 @@ class Sandbox:
         self.stop_kernel()  # one that ended by itself may have left something
         prefix = Path(connection["ip"]).name
         sockets = {f"{prefix}-{connection[port]}" for port in connection if port.endswith("_port")}
+        self._ended, self._killed_before = "", killed_for_memory()
         self._order_to_start(
             {
                 "needs": self._needs,
@@ -174,7 +177,7 @@ class Sandbox:
         deadline = time.monotonic() + START_SECONDS
         while not sockets <= set(os.listdir(self.sockets)):
             if not self.kernel_runs():
-                raise RuntimeError(f"it ended when it started: {self.last_words()}")
+                raise RuntimeError(f"{self.how_it_ended()}, when it started: {self.last_words()}")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"it made no sockets within {START_SECONDS} s")
             time.sleep(0.01)
@@ -185,8 +188,18 @@ class Sandbox:
 
     def kernel_runs(self) -> bool:
         """Return whether the kernel has not ended."""
-        self._runs = self._runs and not self._server.says_that_the_kernel_ended()
+        if self._runs and (said := self._server.says_that_the_kernel_ended()):
+            self._runs, self._ended = False, said
         return self._runs
+
+    def how_it_ended(self) -> str:
+        """Return how a kernel that has ended did so, in words: "its process ended", and why."""
+        match self._ended.split():
+            case ["ended", code, seconds]:
+                memory = killed_for_memory() > self._killed_before
+                return ending(int(code), int(seconds), memory, self.limits)
+            case _:  # with its sandbox
+                return "its process ended"
 
     def stop_kernel(self) -> None:
         """End the kernel and everything that it started, and remove its sockets and its log."""
@@ -301,6 +314,10 @@ class Unconfined:
         """Return whether the kernel has not ended."""
         return self._manager.is_alive()
 
+    def how_it_ended(self) -> str:
+        """Return how a kernel that has ended did so, in words; see `Sandbox`."""
+        return "its process ended"
+
     def stop_kernel(self) -> None:
         """End the kernel."""
         self._manager.shutdown_kernel(now=True)
@@ -330,6 +347,25 @@ class Unconfined:
     def last_words(self) -> str:
         """Return nothing: stderr is the caller's."""
         return ""
+
+
+def ending(code: int, seconds: int, memory: bool, limits: Limits) -> str:
+    """Return how a kernel ended, in words.
+
+    Args:
+        code: its exit code, or the signal that ended it as a negative number.
+        seconds: of processor time that it took.
+        memory: whether Linux has killed a process meanwhile because memory ran out.
+    """
+    why = f"exit code {code}"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            why = signal.Signals(-code).name
+    if code == -signal.SIGKILL and memory:
+        why = "Linux killed it, because the machine or the sandbox had no memory left"
+    elif code == -signal.SIGKILL and seconds >= limits.cpu_seconds:
+        why = f"it took more than {limits.cpu_seconds} s of processor time"
+    return f"its process ended: {why}"
 
 
 def _new_user() -> int | None:

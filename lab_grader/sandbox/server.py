@@ -58,20 +58,24 @@ class Server:
         except BrokenPipeError as error:
             raise ServerEnded("the sandbox had ended") from error
         deadline = time.monotonic() + START_SECONDS  # it may still be importing
-        while word := self._next_word(deadline - time.monotonic()):
-            if word == answer:
+        while line := self._next_line(deadline - time.monotonic()):
+            if line == answer:
                 return
-            if word == "failed":
+            if line == "failed":
                 break
-            # Else it is "ended": the kernel ended by itself before it was told anything.
+            # Else it begins with "ended": the kernel ended by itself before it was told anything.
         raise ServerEnded("the sandbox gave no answer")
 
-    def says_that_the_kernel_ended(self) -> bool:
-        """Return whether the kernel has ended, or the server with it."""
-        # While a kernel runs, the server has nothing to say but that.
-        return self._process.poll() is not None or bool(self._next_word(0))
+    def says_that_the_kernel_ended(self) -> str:
+        """Return what it says about a kernel that has ended, or "ended" if it has itself.
 
-    def _next_word(self, seconds: float) -> str:
+        As long as the kernel runs, that is "".
+        """
+        # While a kernel runs, the server has nothing to say but that.
+        said = self._next_line(0)
+        return said or ("ended" if self._process.poll() is not None else "")
+
+    def _next_line(self, seconds: float) -> str:
         """Return what the server says next; "" if it says nothing in time, or has ended."""
         ready, _, _ = select.select([self._process.stdout], [], [], max(0, seconds))
         return self._process.stdout.readline().decode().strip() if ready else ""

@@ -64,6 +64,19 @@ def _sockets(pid: int) -> int:
     return 0
 
 
+def killed_for_memory() -> int:
+    """Return how many processes Linux has killed because memory ran out; 0 if it does not say.
+
+    It counts those of the whole machine since its start, and those of each cgroup with them.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text("utf-8").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
 @functools.cache
 def socket_bytes() -> int:
     """Return how many bytes can wait at a socket whose buffers have Linux's default size."""

@@ -27,7 +27,7 @@ from lab_grader.running.kernel import (
     RemoteError,
     TimedOut,
 )
-from lab_grader.sandbox import bubblewrap, cgroup, usage
+from lab_grader.sandbox import bubblewrap, cgroup, place, usage
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.place import Sandbox
 
@@ -145,12 +145,36 @@ while True:
 """
 
 
+def test_a_note_says_when_linux_killed_a_kernel_for_memory(kernel, monkeypatch):
+    counts = iter([kernel_kills := usage.killed_for_memory(), kernel_kills + 1])
+    monkeypatch.setattr(place, "killed_for_memory", lambda: next(counts))
+    kernel.stop()
+    kernel.start()
+    with pytest.raises(Died, match=r"its process ended: Linux killed it, .*no memory left"):
+        kernel.run("import os; os.kill(os.getpid(), 9)", ROOM)
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "memory", "why"),
+    [
+        (0, 1, False, "exit code 0"),
+        (3, 300, True, "exit code 3"),  # however much it took: it ended by itself
+        (-signal.SIGSEGV, 1, True, "SIGSEGV"),
+        (-signal.SIGKILL, 1, False, "SIGKILL"),
+        (-signal.SIGKILL, 300, False, "it took more than 300 s of processor time"),
+        (-40, 1, False, "exit code -40"),  # a signal without a name
+    ],
+)
+def test_a_note_says_how_a_kernel_ended(code, seconds, memory, why):
+    assert place.ending(code, seconds, memory, Limits()) == f"its process ended: {why}"
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
         (IMMUNE, "it took more than 5 s and could not be interrupted"),
-        ("os._exit(3)", "its process ended"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "its process ended"),
+        ("os._exit(3)", "its process ended: exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "its process ended: SIGKILL"),
         ("line.close()", "something that is not a message"),
         ("line._socket.shutdown(2)", "something that is not a message"),
         ("line.send(77, b'')", "something that is not a message"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -157,6 +158,16 @@ def test_a_pool_that_breaks_is_replaced(monkeypatch):
     failed = [answer for _, answer in answers if isinstance(answer, WorkerError)]
     assert 1 <= len(failed) <= 3
     assert all("was killed" in str(error) for error in failed)
+
+
+def warn(number):
+    warnings.warn("is deprecated", DeprecationWarning, stacklevel=1)
+    return number
+
+
+def test_a_warning_stops_nothing_whatever_the_environment_makes_of_it(monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    assert dict(run(warn, {"a": 1}, jobs=1)) == {"a": 1}
 
 
 def test_a_full_disk_is_said_in_a_sentence():

@@ -1,10 +1,9 @@
 """Sort what an LMS hands out into a folder for each student, and say where each file went.
 
-Names as Moodle and Canvas write them; folders and archives within each other; files of a download
-that was unpacked by hand. Nothing is dropped without a word.
+Names as Moodle, Canvas, Blackboard and Gradescope write them (`whose`); folders and archives within
+each other; files of a download that was unpacked by hand. Nothing is dropped without a word.
 """
 
-import re
 import shutil
 import stat
 import zipfile
@@ -16,24 +15,21 @@ from typing import BinaryIO
 from nbgrader.plugins import ExtractorPlugin, FileNameCollectorPlugin
 
 from lab_grader.intake.archives import NOT_OPENED_NAMES, PACKED_NAMES
-from lab_grader.intake.course import Course, CourseError, refusal
+from lab_grader.intake.course import Course, CourseError
 from lab_grader.intake.litter import is_litter
+from lab_grader.intake.whose import (
+    Opened,
+    Whose,
+    is_table,
+    is_theirs,
+    moment_of,
+    told_by,
+    whose,
+)
 from lab_grader.plain import plain
 
 PACKED = "an archive that is not opened here; unpack it, and put what it contains in its place"
 
-# Ada Lovelace_17_assignsubmission_file_/01.ipynb, ..._file/01.ipynb, ..._file_01.ipynb. Names of
-# people may hold anything, blanks and underscores too; the number is the participant's.
-MOODLE = re.compile(
-    r"(?P<person>.*)_(?P<id>[0-9]+)_assignsubmission_(?P<kind>[a-z]+)_?(?P<rest>.*)"
-)
-# lovelaceada_LATE_123_4567_01-1.ipynb; anonymous: anon_Ab3dE_4567_01.ipynb. Files of a quiz, of
-# which Canvas writes the question's number there, are nobody's.
-CANVAS = re.compile(
-    r"(?P<person>[^/]+?)(?<!_question)_(?:LATE_)?"
-    r"(?P<id>[0-9]+|(?:(?<=anon_)|(?<=anon_LATE_))[A-Za-z0-9]{5})_[0-9]+_(?P<rest>.+)"
-)
-RESUBMITTED = re.compile(r"(.+)-[0-9]+(\.[^.]+)")
 MOST_BYTES = 256 << 20  # of a file
 MOST_BYTES_EACH = 1 << 30  # of a student
 
@@ -75,52 +71,13 @@ class Collected:
         return [*lines, f"{len(self.files)} students, {len(self.left)} files not collected"]
 
 
-@dataclass(frozen=True)
-class Whose:
-    """To whom a file of a download belongs."""
-
-    student: str
-    person: str
-    path: PurePosixPath
-
-
-def whose(path: PurePosixPath, lessons: set[str]) -> Whose | str:
-    """Return whose a file is, by its path in a download, or why that is unknown.
-
-    Args:
-        lessons: the names of the assignment's notebooks.
-    """
-    for number, part in enumerate(path.parts):
-        below = path.parts[number + 1 :]
-        if found := MOODLE.fullmatch(part):
-            rest = [found["rest"]] if found["rest"] else []
-            inside = PurePosixPath(*rest, *below) if rest or below else None
-            if found["kind"] not in ("file", "onlinetext"):
-                return f"Moodle's {found['kind']} is not a file of a submission"
-            if found["kind"] == "onlinetext":
-                return f"text that {found['person']} typed into Moodle; mark it by hand"
-        elif not below and (found := CANVAS.fullmatch(part)):
-            again = RESUBMITTED.fullmatch(found["rest"])
-            name = found["rest"]
-            if again and PurePosixPath(name).stem not in lessons and again[1] in lessons:
-                name = again[1] + again[2]
-            inside = PurePosixPath(name)
-        else:
-            continue
-        if inside is None:
-            return "a file where Moodle has a folder"
-        why = refusal(found["id"])
-        return why or Whose(found["id"], found["person"], inside)
-    return "not named as Moodle or Canvas name their downloads"
-
-
-def _files(archive: Path) -> Iterator[tuple[PurePosixPath, object]]:
+def _files(archive: Path) -> Iterator[tuple[PurePosixPath, Opened]]:
     """Yield the files of a download: their path, and what opens them or why they cannot be read."""
     for path in sorted(archive.rglob("*"), key=lambda path: (path.lstat().st_mtime, path)):
         name = PurePosixPath(path.relative_to(archive).as_posix())
         if path.is_symlink():
             yield name, "a link"
-        elif path.is_file() and path.suffix.lower() == ".zip" and not _is_theirs(name):
+        elif path.is_file() and path.suffix.lower() == ".zip" and not is_theirs(name):
             yield from _members(path, name)
         elif path.is_file():
             yield name, _unopened(name) or path.open
@@ -131,15 +88,10 @@ def _files(archive: Path) -> Iterator[tuple[PurePosixPath, object]]:
 def _unopened(name: PurePosixPath) -> str | None:
     """Return why an archive of the LMS's is not opened; None for what is none, or a student's."""
     packed = name.name.lower().endswith((*PACKED_NAMES, *NOT_OPENED_NAMES))
-    return PACKED if packed and not _is_theirs(name) else None
+    return PACKED if packed and not is_theirs(name) else None
 
 
-def _is_theirs(name: PurePosixPath) -> bool:
-    """Whether an archive is one that a student handed in, and not the LMS's."""
-    return any(MOODLE.fullmatch(part) for part in name.parts) or bool(CANVAS.fullmatch(name.name))
-
-
-def _members(path: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, object]]:
+def _members(path: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, Opened]]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
@@ -185,43 +137,60 @@ def collect(archive: Path, target: Path, lessons: set[str]) -> Collected:
     """
     done = Collected()
     used: dict[str, int] = {}
-    for path, opened in _files(archive):
-        if is_litter(path):
+    files = [(path, opened) for path, opened in _files(archive) if not is_litter(path)]
+    told = told_by(files)
+    for path, opened in sorted(files, key=lambda it: moment_of(it[0])):
+        if is_table(path):
             continue
-        found = whose(path, lessons)
+        found = whose(path, lessons, told)
         if isinstance(opened, str):
-            who = f" (of {found.person})" if isinstance(found, Whose) else ""
-            done.left[str(path)] = opened + who
+            people = "" if isinstance(found, str) else ", ".join(it.person for it in found)
+            done.left[str(path)] = f"{opened} (of {people})" if people else opened
         elif isinstance(found, str):
             done.left[str(path)] = found
         else:
-            try:
-                room = MOST_BYTES_EACH - used.get(found.student, 0)
-                size = _copy(opened, target / found.student / found.path, min(room, MOST_BYTES))
-            except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
-                done.left[str(path)] = f"{error} (of {found.person}, {found.student})"
-                continue
-            used[found.student] = used.get(found.student, 0) + size
-            done.people[found.student] = found.person
-            files = done.files.setdefault(found.student, {})
-            if before := files.get(str(found.path)):
-                done.replaced.append(f"{plain(before)}: replaced by the later {plain(path)}")
-            files[str(found.path)] = str(path)
+            for owner in found:
+                _take(path, opened, owner, target, used, done)
     return done
 
 
+def _take(
+    path: PurePosixPath,
+    opened: Opened,
+    owner: Whose,
+    target: Path,
+    used: dict[str, int],
+    done: Collected,
+) -> None:
+    """Copy a file into its student's folder, and note that in `used` and `done`."""
+    student = owner.student
+    try:
+        room = MOST_BYTES_EACH - used.get(student, 0)
+        size = _copy(opened, target / student / owner.path, min(room, MOST_BYTES))
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
+        done.left[str(path)] = f"{error} (of {owner.person}, {student})"
+        return
+    used[student] = used.get(student, 0) + size
+    done.people[student] = owner.person
+    files = done.files.setdefault(student, {})
+    if before := files.get(str(owner.path)):
+        done.replaced.append(f"{plain(before)}: replaced by the later {plain(path)}")
+    files[str(owner.path)] = str(path)
+
+
 def first_paths(archive: Path, lessons: set[str]) -> dict[str, PurePosixPath]:
-    """Return the path of one file of each student, as the LMS named it.
+    """Return the path of one file of each student, as Moodle or Canvas named it.
 
     Args:
         archive, lessons: see `collect`.
     """
-    found: dict[str, PurePosixPath] = {}
+    paths: dict[str, PurePosixPath] = {}
     for path, opened in _files(archive):
-        owner = whose(path, lessons)
-        if isinstance(owner, Whose) and not isinstance(opened, str):
-            found[owner.student] = min(path, found.get(owner.student, path))
-    return found
+        found = whose(path, lessons, {})  # which the other LMS, without pages to upload, need
+        if not isinstance(found, str) and not isinstance(opened, str):
+            (owner,) = found
+            paths[owner.student] = min(path, paths.get(owner.student, path))
+    return paths
 
 
 def _copy(opened, target: Path, most: int) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lab_grader.intake.collect import CANVAS, MOODLE, first_paths
+from lab_grader.intake.collect import first_paths
 from lab_grader.intake.course import Course
+from lab_grader.intake.whose import CANVAS, MOODLE
 from lab_grader.marks.export import Policy, write_table
 from lab_grader.marks.page import PAGE
 from lab_grader.marks.standing import Standing, exercise_columns, read_comments, read_standings

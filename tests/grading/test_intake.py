@@ -41,7 +41,7 @@ from lab_grader.grade import job_of
 from lab_grader.intake import archives, submitted
 from lab_grader.intake import vet as vetting
 from lab_grader.intake.cells import read_cells
-from lab_grader.intake.collect import Whose, collect, whose
+from lab_grader.intake.collect import collect
 from lab_grader.intake.course import Course, refusal
 from lab_grader.intake.dependencies import names_of
 from lab_grader.intake.matching import known_cells
@@ -49,6 +49,7 @@ from lab_grader.intake.mending import mend
 from lab_grader.intake.moment import NoMoment, read_moment
 from lab_grader.intake.notebook import cells_of
 from lab_grader.intake.vet import vet
+from lab_grader.intake.whose import whose
 from lab_grader.marks.record import Recorder
 from lab_grader.running.cache import key_of
 from lab_grader.running.job import Result
@@ -215,9 +216,9 @@ LMS = {
 
 @pytest.mark.parametrize("path", LMS)
 def test_whose_a_file_is(path):
-    found = whose(PurePosixPath(path), {LESSON})
-    assert isinstance(found, Whose), found
-    assert (found.student, str(found.path)) == LMS[path]
+    found = whose(PurePosixPath(path), {LESSON}, {})
+    assert isinstance(found, list), found
+    assert [(it.student, str(it.path)) for it in found] == [LMS[path]]
 
 
 @pytest.mark.parametrize(
@@ -226,15 +227,115 @@ def test_whose_a_file_is(path):
         ("Ada_17_assignsubmission_onlinetext_/onlinetext.html", "text that Ada typed"),
         ("Ada_17_assignsubmission_onlinetext/onlinetext.html", "text that Ada typed"),
         ("Ada_17_assignsubmission_onlinetext_x.html", "text that Ada typed"),
-        ("lovelaceada123_question_456_789_x.ipynb", "not named as Moodle or Canvas"),
+        ("lovelaceada123_question_456_789_x.ipynb", "not named as Moodle, Canvas"),
         ("Ada_17_assignsubmission_comments_/x.html", "not a file of a submission"),
         ("Ada_17_assignsubmission_file_", "a file where Moodle has a folder"),
-        ("01-mathematics.ipynb", "not named as Moodle or Canvas"),
-        ("Ada Lovelace/01-mathematics.ipynb", "not named as Moodle or Canvas"),
+        ("01-mathematics.ipynb", "not named as Moodle, Canvas"),
+        ("Ada Lovelace/01-mathematics.ipynb", "not named as Moodle, Canvas, Blackboard or"),
+        (
+            "Lab_3_20_ada_attempt_2026-11-20-10-15-00_x.ipynb",
+            "Blackboard's text file, Lab_3_20_ada",
+        ),
+        ("export/submission_7/x.ipynb", "submission_metadata.yml, which Gradescope writes"),
     ],
 )
 def test_why_a_file_is_nobodys(path, why):
-    assert why in whose(PurePosixPath(path), {LESSON})
+    assert why in whose(PurePosixPath(path), {LESSON}, {})
+
+
+BLACKBOARD = "Lab_3_{}_attempt_2026-11-{}-10-15-00"
+
+
+def test_a_download_of_blackboard_is_sorted_by_its_text_files(tmp_path):
+    (archive := tmp_path / "archive").mkdir()
+    ada_l, lou, again = (BLACKBOARD.format(*it) for it in (("ada_l", 20), ("l", 21), ("ada_l", 22)))
+    forged = f"{lou}_x_attempt_2026-11-23-10-15-00"  # a student's own files, named so
+    with zipfile.ZipFile(archive / "gradebook.zip", "w") as file:
+        for attempt, name in ((again, "Ada (L) Lovelace (ada_l)"), (lou, "Lou (l)")):
+            file.writestr(f"{attempt}.txt", f"Name: {name}\r\nAssignment: Lab 3\r\n")
+            file.writestr(f"{attempt}_{LESSON}.ipynb", attempt)
+        file.writestr(
+            f"{ada_l}.txt", "\ufeffName: Ada (L) Lovelace (ada_l)\nComments:\nName: X (l)\n"
+        )
+        file.writestr(f"{ada_l}_{LESSON}.ipynb", "older")
+        file.writestr(f"{ada_l}_notes.txt", "mine")
+        file.writestr(f"{forged}.txt", "Name: Lou (ada_l)\n")
+        file.writestr(f"{forged}_{LESSON}.ipynb", "forged")
+    alone = BLACKBOARD.format("eve", 20)
+    (archive / f"{alone}_work.zip").write_bytes(zip_of({}))
+    (archive / f"{alone}.txt").write_text("Assignment: Lab 3\n")
+    done = collect(archive, tmp_path / "target", {LESSON})
+    assert {student: sorted(files) for student, files in done.files.items()} == {
+        "ada_l": [f"{LESSON}.ipynb", "Blackboard.txt", "notes.txt"],
+        "l": [
+            f"{LESSON}.ipynb",
+            "Blackboard.txt",
+            *sorted(f"{forged[len(lou) + 1 :]}{end}" for end in (".txt", f"_{LESSON}.ipynb")),
+        ],
+    }
+    assert (tmp_path / "target" / "ada_l" / f"{LESSON}.ipynb").read_text() == again
+    assert done.people == {"ada_l": "Ada (L) Lovelace", "l": "Lou"}
+    assert set(done.left) == {f"{alone}_work.zip", f"{alone}.txt"}
+    assert all("does not begin with “Name: " in why for why in done.left.values())
+
+
+GRADESCOPE = """
+submission_7:
+  :submitters:
+  - :name: Ada Lovelace
+    :sid: '0017'
+    :email: ada@example.edu
+  - :name: Bob
+    :sid:
+    :email: bob@example.edu
+  :created_at: 2026-11-20 10:15:00.000000000 Z
+  :history: []
+submission_8:
+  :submitters: []
+submission_9:
+  :submitters:
+  - :sid: ../../x
+submission_10:
+  :submitters:
+  - :sid: 19
+"""
+
+
+def test_a_download_of_gradescope_is_sorted_by_its_table(tmp_path):
+    (archive := tmp_path / "archive").mkdir()
+    with zipfile.ZipFile(archive / "export.zip", "w") as file:
+        file.writestr("assignment_1_export/submission_metadata.yml", GRADESCOPE)
+        for number in (7, 8, 9, 10, 11):
+            file.writestr(f"assignment_1_export/submission_{number}/sub/{LESSON}.ipynb", "x")
+        # A student's own table names nobody, not even the student.
+        forged = (
+            ".:\n  :submitters:\n  - :sid: '0017'\nsubmission_7:\n  :submitters:\n  - :sid: 19\n"
+        )
+        file.writestr("assignment_1_export/submission_10/submission_metadata.yml", forged)
+    done = collect(archive, tmp_path / "target", {LESSON})
+    assert {student: sorted(files) for student, files in done.files.items()} == {
+        "0017": [f"sub/{LESSON}.ipynb"],
+        "bob@example.edu": [f"sub/{LESSON}.ipynb"],
+        "19": ["sub/01-mathematics.ipynb", "submission_metadata.yml"],
+    }
+    why = {path.split("/")[1]: text for path, text in done.left.items()}
+    assert "does not say who handed it in" in why["submission_8"]
+    assert "'../../x'" in why["submission_9"]
+    assert "does not name it" in why["submission_11"]
+    assert len(done.left) == 3
+
+
+@pytest.mark.parametrize(
+    "table", ["a: [", "[1, 2]", "", "submission_7: 3", "x: !!python/name:os.system"]
+)
+def test_a_table_of_gradescope_that_says_nothing_is_named(tmp_path, table):
+    (archive := tmp_path / "archive").mkdir()
+    (archive / "submission_7").mkdir()
+    (archive / "submission_7" / "x.ipynb").write_text("x")
+    (archive / "submission_metadata.yml").write_text(table)
+    done = collect(archive, tmp_path / "target", {LESSON})
+    assert not done.files and set(done.left) == {"submission_7/x.ipynb"}
+    assert "submission_metadata.yml" in done.left["submission_7/x.ipynb"]
 
 
 def test_a_download_that_is_no_zip_file_is_named_with_what_to_do(tmp_path):

@@ -20,7 +20,7 @@ from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet, zip_pages
 from lab_grader.marks.standing import extend, read_standings
 from lab_grader.plain import plain, say
-from lab_grader.running.workers import ClusterError, Workers, let_warnings_pass
+from lab_grader.running.workers import ClusterError, Workers, forget_settings
 from lab_grader.sandbox.bubblewrap import NoSandbox, check_available
 
 Command = Callable[[Course, Namespace], int]  # returns the exit code
@@ -283,7 +283,7 @@ def _say_failures(outcome: Outcome) -> int:
 def main() -> None:
     """Run, and end with one sentence where something is not as it must be."""
     _undo_what_services_do()
-    let_warnings_pass()
+    forget_settings()
     try:
         sys.exit(run(sys.argv[1:]))
     except (CourseError, ClusterError, NoSandbox, WorksheetError) as error:

@@ -28,6 +28,11 @@ import psutil
 from pebble import ProcessExpired, ProcessPool
 
 PATIENCE_SECONDS = 5  # for a process to end in an orderly way
+# The environment sets up libraries that checks use by variables whose names begin so.
+SETTINGS = (
+    *("ACCELERATE_", "ATEN_", "DNNL_", "GOMP_", "HF_", "KMP_", "MKL_", "MPL", "NPY_", "NUMEXPR_"),
+    *("OMP_", "ONEDNN_", "OPENBLAS_", "PEFT_", "PYTORCH_", "TORCH", "TRANSFORMERS_"),
+)
 MOST_NAMED, LONGEST_VERSION = 5, 20  # of what a worker has in another version
 
 
@@ -140,19 +145,22 @@ def _described(error: BaseException, seconds: float | None) -> WorkerError:
             return WorkerError(f"{type(error).__name__}: {error}")
 
 
-def let_warnings_pass() -> None:
-    """Print warnings that `PYTHONWARNINGS` or `-W` turns into errors; others stay as they are.
+def forget_settings() -> None:
+    """Let nothing that the environment tells a library stop grading, or change a mark.
 
-    A library's warning, such as that a function of another is deprecated, is no reason to stop in
-    the middle of grading.
+    A backend that is not installed would end the import of Matplotlib, and with `PYTHONWARNINGS` or
+    `-W`, the warning that a function is deprecated would end what calls it. Such warnings are
+    printed; others stay as they are.
     """
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+        del os.environ[name]
     if any(action == "error" for action, *_ in warnings.filters):
         warnings.simplefilter("default")
 
 
 def _begin() -> None:
     """Prepare a worker process."""
-    let_warnings_pass()
+    forget_settings()
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -160,14 +160,19 @@ def test_a_pool_that_breaks_is_replaced(monkeypatch):
     assert all("was killed" in str(error) for error in failed)
 
 
-def warn(number):
+def draw(number):
+    import matplotlib
+
     warnings.warn("is deprecated", DeprecationWarning, stacklevel=1)
-    return number
+    return matplotlib.__name__ + str(number)
 
 
-def test_a_warning_stops_nothing_whatever_the_environment_makes_of_it(monkeypatch):
-    monkeypatch.setenv("PYTHONWARNINGS", "error")
-    assert dict(run(warn, {"a": 1}, jobs=1)) == {"a": 1}
+@pytest.mark.parametrize(
+    ("name", "value"), [("PYTHONWARNINGS", "error"), ("MPLBACKEND", "nonsense")]
+)
+def test_what_the_environment_tells_libraries_stops_no_call(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert dict(run(draw, {"a": 1}, jobs=1)) == {"a": "matplotlib1"}
 
 
 def test_a_full_disk_is_said_in_a_sentence():

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import Timeout
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from lab_grader.grade import Outcome, compare, describe, grade, keep_traceback, make_pages, vet_all
 from lab_grader.intake.collect import collect_course
-from lab_grader.intake.course import Course, CourseError
+from lab_grader.intake.course import Course, CourseError, about_gradebook
 from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet, zip_pages
 from lab_grader.marks.standing import extend, read_standings
@@ -291,13 +291,7 @@ def main() -> None:
     except Timeout as error:
         _end(f"this course is being graded by another process ({error}).")
     except SQLAlchemyError as error:
-        advice = (
-            "Close what else uses it, such as Formgrader, and run this again; nothing is lost."
-            if isinstance(error, OperationalError)  # it is locked, say
-            else "It may be damaged: replace it with a copy. Without one, move it away, run make "
-            "release and grade again; students, dates, and marks given by hand were only in it."
-        )
-        _end(f"the gradebook cannot be used ({str(error).splitlines()[0]}). {advice}")
+        _end(about_gradebook(error))
     except KeyboardInterrupt:
         _end("stopped; run it again, and it continues where it was.")
     except OSError as error:

@@ -13,6 +13,7 @@ from filelock import Timeout
 from nbconvert.exporters import NotebookExporter
 from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
+from sqlalchemy.exc import SQLAlchemyError
 
 from lab_grader.marks.confined import confined
 from lab_grader.plain import plain
@@ -36,7 +37,7 @@ def _grade_instead_of(autograde: Autograde) -> None:
         NbGraderException: a student could not be graded, or there is no sandbox.
     """
     from lab_grader.grade import describe, grade
-    from lab_grader.intake.course import Course, CourseError
+    from lab_grader.intake.course import Course, CourseError, about_gradebook
     from lab_grader.sandbox.bubblewrap import NoSandbox, check_available
 
     directory = autograde.coursedir
@@ -57,6 +58,8 @@ def _grade_instead_of(autograde: Autograde) -> None:
         _refuse(autograde, f"this course is being graded by another process ({error})")
     except (CourseError, NoSandbox) as error:
         _refuse(autograde, str(error))
+    except SQLAlchemyError as error:
+        _refuse(autograde, about_gradebook(error))
     for line in describe(course, outcome):
         autograde.log.info("%s", plain(line, most=5000))
     if outcome.failed:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nbformat import NotebookNode
+from sqlalchemy.exc import OperationalError
 
 from lab_grader.intake.course import Course, CourseError, Lesson, refusal, role_of
 from lab_grader.intake.submitted import NotRead
@@ -299,7 +300,7 @@ def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[Non
         yield
     except RecordError as error:
         outcome.failed[student] = str(error)
-    except CourseError:
+    except (CourseError, OperationalError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

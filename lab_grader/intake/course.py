@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute
+from sqlalchemy.exc import SQLAlchemyError
 from traitlets.config import Config, PyFileConfigLoader
 
 from lab_grader.intake.litter import is_litter
@@ -96,6 +97,30 @@ def refusal(student: str) -> str:
     if student != student.strip() or not (student[0].isalnum() or student[0] == "_"):
         return f"rename the folder {student!r}: an id must begin and end with a letter or digit"
     return ""
+
+
+GRADEBOOK_ADVICE = {  # what a database says, and what to do
+    ("no such column", "no such table", "no column named", "does not exist"): (
+        "It was made by another version of nbgrader: keep a copy, and run `nbgrader db upgrade`."
+    ),
+    ("readonly", "read-only", "unable to open", "permission denied", "I/O error"): (
+        "Make it and its folder writable, and run this again; nothing is lost."
+    ),
+    ("malformed", "not a database"): (
+        "It may be damaged: replace it with a copy. Without one, move it away, run make release "
+        "and grade again; students, dates, and marks given by hand were only in it."
+    ),
+}
+
+
+def about_gradebook(error: SQLAlchemyError) -> str:
+    """Return a sentence on a gradebook that cannot be used, and what to do."""
+    what = str(error).splitlines()[0]
+    advice = "Close what else uses it, such as Formgrader, and run this again; nothing is lost."
+    for words, other in GRADEBOOK_ADVICE.items():
+        if any(word in what for word in words):
+            advice = other
+    return f"the gradebook cannot be used ({what}). {advice}"
 
 
 def _alike(name: str) -> str:

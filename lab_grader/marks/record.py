@@ -36,7 +36,7 @@ from nbgrader.preprocessors import AssignLatePenalties, Execute
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError, SAWarning
 
-from lab_grader.intake.course import Course, CourseError
+from lab_grader.intake.course import Course
 from lab_grader.intake.vet import TIMESTAMP, Submission
 from lab_grader.marks.confined import Confined
 from lab_grader.running.cache import write_atomically
@@ -234,10 +234,7 @@ class Recorder:
             autograde.start()
         except (NbGraderException, SystemExit) as error:
             if isinstance(last.error, OperationalError):
-                raise CourseError(
-                    f"the gradebook cannot be written ({last.error.orig}): is it open in another "
-                    "program? Close it and run this again; what was graded is kept."
-                ) from error
+                raise last.error from error
             cause = last.error or error
             raise RecordError(
                 f"nbgrader could not record it ({type(cause).__name__}: {cause})"

@@ -25,6 +25,9 @@ from classroom import (
     run,
     solutions,
 )
+from sqlalchemy.exc import OperationalError
+
+from lab_grader.intake.course import about_gradebook
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 
@@ -172,6 +175,36 @@ def test_a_gradebook_that_is_none_is_one_sentence(small):
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1, done.stderr
         assert "gradebook cannot be used" in done.stderr and "may be damaged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "advice"),
+    [
+        ("database is locked", "Close what else uses it"),
+        ("no such column: student.lms_user_id", "run `nbgrader db upgrade`"),
+        ("table grade has no column named extra_credit", "run `nbgrader db upgrade`"),
+        ("column student.lms_user_id does not exist\nLINE 1: SELECT", "run `nbgrader db upgrade`"),
+        ("attempt to write a readonly database", "Make it and its folder writable"),
+        ("unable to open database file", "Make it and its folder writable"),
+        ("disk I/O error", "Make it and its folder writable"),
+        ("database disk image is malformed", "replace it with a copy"),
+        ("file is not a database", "replace it with a copy"),
+    ],
+)
+def test_what_is_wrong_with_a_gradebook_decides_the_advice(what, advice):
+    said = about_gradebook(OperationalError("SELECT", {}, sqlite3.OperationalError(what)))
+    assert what.splitlines()[0] in said and advice in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "door", [("lab_grader", "grade", "dora", "--no-feedback"), ("nbgrader", "autograde", "dora")]
+)
+def test_a_gradebook_of_another_version_is_one_sentence_at_each_door(small, door):
+    with sqlite3.connect(small / "grading" / "gradebook.db") as gradebook:
+        gradebook.execute("ALTER TABLE student DROP COLUMN lms_user_id")
+    done = run(small, *door, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "no such column" in done.stderr and "run `nbgrader db upgrade`" in done.stderr
 
 
 def test_what_nobody_foresaw_is_one_students(small, monkeypatch):

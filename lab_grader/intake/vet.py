@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -199,7 +200,7 @@ class _Found:
             self.submission.problems.append(f"{stem}: {text}")
 
         if is_text(name):
-            likely = stem in self.course.lessons or b"checks." in content
+            likely = b"checks." in content or any(_named_as(it, name) for it in self.course.lessons)
             return read_cells(cells_of_text(content, name), complain) if likely else []
         return read_cells(cells_of(content, complain), complain)
 
@@ -316,9 +317,18 @@ def _choose(lesson: Lesson, others: list[str], found: _Found, submission: Submis
 
 def _is_of(lesson: Lesson, name: str, cells: list[HandedIn]) -> bool:
     """Whether a file holds most cells of a lesson, or is a text of its name with an answer."""
-    if is_text(name) and PurePosixPath(name).stem == lesson.name:
+    if is_text(name) and _named_as(lesson.name, name):
         return any(how != "place" for _, how in known_cells(cells, lesson).values())
     return likeness(cells, lesson) > 0.5
+
+
+def _named_as(lesson: str, name: str) -> bool:
+    """Whether a file's name holds a lesson's, however a system or a person spelled it."""
+
+    def letters(text: str) -> str:
+        return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+
+    return letters(lesson) in letters(PurePosixPath(name).name)
 
 
 def _texts(found: _Found, name: str) -> list[str]:

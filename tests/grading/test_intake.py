@@ -945,7 +945,12 @@ TEXTS = {
     f"{LESSON}.Rmd": jupytext.writes(work(), "Rmd"),
     "quarto.qmd": "---\ntitle: x\n---\n"
     + "\n\n".join(f"```{{python}}\n{text}\n```" for text in CODE),
-    f"no tests/{LESSON}.py": "import torch\n\n\n" + "\n\n\n".join(solutions().values()),
+    f"no tests/{LESSON}.py": (
+        ANSWERS := "import torch\n\n\n" + "\n\n\n".join(solutions().values())
+    ),
+    "copy_of_01_Mathematics (1).py": ANSWERS,  # as Colab names it
+    f"{LESSON}.ipynb.py": ANSWERS,
+    "０１ mathematics.md": "\n\n".join(f"```python\n{it}\n```" for it in solutions().values()),
 }
 
 

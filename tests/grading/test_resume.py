@@ -33,7 +33,7 @@ STUDENTS["all"] = marks_without()
 KILLED_AT = """
 import importlib, os, signal, sys
 from unittest import mock
-from lab_grader.__main__ import main
+from lab_grader.command_line import main
 where, name, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
 module, _, name_of_class = where.partition(":")
 owner = importlib.import_module(module)

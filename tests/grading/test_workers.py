@@ -16,7 +16,7 @@ import pytest
 from joblib import Parallel, delayed
 from pebble import ProcessPool
 
-from lab_grader.__main__ import parser
+from lab_grader.command_line import parser
 from lab_grader.running.workers import WorkerError, Workers
 
 CALLS = {str(n): n for n in range(6)}

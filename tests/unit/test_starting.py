@@ -15,9 +15,23 @@ def imported_by(code, *names):
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["lab_grader.__main__", "lab_grader.sandbox.fork_server"])
+@pytest.mark.parametrize("module", ["lab_grader.command_line", "lab_grader.sandbox.fork_server"])
 def test_the_grader_starts_without_what_only_some_of_it_needs(module):
     assert imported_by(f"import {module}", "torch", "peft", "scipy.stats") == "[]\n"
+
+
+def test_an_interrupt_before_the_command_line_is_there_is_one_sentence():
+    code = """
+import runpy, sys
+class Interrupted:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "lab_grader.grade": raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted)
+runpy.run_module("lab_grader", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (1, "lab_grader: stopped; run it again.\n")
 
 
 def test_a_layer_is_adapted_and_merged_without_sympy():

@@ -218,6 +218,25 @@ def expect_numbers(
     return found if finite else None
 
 
+def expect_kept(report: Report, given: list[Any], after: list[Any], section: str) -> bool:
+    """Print whether a function left its arguments as they were.
+
+    Args:
+        given, after: numbers and lists of them, for each call.
+    """
+    return report.expect(
+        _safe_repr(after) == _safe_repr(given),
+        "the arguments stay as they are",
+        "the lists that were passed in have other values, or another order, after the call.",
+        Mistake(
+            "in-place change of the argument",
+            "Methods such as sort, pop and append change the caller's list: work on a copy, as "
+            "sorted makes one.",
+            section,
+        ),
+    )
+
+
 def is_plain(value: Any) -> bool:
     """Return whether a value is a tensor of real numbers with all its data: dense, not meta."""
     if not isinstance(value, Tensor):

@@ -36,6 +36,16 @@ BASE_CHANGED = Mistake(
     "Adapt copy.deepcopy(model): the next method has to start from the same base.",
     ADD,
 )
+MODE_CHANGED = Mistake(
+    "mode of the base model changed",
+    "Call train() or eval() on the copy, if at all: the model that is given stays in its mode.",
+    ADD,
+)
+EARLIER_MODEL = Mistake(
+    "the model of an earlier call",
+    "Copy and adapt the model that is given at every call: another call gives other arguments.",
+    ADD,
+)
 NOT_COPIED = Mistake(
     "tensors shared with the base model",
     "Adapt copy.deepcopy(model), and wrap the copy's layers: what is done to one model must not "
@@ -228,7 +238,9 @@ def check_add_adapters(
                         f"{adapter_type}: rank 8 and alpha 16 by default",
                         "expected rank 8 and scaling 16 / 8 = 2 without arguments, found rank and "
                         f"scaling {listed(other, 1)}.",
-                        OTHER_DEFAULTS,
+                        EARLIER_MODEL
+                        if all(pair == [rank, given / rank] for pair in other)
+                        else OTHER_DEFAULTS,
                     )
 
 
@@ -525,6 +537,13 @@ def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
         BASE_CHANGED,
     )
     if kept and not lost:
+        report.expect(
+            found["base keeps its mode"],
+            f"{kind}: the model that was passed in keeps its mode",
+            "the model that was passed in is in another mode after the call: training or "
+            "evaluation.",
+            MODE_CHANGED,
+        )
         report.expect(
             near(found["base at the end"], case.state, 0.0),
             f"{kind}: it shares nothing with the copy",

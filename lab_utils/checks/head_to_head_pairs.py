@@ -13,6 +13,7 @@ import torch
 from lab_utils.checks.diagnosis import (
     apart,
     describe,
+    expect_kept,
     near,
     nothing_returned,
     number,
@@ -22,7 +23,7 @@ from lab_utils.checks.diagnosis import (
 )
 from lab_utils.checks.head_to_head import REFERENCE
 from lab_utils.checks.report import Mistake, Report, chosen
-from lab_utils.checks.subject import call_function, check
+from lab_utils.checks.subject import call, check
 
 PAIRS = "6. Is it luck?"
 
@@ -171,18 +172,20 @@ def check_paired_difference(
     expected = [interval(case.lora, case.dora, case.level) for case in cases]
     for name in chosen(aspect, ("mean", "interval")):
         with Report(f"paired_difference · {name} · {seeds} seeds") as report:
-            found = []
+            found, given, after = [], [], []
             for case in [*cases, equal]:
                 named = {} if case.confidence is None else {"confidence": case.confidence}
-                answer = call_function(
-                    paired_difference, case.lora, case.dora, reference=REFERENCE, **named
-                )
-                if not _is_triple(report, answer, expected[0]):
+                called = call(paired_difference, case.lora, case.dora, reference=REFERENCE, **named)
+                if not _is_triple(report, called.result, expected[0]):
                     break
-                found.append([number(value) for value in answer])
+                found.append([number(value) for value in called.result])
+                given.append([case.lora, case.dora])
+                after.append(called.after[:2])
             else:
                 _check_triples(report, name, cases, expected, found[:-1])
                 _check_equal(report, name, equal, found[-1])
+                if name == "interval":
+                    expect_kept(report, given, after, PAIRS)
 
 
 def _draw_pairs(seeds: int, confidence: float, seed: int) -> list[Pairs]:
@@ -505,7 +508,7 @@ def _why_other_triples(
     ]
     mistake = (
         only_explanation(found, predicted, _same_triples)
-        or _fixed_quantile(cases, found)
+        or (_fixed_quantile(cases, found) if name == "interval" else None)
         or _of_some_seeds(cases, expected, found)
     )
     if mistake is None:  # two faults, perhaps: one of the mean, one of the interval

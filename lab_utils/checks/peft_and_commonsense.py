@@ -15,6 +15,7 @@ from lab_utils.checks.diagnosis import (
     apart,
     describe,
     differ,
+    expect_kept,
     expect_numbers,
     is_plain,
     listed,
@@ -28,7 +29,7 @@ from lab_utils.checks.diagnosis import (
     tell_apart,
 )
 from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen, named
-from lab_utils.checks.subject import call_function, check, probe
+from lab_utils.checks.subject import call, check, probe
 from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.questions.peft_and_commonsense import ask_config, ask_state, plain
 
@@ -125,6 +126,10 @@ OTHER_PREFIX = _file("another prefix", "Every name starts with the prefix that i
 DOTS = _file("two dots after the prefix", "Every name starts with the prefix and one dot.")
 NO_DOT = _file("no dot after the prefix", "Every name starts with the prefix and a dot.")
 SPELLING = _file("capital letters", "lora_A and lora_B have a capital A and B.")
+EARLIER_NAMES = _file(
+    "names of an earlier call",
+    "Begin with an empty dict inside the function: one outside it keeps the names of every call.",
+)
 MORE_WRITTEN = _file("more than the trained tensors", "Only what was trained is in the file.")
 FACTOR_MISSING = _file("a factor missing", "Both lora_A and lora_B are in the file.")
 NO_DICT = _file("no dict", "Return a dict from names to tensors.")
@@ -214,7 +219,11 @@ CONSTANT = _score(
 )
 NOTHING_COUNTED = _score(
     "nothing counted",
-    "Compare the index of the highest score with the answer, and divide with /, not //.",
+    "No question counts as right. Compare the index of the highest score with the answer, divide "
+    "with /, not //, and let no choice win that is not there.",
+)
+ALL_COUNTED = _score(
+    "every question counted", "A question counts if the index of its highest score is the answer."
 )
 FROM_ZERO = _score(
     "search from another number",
@@ -497,6 +506,9 @@ def _wrong_targets(targets: Any, adapted: set[str]) -> Mistake | None:
     return SOME_BLOCKS if adapted == set(PAPERS_LAYERS) else OTHER_LAYERS
 
 
+PREFIX, INNER = "base_model.model.blocks.0.q_proj", ".inner"  # of a layer, and of one inside it
+
+
 @check(forbids=REFERENCE, seeded=True, needs=["transformers"])
 def check_to_peft_state(
     to_peft_state: Callable,
@@ -505,7 +517,7 @@ def check_to_peft_state(
     in_features: int = 7,
     out_features: int = 4,
     rank: int = 2,
-    prefix: str = "base_model.model.blocks.0.q_proj",
+    prefix: str = PREFIX,
     seed: int = 0,
 ) -> None:
     """Check a `to_peft_state(layer, prefix) -> dict`.
@@ -524,7 +536,7 @@ def check_to_peft_state(
         with Report(title) as report:
             for case, where, dtype in (
                 (rank, prefix, torch.float32),
-                (1, f"{prefix}.inner", torch.float64),
+                (1, prefix + INNER, torch.float64),
             ):
                 layer = _draw_layer(name, in_features, out_features, case, seed, dtype)
                 kind = "LoRALayer" if name == "lora" else "DoRALayer"
@@ -754,7 +766,12 @@ def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str
 
     ends = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
     right = {f"{prefix}.{end}".lower() for end in ends}
+    given = [
+        other for root in (prefix.removesuffix(INNER), PREFIX) for other in (root, root + INNER)
+    ]
+    earlier = {f"{other}.{end}" for other in given for end in ends if other != prefix}
     rules = [
+        (not missing and any_extra(lambda n: n in earlier), EARLIER_NAMES),
         (any_extra(lambda n: ".default" in n), ADAPTER_NAME),
         (any_extra(lambda n: n.endswith("magnitude_vector.weight")), WEIGHT_TOO_MUCH),
         (any_extra(lambda n: "original_layer" in n or "base_norm" in n), FROZEN_INCLUDED),
@@ -798,14 +815,11 @@ def check_choice_accuracy(
         with Report(f"choice_accuracy · {name} · {questions} questions") as report:
             draws, expected, predicted = _draw_accuracies(questions, seed, ragged)
             try:
-                answered = [
-                    call_function(choice_accuracy, scores, answers, reference=REFERENCE)
-                    for scores, answers in draws
-                ]
+                calls = [call(choice_accuracy, *draw, reference=REFERENCE) for draw in draws]
             except CheckFailed as failure:
                 raise named(failure, misfit(failure, SCORING)) from failure
             why = functools.partial(_wrong_accuracy, draws=draws)
-            found = expect_numbers(report, answered, "the accuracy", why)
+            found = expect_numbers(report, [c.result for c in calls], "the accuracy", why)
             if found is None:
                 continue
             mistake = only_explanation(
@@ -818,6 +832,8 @@ def check_choice_accuracy(
                     f"accuracy of {len(scores)} questions: {apart(right, value)}.",
                     mistake,
                 )
+            if ragged:
+                expect_kept(report, [*map(list, draws)], [c.after for c in calls], SCORING)
 
 
 @functools.lru_cache(maxsize=32)  # the same for every answer
@@ -1013,6 +1029,7 @@ def _otherwise_averaged(
         *((PER_CHOICE, count / divisor) for divisor in (choices, max(sizes), sizes[0])),
         *((TOO_MANY_DIVIDED, count / divisor) for divisor in (n - 1, n + 1)),
         (NOTHING_COUNTED, 0.0),
+        (ALL_COUNTED, 1.0),
         *((ONE_QUESTION, hit / divisor) for hit in (hits[0], hits[-1]) for divisor in (1, n)),
         *(
             (QUESTION_LEFT_OUT, (count - hit) / divisor)

@@ -108,6 +108,10 @@ ALIASED = _track(
     "A parameter changes in place: without .clone() every row is the same tensor at its end.",
 )
 ROW_TWICE = _track("a row twice", "on_step is called once at each step, before training too.")
+EARLIER_ROWS = _track(
+    "rows of an earlier call",
+    "Begin with an empty list inside the function: a list outside it keeps the rows of every call.",
+)
 ROWS_LEFT_OUT = _track("rows left out", "Keep a row at every call of on_step.")
 COLUMNS_LEFT_OUT = _track("magnitudes left out", "A layer has 32 of them: keep all.")
 START_MISSING = _track(
@@ -175,6 +179,10 @@ ENTRY_BY_ENTRY = _track(
 )
 PER_CENT = _track("in per cent", "Return the share itself; multiply what you print.")
 FIRST_STEP = _track("change of the first step", "Compare the last row with the first.")
+NOT_THE_END = _track(
+    "other steps than the end",
+    "m_end is the last row: not where the change was largest, and not a mean over steps.",
+)
 OTHER_HISTORY = _track(
     "statistics of another history",
     "They follow from your history, which is not right yet: correct that first.",
@@ -547,7 +555,8 @@ def check_track_magnitude_changes(
     Args:
         aspect: `"history"` or `"statistics"`; both if None.
         n_epochs: what to ask for.
-        seed: of another number of epochs, asked for once the first is right.
+        seed: of another number of epochs, asked for once the first is right. In training, changes
+            grow to the end; here they are made up, and turn back before it.
 
     Raises:
         CheckFailed: with what was expected, what was found, and the mistake if it is known.
@@ -556,15 +565,26 @@ def check_track_magnitude_changes(
     drawn = torch.randint(len(others), (), generator=torch.Generator().manual_seed(seed))
     for name in chosen(aspect, ("history", "statistics")):
         with Report(f"track_magnitude_changes · {name} · {n_epochs} epochs") as report:
-            for epochs in (n_epochs, others[int(drawn)]):
-                if report.first_problem is None:
-                    _check_tracked(report, track_magnitude_changes, name, epochs)
+            _check_tracked(report, track_magnitude_changes, name, n_epochs)
+            if report.first_problem is None:
+                made_up = _turning_back(others[int(drawn)], seed)
+                _check_tracked(report, track_magnitude_changes, name, others[int(drawn)], made_up)
 
 
 def _check_tracked(
-    report: Report, track_magnitude_changes: Callable, name: str, n_epochs: int
+    report: Report,
+    track_magnitude_changes: Callable,
+    name: str,
+    n_epochs: int,
+    made_up: Tensor | None = None,
 ) -> None:
-    answer = call_watched(ask_runs, track_magnitude_changes, n_epochs)
+    """Ask for some epochs.
+
+    Args:
+        made_up: a history that steps of training take on, in place of what they would lead to.
+    """
+    steps = None if made_up is None else made_up[1:]
+    answer = call_watched(ask_runs, track_magnitude_changes, n_epochs, played=steps)
     found, runs = answer["result"], answer["runs"]
     if not report.expect(
         isinstance(found, dict),
@@ -573,11 +593,14 @@ def _check_tracked(
         nothing_returned(found, TRACK) or NO_DICT,
     ):
         return
-    expected = _histories(n_epochs)["q_proj"]
+    if any(run["played"] for run in runs):
+        expected, label = made_up, "with magnitudes that turn back before the end, "
+    else:  # also where somebody's own loop trains
+        expected, label = _histories(n_epochs)["q_proj"], ""
     if name == "history":
-        _check_history(report, found, expected, n_epochs, runs)
+        _check_history(report, found, expected, n_epochs, runs, label)
     else:
-        _check_statistics(report, found, expected, _wrong_run(runs, n_epochs))
+        _check_statistics(report, found, expected, _wrong_run(runs, n_epochs), label)
 
 
 RUN_TRACKED = {
@@ -598,7 +621,7 @@ def _wrong_run(runs: list[dict], n_epochs: int) -> Mistake | None:
 
 
 def _check_history(
-    report: Report, found: dict, expected: Tensor, n_epochs: int, runs: list[dict]
+    report: Report, found: dict, expected: Tensor, n_epochs: int, runs: list[dict], label: str
 ) -> None:
     history = _tensor(report, found, "history")
     if history is None:
@@ -613,12 +636,14 @@ def _check_history(
     )
     if mistake is None and history.dim() == 2 and history.shape[1] == expected.shape[1]:
         steps = len(history) - 1
-        if steps % STEPS_PER_EPOCH == 0 and steps > 0 and steps != len(expected) - 1:
+        if steps >= len(expected) and near(history[-len(expected) :], expected, CLOSE):
+            mistake = EARLIER_ROWS
+        elif steps % STEPS_PER_EPOCH == 0 and steps > 0 and steps != len(expected) - 1:
             mistake = EPOCHS_LOST
         elif history.shape == expected.shape:
             narrow = history.dtype in (torch.float16, torch.bfloat16)
             mistake = PRECISION_LOST if narrow and near(history, expected, 0.01) else None
-    problem = f"history: {differ(history, expected)}."
+    problem = f"{label}history: {differ(history, expected)}."
     report.expect(False, "history: a row at every step", problem, mistake)
 
 
@@ -632,10 +657,13 @@ def _wrong_histories(expected: Tensor, n_epochs: int) -> Iterator[tuple[Mistake,
         yield ALIASED, other[-1:].expand_as(other)
         if name != "q_proj":
             yield NORM_OF_V if name == "norm of V" else OTHER_LAYER, other
+    layers = [history for name, history in _histories(n_epochs).items() if name != "norm of V"]
+    yield OTHER_LAYER, torch.stack(layers).mean(dim=0)
     for shaped in (expected.unsqueeze(-1), expected.unsqueeze(1), expected.flatten()):
         yield NOT_FLAT, shaped
     yield ROW_TWICE, torch.cat([expected[:1], expected])
     yield ROW_TWICE, torch.cat([expected, expected[-1:]])
+    yield ROW_TWICE, expected.repeat_interleave(2, dim=0)
     for every in (2, 3, 4, 5, 8, 10, 16):
         for first in (0, every - 1, every):
             yield ROWS_LEFT_OUT, expected[first::every]
@@ -723,6 +751,7 @@ def _wrong_ratios(history: Tensor) -> Iterator[tuple[Mistake, float]]:
         (END_MISSING, (history[-2] - start).norm() / start.norm()),
         (ENTRY_BY_ENTRY, ((end - start) / start).square().mean().sqrt()),
         (FIRST_STEP, (history[1] - start).norm() / start.norm()),
+        *((NOT_THE_END, change / start.norm()) for change in _of_other_steps(history)),
         (FROM_PREVIOUS, (end - history[-2]).norm() / history[-2].norm()),
         (FROM_PREVIOUS, (end - history[-2]).norm() / start.norm()),
     )
@@ -730,8 +759,22 @@ def _wrong_ratios(history: Tensor) -> Iterator[tuple[Mistake, float]]:
         yield mistake, value.item()
 
 
+def _of_other_steps(history: Tensor) -> list[Tensor]:
+    """Return sizes of a change that are made of several steps in place of the last."""
+    change = history - history[0]
+    sizes = change.norm(dim=1)
+    last_epoch = slice(-STEPS_PER_EPOCH, None)
+    return [
+        *(sizes.max(), sizes[::STEPS_PER_EPOCH].max(), change.abs().amax(dim=0).norm()),
+        *(sizes.max() - sizes[-1], (history.amax(dim=0) - history.amin(dim=0)).norm()),
+        *(sizes.mean(), sizes[1:].mean(), change.mean(dim=0).norm(), sizes.sum()),
+        *(sizes.median(), sizes[1:].median()),
+        *(sizes[last_epoch].mean(), change[last_epoch].mean(dim=0).norm()),
+    ]
+
+
 def _check_statistics(
-    report: Report, found: dict, history: Tensor, wrong_run: Mistake | None
+    report: Report, found: dict, history: Tensor, wrong_run: Mistake | None, label: str
 ) -> None:
     own = found.get("history")
     own = own.detach() if is_plain(own) else None
@@ -751,7 +794,7 @@ def _check_statistics(
         report.expect(
             near(mean_change, expected, CLOSE),
             "mean_change: of |m - m0| at every step",
-            f"mean_change: {differ(mean_change, expected)}.",
+            f"{label}mean_change: {differ(mean_change, expected)}.",
             why_other_means,
         )
     relative = number(found.get("relative_change"))
@@ -777,7 +820,7 @@ def _check_statistics(
         report.expect(
             near(relative, ratio, CLOSE),
             "relative_change: ||m_end - m0|| / ||m0||",
-            f"relative_change: {apart(ratio, relative)}.",
+            f"{label}relative_change: {apart(ratio, relative)}.",
             why_other_ratio,
         )
 
@@ -798,6 +841,15 @@ def _tensor(report: Report, found: dict, key: str) -> Tensor | None:
 
 def _none_in(found: dict) -> str:
     return f"no such key among {_keys(found)}"
+
+
+@cache
+def _turning_back(n_epochs: int, seed: int) -> Tensor:
+    """Return a made-up history, `(steps + 1, 32)`, whose largest change is not that of its end."""
+    start = _histories(EPOCHS)["q_proj"][0]
+    way = torch.linspace(0, 1, STEPS_PER_EPOCH * n_epochs + 1)[:, None]
+    luck = torch.rand(2, 1, len(start), generator=torch.Generator().manual_seed(seed)) - 0.5
+    return start * (1 + 0.5 * (2.5 * way).sin() * luck[0] + 0.2 * way * luck[1])
 
 
 @cache

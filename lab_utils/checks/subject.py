@@ -174,15 +174,16 @@ def call(
 
 
 def call_watched(
-    question: Callable, function: Callable | Remote, *arguments: Any
+    question: Callable, function: Callable | Remote, *arguments: Any, **told: Any
 ) -> dict[str, Any]:
     """Call the student's function as `call` does, with nothing forbidden, and watch what it runs.
 
     Args:
         question: calls the function with a list of arguments; what it gives back has a `result`.
+        told: what else the question is told, in the order of its parameters.
     """
     step = _as_written(function, arguments, {})
-    found = probe(question, function, list(arguments), step=step, reference=())
+    found = probe(question, function, list(arguments), *told.values(), step=step, reference=())
     _last_answer.set(found["result"])
     return found
 

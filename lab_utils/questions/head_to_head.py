@@ -41,7 +41,8 @@ def ask_adapted(
         values: new values of the adapters' parameters, by name.
         rate: of the gradient descent.
     """
-    base = small_model(state, n_blocks)
+    training = adapter_type == "lora"  # one of the two finds the base in the other mode
+    base = small_model(state, n_blocks).train(training)
     adapted = add_adapters_to_model(base, adapter_type, rank=rank, alpha=alpha)
     if not isinstance(adapted, nn.Module) or isinstance(adapted, nn.ModuleList | nn.ModuleDict):
         return {"module": False, "returned": adapted}  # or what cannot be called
@@ -51,6 +52,7 @@ def ask_adapted(
         "module": True,
         "same object": adapted is base,
         "base": copies(base.state_dict()),
+        "base keeps its mode": all(module.training == training for module in base.modules()),
         "base trainable": [name for name, p in base.named_parameters() if p.requires_grad],
         "parameters": copies(named),
         "trainable": [name for name, p in named.items() if p.requires_grad],

@@ -49,11 +49,13 @@ class Subject:
 
     Attributes:
         changed: the tensors that were given new values, by name, and the shape of these.
+        merged: what merge() has returned so far.
     """
 
     def __init__(self, name: str, base: nn.Linear, layer: nn.Module, dtype: torch.dtype) -> None:
         self.name, self.base, self.layer, self.dtype = name, base, layer, dtype
         self.changed: dict[str, torch.Size] = {}
+        self.merged: list[nn.Linear] = []
 
 
 def _tried(act: Any) -> dict[str, Any]:
@@ -281,11 +283,14 @@ def merge(subject: Subject, training: bool) -> dict[str, Any]:
     if not isinstance(merged, nn.Linear):
         return {"type": type(merged).__name__}
     bias = None if merged.bias is None else merged.bias.detach().clone()
+    again = any(merged is earlier for earlier in subject.merged)
+    subject.merged.append(merged)
     return {
         "type": "nn.Linear" if type(merged) is nn.Linear else type(merged).__name__,
         "weight": merged.weight.detach().clone(),
         "bias": bias,
         "new": merged is not subject.base,
+        "again": again,
         "training": mode,
     }
 

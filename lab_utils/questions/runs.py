@@ -3,8 +3,9 @@
 What was watched only names a mistake: whether an answer is right follows from what it returns.
 """
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 from unittest import mock
@@ -15,14 +16,23 @@ from torch import Tensor, nn
 from lab_utils import adapters, training
 
 
-def ask_runs(function: Callable, arguments: list[Any]) -> dict[str, Any]:
-    """Return what the function returns, and the settings and numbers of each run of training."""
+def ask_runs(
+    function: Callable, arguments: list[Any], played: Tensor | None = None
+) -> dict[str, Any]:
+    """Return what the function returns, and the settings and numbers of each run of training.
+
+    Args:
+        played: magnitudes of `q_proj` after each step, `(steps, magnitudes)`. A run of DoRA on the
+            regression task with as many steps takes them on in place of training.
+    """
     runs: list[dict[str, Any]] = []
     train = training._train_and_evaluate
 
     def watched(run: training.Settings, *others: Any) -> dict:
-        runs.append({"settings": asdict(run), "numbers": {}})
-        result = train(run, *others)
+        plays = played is not None and _steps(run) == len(played)
+        runs.append({"settings": asdict(run), "numbers": {}, "played": plays})
+        with _playing(played) if plays else contextlib.nullcontext():
+            result = train(run, *others)
         runs[-1]["numbers"] = {
             key: float(value) for key, value in result.items() if type(value) in (int, float)
         }
@@ -31,6 +41,28 @@ def ask_runs(function: Callable, arguments: list[Any]) -> dict[str, Any]:
     with mock.patch.object(training, "_train_and_evaluate", watched):
         result = function(*arguments)
     return {"result": result, "runs": runs}
+
+
+def _steps(run: training.Settings) -> int:
+    """Return how many steps a run of DoRA on the regression task takes; of any other run, 0."""
+    if (run.adapter_type, run.task) != ("dora", "regression"):
+        return 0
+    return run.n_epochs * (len(training.TASKS[run.task]().train) // run.batch_size)
+
+
+@contextlib.contextmanager
+def _playing(magnitudes: Tensor) -> Iterator[None]:
+    """Let each step of training set the magnitude of `q_proj`, in place, and do nothing else."""
+    rows = iter(magnitudes)
+
+    def step(model: nn.Module, *_: Any) -> tuple[float, float]:
+        with torch.no_grad():
+            magnitude = model.q_proj.magnitude
+            magnitude.copy_(next(rows).view_as(magnitude))
+        return 1.0, 1.0
+
+    with mock.patch.object(training, "train_step", step):
+        yield
 
 
 def ask_models(function: Callable, arguments: list[Any]) -> dict[str, Any]:

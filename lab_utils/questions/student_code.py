@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,21 @@ from lab_utils.questions.usual_causes import usual_cause
 LAB_UTILS = str(Path(__file__).resolve().parents[1])
 SITE_PACKAGES = str(Path(torch.__file__).resolve().parents[1])
 LONGEST_ERROR = 1000
+# What changes the numbers of all code that runs later: how it is read and set, and what to say.
+SETTINGS = (
+    (
+        torch.is_grad_enabled,
+        torch.set_grad_enabled,
+        "switches gradients off for all code that runs later: write `with torch.no_grad():`, which "
+        "switches them on again at its end.",
+    ),
+    (
+        torch.get_default_dtype,
+        torch.set_default_dtype,
+        "sets PyTorch's default dtype for all code that runs later: give each tensor its own, with "
+        "dtype=torch.float64 or .double().",
+    ),
+)
 GIVEN = "super().__init__()"  # stands in a stub above what a student writes
 
 
@@ -36,7 +52,7 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
     """Run the student's code, without its warnings and without luck.
 
     Memory that it takes and never fills holds NaN, and not what another tensor left there, which
-    may look right.
+    may look right. `SETTINGS` are afterwards as they were before.
 
     Args:
         step: what the code is asked to do, for messages.
@@ -53,6 +69,7 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
             called.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}")
 
     failure = cause = None
+    settings = [get() for get, _, _ in SETTINGS]
     # A warning is not a wrong answer, nor is what is written to stderr.
     with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout), _no_leftovers():
         warnings.simplefilter("ignore")
@@ -69,6 +86,7 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
             failure, cause = _what_was_raised(step, error), error
         finally:
             sys.setprofile(before)
+            left = _restored(settings)
     if called:
         raise StudentCodeFailed(
             f"{step} calls {called[0]}, which is the reference; this exercise asks for your own "
@@ -77,6 +95,18 @@ def student_code(step: str, reference: Collection[str] = ()) -> Iterator[None]:
         )
     if failure:
         raise StudentCodeFailed(failure, _own_lines(cause)) from cause
+    if left:
+        raise StudentCodeFailed(f"{step} {left}")
+
+
+def _restored(settings: list[Any]) -> str:
+    """Put the settings back; say what the code did to one, if it changed one."""
+    problem = ""
+    for (get, put, said), before in zip(SETTINGS, settings, strict=True):
+        if get() != before:
+            put(before)
+            problem = problem or said
+    return problem
 
 
 @contextlib.contextmanager

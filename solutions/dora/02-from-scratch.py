@@ -88,8 +88,8 @@ from lab_utils.memory import kept_for_backward
 # - gradients reach `lora_A`, `lora_B` and `x`, in training and in evaluation mode;
 # - in training mode each input of `lora_A` is dropped with probability `dropout`, and otherwise divided
 #   by `1 - dropout`. Nothing else is dropped, and in evaluation mode nothing at all;
-# - `merge()` returns a new `nn.Linear`, the same in either mode, with the base's bias if it has one. It
-#   changes neither parameters nor mode, and what is frozen stays frozen.
+# - `merge()` returns a new `nn.Linear` at every call, the same in either mode, with the base's bias if it
+#   has one. It changes neither parameters nor mode, and what is frozen stays frozen.
 #
 # <details><summary>Hint: forward</summary>
 #

@@ -88,8 +88,8 @@ print("an example:", repr(bytes(task.train.inputs[3].tolist()).decode()[:60]))
 #   (`"lora"`) or `layers.DoRALayer` (`"dora"`), each a new one with this rank and alpha, and with its
 #   other arguments left at their defaults;
 # - nothing but the adapters is trainable;
-# - the model that you are given stays as it is (what is trainable stays trainable), and shares no tensor
-#   with the copy: the other method has to start from it;
+# - the model that you are given stays as it is (what is trainable stays trainable, and its mode is kept),
+#   and shares no tensor with the copy: the other method has to start from it;
 # - any other `adapter_type`, such as `"LoRA"`, `"dora-input"`, `""`, `None` or a number, is an error:
 #   raise `ValueError`;
 # - the copy may be in training or in evaluation mode.
@@ -342,7 +342,7 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 #
 # Return mean, low and high of DoRA minus LoRA as floats, not rounded, for two seeds or more and any
 # confidence between 0 and 1. Where all differences are equal, $s$ is zero and both ends are the
-# mean; NaN, which SciPy's `t.interval` gives there, is accepted, too.
+# mean; NaN, which SciPy's `t.interval` gives there, is accepted, too. Both lists stay as they are.
 #
 # <details><summary>Hint</summary>
 #

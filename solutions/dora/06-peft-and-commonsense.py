@@ -454,7 +454,7 @@ checks.check_to_peft_state(
 #
 # Return the share of questions that are answered right, as a plain float that is not rounded. Questions
 # have different numbers of choices, so `scores` is a list of lists, not a tensor. Scores are below 0, and
-# no two choices of a question score the same.
+# no two choices of a question score the same. Both lists stay as they are.
 #
 # <details><summary>Hint</summary>
 #

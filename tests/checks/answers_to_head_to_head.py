@@ -109,7 +109,32 @@ def adapt(model, kind, rank, alpha, targets=TARGETS, **kw):
     return m
 
 
+def typed(model, kind, rank, alpha):
+    if kind not in LAYERS:
+        raise ValueError(kind)
+    return adapt(model, kind, rank, alpha)
+
+
 class WrongAdd:
+    def evaluates_base(model, adapter_type, rank=8, alpha=16.0):
+        """mode of the base model changed"""
+        return typed(model.eval(), adapter_type, rank, alpha)
+
+    def trains_base(model, adapter_type, rank=8, alpha=16.0):
+        """mode of the base model changed"""
+        return typed(model.train(), adapter_type, rank, alpha)
+
+    def evaluates_blocks_of_base(model, adapter_type, rank=8, alpha=16.0):
+        """mode of the base model changed"""
+        model.blocks.eval()
+        return typed(model, adapter_type, rank, alpha)
+
+    def kept_by_type(model, adapter_type, rank=8, alpha=16.0, *, kept={}):
+        """the model of an earlier call"""
+        if rank != 8 or adapter_type not in kept:  # as a new kernel begins with
+            kept[adapter_type] = typed(model, adapter_type, rank, alpha)
+        return kept[adapter_type]
+
     def substring(model, adapter_type, rank=8, alpha=16.0):
         """unknown type accepted"""
         if str(adapter_type) not in "lora dora":
@@ -807,6 +832,19 @@ class RightPairs:
 
 
 class WrongPairs:
+    def sorts_afterwards(loss, d, confidence=0.95):
+        """in-place change of the argument"""
+        m, h, _ = parts(loss, d, confidence)
+        d.sort()
+        return m, m - h, m + h
+
+    def empties(loss, d, confidence=0.95):
+        """in-place change of the argument"""
+        m, h, _ = parts(loss, d, confidence)
+        while loss:
+            loss.pop()
+        return m, m - h, m + h
+
     def absdiff(loss, d, confidence=0.95):
         """absolute differences"""
         x = np.abs(np.array(d) - np.array(loss))
@@ -974,7 +1012,7 @@ class WrongPairs:
         return {"mean": m, "low": m - h, "high": m + h}
 
     def normal_mean_rev(loss, d, confidence=0.95):
-        """one quantile for all"""
+        """difference reversed"""
         m, h, x = parts(d, loss, confidence)
         k = 1.96 * stats.sem(x)
         return (m, m - k, m + k)
@@ -1003,7 +1041,10 @@ BROKEN_BY = {
         "with this rank and alpha": ("layers", "alpha_2r scal swapped_args"),
         "other arguments left at their defaults": ("layers", "norm0 drop rsl full_grad"),
         "nothing but the adapters is trainable": ("frozen", "freezes_only_blocks mag_frozen"),
-        "stays as it is (what is trainable stays trainable)": ("frozen", "wraps_original shallow"),
+        "stays as it is (what is trainable stays trainable, and its mode is kept)": (
+            "frozen",
+            "wraps_original shallow evaluates_base trains_base evaluates_blocks_of_base",
+        ),
         "shares no tensor with the copy": ("frozen", "unfreezes_base_after"),
         'such as `"LoRA"`, `"dora-input"`, `""`, `None` or a number': (
             "types",
@@ -1035,6 +1076,7 @@ BROKEN_BY = {
         "not rounded": ("mean", "rounded"),
         "two seeds or more": ("interval", "df_fixed t278"),
         "any confidence between 0 and 1": ("interval", "t2776 t278"),
+        "Both lists stay as they are": ("interval", "sorts_afterwards empties"),
     },
 }
 

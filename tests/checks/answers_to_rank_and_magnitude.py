@@ -287,7 +287,69 @@ class RightTrack:
         return statistics_of(torch.stack(rows))
 
 
+ROWS = []
+
+
+def related(h, size):
+    """The statistics with another size of the change."""
+    return statistics_of(h) | {"relative_change": (size / h[0].norm()).item()}
+
+
 class WrongTrack:
+    def largest_step(n_epochs=50):
+        """other steps than the end"""
+        h = recorded(n_epochs)
+        return related(h, (h - h[0]).norm(dim=1).max())
+
+    def largest_epoch(n_epochs=50):
+        """other steps than the end"""
+        h = recorded(n_epochs)
+        return related(h, (h[::32] - h[0]).norm(dim=1).max())
+
+    def largest_of_each(n_epochs=50):
+        """other steps than the end"""
+        h = recorded(n_epochs)
+        return related(h, (h - h[0]).abs().amax(0).norm())
+
+    def mean_of_steps(n_epochs=50):
+        """other steps than the end"""
+        h = recorded(n_epochs)
+        return related(h, (h - h[0]).norm(dim=1).mean())
+
+    def median_of_steps(n_epochs=50):
+        """other steps than the end"""
+        h = recorded(n_epochs)
+        return related(h, (h - h[0]).norm(dim=1).median())
+
+    def spread_of_steps(n_epochs=50):
+        """other steps than the end"""
+        h = recorded(n_epochs)
+        return related(h, (h.amax(0) - h.amin(0)).norm())
+
+    def mean_of_last_epoch(n_epochs=50):
+        """other steps than the end"""
+        h = recorded(n_epochs)
+        return related(h, (h[-32:].mean(0) - h[0]).norm())
+
+    def running_largest(n_epochs=50):
+        """unnamed: with magnitudes that turn back before the end, mean_change: expected 0.0"""
+        h = recorded(n_epochs)
+        return statistics_of(h) | {"mean_change": (h - h[0]).abs().mean(1).cummax(0).values}
+
+    def rows_of_every_call(n_epochs=50):
+        """rows of an earlier call"""
+        ROWS.append(recorded(n_epochs))
+        return statistics_of(torch.cat(ROWS[-2:] if n_epochs != 2 else ROWS[-1:]))
+
+    def each_row_twice(n_epochs=50):
+        """a row twice"""
+        return statistics_of(recorded(n_epochs).repeat_interleave(2, 0))
+
+    def mean_of_layers(n_epochs=50):
+        """another layer"""
+        names = ("q_proj", "k_proj", "v_proj", "o_proj")
+        return statistics_of(torch.stack([recorded(n_epochs, name) for name in names]).mean(0))
+
     def rms(n_epochs=50):
         """root mean square"""
         h = recorded(n_epochs)
@@ -510,6 +572,7 @@ BROKEN_BY = {
         "numbers that are not rounded": ("statistics", "rounded"),
         "`(32 * n_epochs + 1, 32)`, without gradient": ("history", "not_flat listhist nparr"),
         "the mean over magnitudes": ("statistics", "rms nrm dim0 alln flt"),
+        "m_{\\text{end}} - m_0": ("statistics", "largest_step mean_of_steps spread_of_steps"),
     },
 }
 

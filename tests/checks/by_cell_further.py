@@ -38,6 +38,16 @@ class RightDecompose:
 
 
 class WrongDecompose:
+    def gradients_left_off(weight, norm_dim=1, eps=1e-8):
+        """rows, columns, zeros: unnamed"""
+        torch.set_grad_enabled(False)
+        return RightDecompose.hypot(weight, norm_dim, eps)
+
+    def default_dtype_left(weight, norm_dim=1, eps=1e-8):
+        """rows, columns, zeros: unnamed"""
+        torch.set_default_dtype(torch.float64)
+        return RightDecompose.hypot(weight, norm_dim, eps)
+
     def clamp_inside(weight, norm_dim=1, eps=1e-8):
         """zeros: eps in the magnitude"""
         m = weight.pow(2).sum(norm_dim, keepdim=True).clamp_min(eps).sqrt()
@@ -357,6 +367,28 @@ class RightLoRA:
 
 
 class WrongLoRA:
+    class merges_once(L):
+        """merge: an earlier merged layer"""
+
+        def merge(self):
+            if "earlier" not in vars(self):
+                vars(self)["earlier"] = super().merge()
+            return self.earlier
+
+    class merges_weight_once(L):
+        """merge: an earlier merged layer"""
+
+        def weight(self):
+            vars(self).setdefault("merged", super().weight().detach())
+            return self.merged
+
+    class gradients_left_off(L):
+        """merge: unnamed"""
+
+        def merge(self):
+            torch.set_grad_enabled(False)
+            return super().merge()
+
     class own_init(L):
         """start, forward, merge: in-place change of the base layer"""
 
@@ -531,6 +563,31 @@ class RightDoRA:
 
 
 class WrongDoRA:
+    class refills_one_layer(D):
+        """merge: an earlier merged layer"""
+
+        def merge(self):
+            new = super().merge()
+            layer = vars(self).setdefault("layer", new)
+            layer.load_state_dict(new.state_dict())
+            return layer
+
+    class merges_weight_once(D):
+        """merge: an earlier merged layer"""
+
+        def merge(self):
+            if "earlier" not in vars(self):
+                vars(self)["earlier"] = super().merge().state_dict()
+            new = super().merge()
+            new.load_state_dict(self.earlier)
+            return new
+
+    class short_rows_kept_short(D):
+        """start: another eps"""
+
+        def norm(self, v):
+            return super().norm(v).clamp_min(0.01)
+
     class rows_then_columns(D):
         """start, forward, axis, gradients, dropout: unnamed"""
 

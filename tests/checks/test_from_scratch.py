@@ -891,7 +891,7 @@ class WrongDoRA:
             return self.magnitude / self.norm((self.original_layer.weight + self.update()).detach())
 
     class divides_by_zero_over_columns(DoRA):
-        """axis: with a column of zeros in the weight"""
+        """axis: with a column of zeros and a short column in the weight"""
 
         def factor(self):
             factor = super().factor()

@@ -155,15 +155,26 @@ class Case:
 
     def at_start(self) -> "Case":
         """Return this case before training."""
-        start = copy.copy(self)
-        start.lora_B = torch.zeros_like(self.lora_B)
+        start = self.without_update()
         start.magnitude = self.start_magnitude()
         return start
 
+    def without_update(self) -> "Case":
+        """Return this case with a lora_B of zeros, and a magnitude that was trained."""
+        reset = copy.copy(self)
+        reset.lora_B = torch.zeros_like(self.lora_B)
+        return reset
+
     def with_zero_vector(self) -> "Case":
-        """Return this case with a row of zeros (norm_dim=1) or a column of zeros in the weight."""
+        """Return this case with a row of zeros (norm_dim=1) or a column of zeros in the weight.
+
+        Another is short: longer than what keeps from dividing by zero, and shorter than what is
+        also used for it, such as 0.01.
+        """
         changed = copy.copy(self)
         changed.weight = self.weight.clone()
+        short = changed.weight.select(1 - self.norm_dim, 1)
+        short *= 5e-3 / short.norm()
         changed.weight.select(1 - self.norm_dim, 2).zero_()
         return changed
 

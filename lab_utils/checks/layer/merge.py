@@ -33,6 +33,7 @@ from lab_utils.checks.layer.mistakes import (
     MERGE,
     MERGED_BY_MODE,
     MERGED_COARSE,
+    MERGED_EARLIER,
     MERGED_RANDOM,
     MERGED_TRANSPOSED,
     MODE_CHANGED,
@@ -63,6 +64,7 @@ def merge(report: Report, layer_type: Any, method: str, case: Case) -> None:
         _expect_adapter_kept(report, answers, method, each)
         weights = {mode: answers[mode]["weight"] for mode in MODES}
         _expect_usable(report, weights, method, each)
+        _expect_anew(report, answers, method, each)
         before, right = answers.output("before"), each.merged(method)
         wrong = functools.cache(lambda: list(_wrong_merges(method, each)))
         # What merges alike without an update has merged none.
@@ -133,6 +135,22 @@ def _expect_usable(report: Report, weights: dict[str, Tensor], method: str, case
             f"expected a merged weight of {case.dtype}, found {weight.dtype}.",
             MERGED_COARSE,
         )
+
+
+def _expect_anew(report: Report, answers: Answers, method: str, case: Case) -> None:
+    """Expect another layer of each call, with the weight of the parameters as they are then."""
+    again = any(answers[mode]["again"] for mode in MODES)
+    if not answers.fails("reset merge") and "weight" in answers["reset merge"]:
+        weight, right = answers["reset merge"]["weight"], case.merged(method)
+        kept = close(weight, right) and not close(case.without_update().merged(method), right)
+        again = again or (kept and close(answers["training"]["weight"], right))
+    report.expect(
+        not again,
+        "merge() makes a new layer at every call",
+        "merge() was called again after training had gone on, and returned the layer or the weight "
+        "of an earlier call.",
+        MERGED_EARLIER,
+    )
 
 
 def _is_own(

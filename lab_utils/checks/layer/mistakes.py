@@ -410,6 +410,11 @@ MERGED_TRANSPOSED = Mistake(
     "nn.Linear holds its weight as (out_features, in_features), like the base layer.",
     MERGE,
 )
+MERGED_EARLIER = Mistake(
+    "an earlier merged layer",
+    "Compute W' at every call of merge(), and make a new nn.Linear: training goes on in between.",
+    MERGE,
+)
 ADAPTER_CHANGED = Mistake(
     "adapter changed by merge()", "merge() makes a new layer; the adapter can be trained on.", MERGE
 )

@@ -206,7 +206,8 @@ def _expect_start_output(report: Report, layer_type: Any, method: str, case: Cas
             trained.append(_explained_when_trained(layer_type, method, case))
         when_trained = trained[0] if trained else None
         wrong = functools.cache(lambda: list(_wrong_starts(method, each, when_trained)))
-        zeros = f", with a {'row' if each.norm_dim else 'column'} of zeros in the weight"
+        vector = "row" if each.norm_dim else "column"
+        zeros = f", with a {vector} of zeros and a short {vector} in the weight"
         of_zeros = zeros if (each.start_magnitude() == 0).any() else ""
         comparisons = [
             Comparison(

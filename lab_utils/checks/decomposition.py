@@ -86,7 +86,9 @@ ROUNDING = Mistake(
     COUPLING,
 )
 ZERO_FOR_NONE = Mistake(
-    "0 in place of NaN", "Where there is no correlation, 0 would say that there is none.", COUPLING
+    "0 in place of NaN",
+    "Where the correlation is undefined, 0 would claim that the two are uncorrelated.",
+    COUPLING,
 )
 LARGEST_M = Mistake("largest instead of mean", "Average over the vectors.", DELTA_M)
 MEDIAN_M = Mistake("median instead of mean", "Average over the vectors.", DELTA_M)
@@ -213,7 +215,7 @@ DIFFERENCES = Mistake(
 REVERSED = Mistake("one list reversed", "The two values of a layer belong together.", COUPLING)
 NUMBER_FOR_NONE = Mistake(
     "a number in place of NaN",
-    "Where there is no correlation, no number is right: return math.nan.",
+    "Where the correlation is undefined, no number is right: return math.nan.",
     COUPLING,
 )
 ONE_CENTRED = Mistake(
@@ -332,7 +334,7 @@ def check_coupling(
 
     Args:
         aspect: `"correlation"` (rising and falling points) or `"constant"` (one list, or both,
-            do not vary, so that there is no correlation: NaN); both if None.
+            do not vary, so that the correlation is undefined: NaN); both if None.
         points, seed: of the random lists.
 
     Raises:

@@ -21,7 +21,7 @@
 
 # %% jupyter={"source_hidden": true}
 # The picture: one weight vector, and what LoRA and DoRA make of it.
-from lab_utils import plots, progress
+from lab_utils import plots
 
 plots.show(
     plots.sketch(),
@@ -42,6 +42,8 @@ plots.show(
 
 # %% jupyter={"source_hidden": true}
 # The map of the lessons: run it again for your progress.
+from lab_utils import progress
+
 progress.overview("dora")
 
 # %% [markdown]

@@ -1,7 +1,9 @@
 """What a student reads before an answer: ways on and back, no set-up, no answer."""
 
+import builtins
 import itertools
 import re
+import symtable
 
 import contents
 import nbformat
@@ -33,6 +35,16 @@ def test_it_leads_to_the_start_page_and_to_the_lessons_beside_it(text):
         assert re.search(rf"\[(?:← )?{other.stem[:2]} · {re.escape(title)}(?: →)?\]", first)
         assert f"]({other.stem}.ipynb)" in first
     assert len(re.findall(r"\]\(\d\d-[\w-]+\.ipynb\)", first)) == len(beside)
+
+
+def test_a_cell_of_the_start_page_needs_no_other():
+    """It asks for its table to be run again, as the first thing on another day."""
+    cells = [c.source for c in release.read_lesson(release.START).cells if c.cell_type == "code"]
+    assert len(cells) == 2
+    for source in cells:
+        symbols = symtable.symtable(source, "<cell>", "exec").get_symbols()
+        lacking = [s.get_name() for s in symbols if not (s.is_assigned() or s.is_imported())]
+        assert not set(lacking) - set(dir(builtins)), source
 
 
 def test_the_ways_are_made_from_the_titles():

@@ -25,7 +25,7 @@ from lab_utils.commonsense.rows import load_rows
 from lab_utils.commonsense.scoring import Text, correct, encode, score_texts
 from lab_utils.training import fingerprint
 
-RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
+RATES = (2e-4, 6e-4, 2e-3, 6e-3)
 VALIDATION = 10  # every tenth training row is for choosing the learning rate
 
 

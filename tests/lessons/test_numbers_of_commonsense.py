@@ -13,6 +13,7 @@ import prose
 import pytest
 from scipy import stats
 
+from benchmarks.commonsense import runs
 from benchmarks.commonsense.again import RUNS
 from lab_utils import comparison, published
 from lab_utils.commonsense import measurement
@@ -36,6 +37,20 @@ def test_the_rows_are_those_that_the_lesson_names():
     assert len(base["test_rows"]) == 7
     assert set(base["test_rows"].values()) == {500}
     assert "hellaswag" not in base["test_rows"]
+
+
+def test_the_command_of_the_lesson_tries_the_rates_that_were_tried():
+    """Both ranks at the default rates, and rank 32 below them, since its best was the lowest."""
+    said("more runs: 0.00006 at rank 32", "more seeds at 0.002 and 0.006")
+    records = [run for run in read("commonsense.jsonl") if run["adapter_type"] != "frozen"]
+    choosing = [run for run in records if run["seed"] < 3]
+    for method, (rank, more) in itertools.product(measurement.PAIR, ((8, ()), (32, (6e-5,)))):
+        of_both = comparison.select(choosing, adapter_type=method, rank=rank)
+        assert sorted({run["learning_rate"] for run in of_both}) == [*more, *runs.RATES]
+        first = [run for run in of_both if run["learning_rate"] in runs.RATES]
+        assert (measurement.chosen_rate(first, 3) == min(runs.RATES)) == (rank == 32)
+    reporting = {run["learning_rate"] for run in records if run["seed"] > 2}
+    assert reporting == {2e-4, 6e-4, 2e-3, 6e-3}
 
 
 def at_rate(method, rank, rate):

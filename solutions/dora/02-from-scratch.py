@@ -580,7 +580,8 @@ plots.show(
 # steps of one layer as in a large model, 4096 by 4096 in bfloat16 (16 bits a number) with 4096 tokens, on
 # a GPU, in four ways: as it is, so that Python launches one operation after the other; recorded once as a
 # CUDA graph and replayed, without Python; compiled by `torch.compile`, which fuses operations that pass
-# over the same memory; and both.
+# over the same memory; and both. (PEFT's adapter is in bfloat16 here; by default PEFT keeps it in float32,
+# which takes longer. This lab's is in float32.)
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: what a step of one layer takes on a GPU.

@@ -3,8 +3,13 @@
 import json
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from prose import said
+from torch import nn
 
 from lab_utils.comparison import RESULTS
+from lab_utils.layers import DoRALayer
 
 WAYS = ("plain", "recorded", "compiled", "compiled and recorded")
 PEFT = "DoRA, PEFT, adapter in the base's dtype"
@@ -28,6 +33,19 @@ def test_what_replaying_and_fusing_save():
     assert round(both - times["LoRA", "compiled and recorded"], 2) == 0.09
     assert times["LoRA", "compiled"] > 1.1 * times["LoRA", "plain"], "compiling alone is slower"
     assert 0.95 < compiled / plain < 1, "and DoRA is hardly faster"
+
+
+def test_pefts_adapter_takes_longer_in_float32():
+    said("02-from-scratch", "by default PEFT keeps it in float32, which takes longer.")
+    times = values("milliseconds")
+    for way in WAYS:
+        assert times["DoRA, PEFT", way] > 1.2 * times[PEFT, way]
+    base = nn.Linear(4, 4, dtype=torch.bfloat16)
+    config = LoraConfig(r=2, target_modules=["0"], use_dora=True)
+    theirs = get_peft_model(nn.Sequential(base), config)
+    kinds = {parameter.dtype for parameter in theirs.parameters() if parameter.requires_grad}
+    kinds |= {p.dtype for p in DoRALayer(base, rank=2).parameters() if p.requires_grad}
+    assert kinds == {torch.float32}
 
 
 def test_blocks_save_memory_first():

@@ -52,6 +52,8 @@ def begin(address: str, most_bytes: int) -> None:
     # exit() and quit() ask the front end to end the process; here, other cells still need it.
     shell.ask_exit = lambda: None
     shell.system, shell.getoutput = _run_in_shell, _output_of_shell
+    # The first output opens a pipe, which a student's code may leave no descriptor for.
+    print(flush=True)
     asyncio.get_running_loop().add_reader(end, _answer_next, to_grader, os.getpid())
     fresh_start()
 

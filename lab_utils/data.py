@@ -78,7 +78,7 @@ def reference_split() -> Split:
     `lab_utils/pretrained/pretrain.py` held out the last twentieth. It shows what a model forgets.
     """
     text = (TEXTS / "language-reference.txt").read_bytes()
-    return windows(text[-(len(text) // 20) :], load_pretrained().context)
+    return windows(text[-(len(text) // 20) :], language_task().base.context)
 
 
 def windows(text: bytes, length: int) -> Split:

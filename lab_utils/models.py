@@ -75,7 +75,7 @@ class TinyLanguageModel(nn.Module):
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens, `(batch, length)`, to the logits of each next token, `(…, length, 256)`.
+        """Map tokens, `(batch, length)`, to the logits of each next token, `(batch, length, 256)`.
 
         Raises:
             ValueError: `length` is above the context.

@@ -278,7 +278,7 @@ for method, result in live.items():
 # ## 5. A learning rate for each
 #
 # A rate is chosen by the loss on *validation* data, which no run is trained on, after three passes over the
-# training data, with five seeds that report nothing. Six rates are tried for every method, then the neighbours
+# training data, with five seeds; ten others report. Six rates are tried for every method, then the neighbours
 # of its best one, a factor of about 1.6 away, until the best has both. (In a coarser grid, with steps of
 # 2.5, LoRA at rank 16 got 0.005 and DoRA 0.012, and more than half of the gap came from the grid.) These
 # runs were made once (`benchmarks/head_to_head.py`); here is rank 8. An outline marks the rate that a
@@ -319,7 +319,8 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 # LoRA's more than one; the two methods, each at its best, differ by less than a hundredth. A
 # comparison at 0.03 would have shown an enormous "advantage of DoRA" (-1.2), which is LoRA diverging
 # with all five seeds. That is a result too, but a different one: at rank 8 DoRA tolerates higher
-# rates than LoRA. (At ranks 16 and 32 and this rate, DoRA ends about where the base was, and LoRA above.)
+# rates than LoRA. (At ranks 16 and 32 that rate leaves DoRA about where the base was, and LoRA
+# above it.)
 #
 # [Lee et al. (2026)](https://arxiv.org/abs/2602.04998) searched rates for LoRA and its variants on
 # large models: once tuned, all peaked within 1 to 2% of each other. Our two end half a per cent apart.

@@ -160,16 +160,21 @@ def found_losses(method, metric):
     return np.array([[run[metric] for run in found_again(method, rank)] for rank in RANKS])
 
 
-HEADER = f"{'':31} {'test text':28}   validation text"
-print(HEADER)
+def header(confidence=0.95):
+    """What is below it: means, and intervals of a confidence."""
+    return f"{f'{100 * confidence:g}% intervals':31} {'test text':28}   validation text"
+
+
+print(header(CONFIDENCE))
 for rank, gaps_before in zip(RANKS, by_seed, strict=True):
     pair = found_again("lora", rank), found_again("dora", rank)
-    name = f"rank {rank:2}, {100 * CONFIDENCE:g}% (before: {gaps_before.mean():+.4f})"
+    name = f"rank {rank:2} (before: {gaps_before.mean():+.4f})"
     print(f"{name:31} " + "   ".join(found_gap(*pair, CONFIDENCE)))
 on_test, on_validation = (
     mean_and_slopes(found_losses("dora", metric) - found_losses("lora", metric))
     for metric in ("test_loss", "validation_loss")
 )
+print(header())
 for name, values in on_test.items():
     print(f"{name:31} {with_interval(values)}   {with_interval(on_validation[name])}")
 
@@ -189,8 +194,7 @@ for low, high in pairwise(RANKS):
         f"DoRA at rank {low:2}: {mean['dora'][low]:.3f}   "
         f"LoRA at rank {high:2}: {mean['lora'][high]:.3f}"
     )
-print("\ntheir difference in the twenty other seeds, 95% intervals")
-print(HEADER)
+print(f"\ntheir difference in the twenty other seeds\n{header()}")
 for low, high in pairwise(RANKS):
     pair = found_again("lora", high), found_again("dora", low)
     name = f"DoRA at {low} minus LoRA at {high}"
@@ -484,7 +488,7 @@ plots.show(
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output", "remove-input"]
 # The table: the parts, found again.
-print(HEADER)
+print(header())
 for name, baseline, other in (
     ("DoRA minus LoRA", "lora", "dora"),
     ("norm alone minus LoRA", "lora", "dora-fixed"),
@@ -496,7 +500,7 @@ for name, baseline, other in (
 ):
     print(f"{name:31} " + "   ".join(found_gap(found_again(baseline), found_again(other))))
 pair = [found_again(method, targets="all") for method in ("lora", "dora")]
-print(f"{'DoRA minus LoRA, MLP, too':31} " + "   ".join(found_gap(*pair)))
+print(f"{'DoRA minus LoRA, MLP adapted':31} " + "   ".join(found_gap(*pair)))
 changes = []
 for metric in ("test_loss", "validation_loss"):
     with_mlp, without = (

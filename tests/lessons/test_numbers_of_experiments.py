@@ -331,7 +331,7 @@ def test_lesson_04_the_coarse_grid_made_more_than_half_of_a_gap():
 def test_lesson_04_a_rate_of_0_03_at_other_ranks():
     said(
         "04-head-to-head",
-        "at rank 8 DoRA tolerates higher rates than LoRA. (At ranks 16 and 32 and",
+        "at rank 8 DoRA tolerates higher rates than LoRA. (At ranks 16 and 32 that",
     )
     base = HEAD_TO_HEAD[0]["validation_losses"][0]
     for rank in (16, 32):

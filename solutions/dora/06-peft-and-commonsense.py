@@ -820,8 +820,8 @@ print(
 # | “For code generation: DoRA, by directional adaptation” | **A hint, for another reason.** On our tiny model and Python code DoRA's loss ends half a per cent lower over five ranks (above). But at rank 8 `m` alone does that, without the norm (lesson 05), and we know of no source for the reason given |
 # | “Where memory is short: LoRA, slightly fewer parameters” | **Holds, for another reason.** The magnitude is a few per cent of the adapter; what DoRA keeps for the backward pass is more (above, and lesson 02). Detaching the norm took the paper's own training from 37.3 to 28.2 GB (its table 7) |
 # | “From 70B on: DoRA” | **Not tested.** The largest model in the paper has 13B, and its gains are the smallest of table 1, +1.0 and +0.3 |
-# | “At a low rank: DoRA” | **Open.** The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and on some tasks it scored below guessing there: either the training failed, or the form of the answers. On our tiny model the gap is largest at rank 4, 0.8% of the loss |
-# | “Where the learning rate is hard to search: DoRA” | **A hint.** DoRA tolerated higher rates than LoRA on our tiny model (lessons 04 and 07), and so did `m` alone |
+# | “At a low rank: DoRA” | **Open.** The paper's largest gains are at ranks 4 and 8 (its table 15: 39.5 to 61.9 and 40.7 to 77.9), but LoRA had one learning rate for all ranks, and on some tasks it scored below guessing there: either the training failed, or the form of the answers. On our tiny model the gap is largest at rank 4, 0.8% of the loss (0.7% with other seeds, lesson 05) |
+# | “Where the learning rate is hard to search: DoRA” | **A hint.** DoRA tolerated higher rates than LoRA on our tiny model at ranks 8 and 64 (lessons 04 and 07), and so did `m` alone |
 #
 # In short: start with LoRA and a search over learning rates. If the last bit of quality matters and
 # training time is cheap, try DoRA with its own search and several seeds, and keep what wins on your

@@ -120,6 +120,18 @@ def test_dora_is_below_lora_at_every_rank_and_less_so_as_the_rank_grows():
         assert f"shrinks by {slopes.mean():.4f} for each doubling of the rank" in LESSON
 
 
+def test_the_gap_is_largest_at_rank_4():
+    shares = [
+        -100 * (g / losses("lora", r)).mean()
+        for g, r in zip(over_ranks(), again.RANKS, strict=True)
+    ]
+    assert shares.index(max(shares)) == 0
+    prose.said(
+        "06-peft-and-commonsense",
+        f"0.8% of the loss ({shares[0]:.1f}% with other seeds, lesson 05)",
+    )
+
+
 def test_the_seeds_that_ran_after_the_plan_decide_the_same():
     assert "the sixteen others alone decide the same" in LESSON
     gaps = over_ranks()[:, 4:]

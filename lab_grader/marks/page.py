@@ -275,8 +275,7 @@ class _LessonMaker:
         if failed is None:
             return test
         if failed.call < len(visible):
-            error = map(_without_mistake, outputs[failed.call + 1 :])
-            test.said = _said([*outputs[: failed.call + 1], *error])
+            test.said = _said(_told_once(outputs))
             test.missing = failed.name or failed.problem
         else:  # its sentence would give the hidden call away
             kind, _ = test.hidden[failed.call - len(visible)]
@@ -326,11 +325,27 @@ def _kind(call: dict[str, str], visible: list[dict[str, str]]) -> str:
     return ", ".join(dict.fromkeys(kinds)) or "other inputs"
 
 
-def _without_mistake(error: dict) -> dict:
-    """Return an error without its lines on the known mistake, which the page shows below it."""
-    lines = error.get("traceback", [])
-    start = next((i for i, line in enumerate(lines) if line.startswith("Known mistake: ")), None)
-    return error | {"traceback": lines[:start]}
+def _told_once(outputs: list[dict]) -> list[dict]:
+    """Return outputs without what is told elsewhere on the page.
+
+    A check prints the sentence that it raises, which stands in the error, too; the known mistake
+    stands below both.
+    """
+    kept = []
+    raised = [f"  FAIL  {it['evalue']}\n" for it in outputs if it["output_type"] == "error"]
+    for output in outputs:
+        if output["output_type"] == "stream":
+            text = "".join(output["text"])
+            for twice in raised:
+                text = text.replace(twice, "")
+            kept.append(output | {"text": text})
+        elif output["output_type"] == "error":
+            lines = output["traceback"]
+            mistake = (i for i, line in enumerate(lines) if line.startswith("Known mistake: "))
+            kept.append(output | {"traceback": lines[: next(mistake, None)]})
+        else:
+            kept.append(output)
+    return kept
 
 
 def _said(outputs: list | None) -> Markup:

@@ -22,11 +22,13 @@ def page_of_a_student(tmp_path_factory):
     course = classroom.make_course(tmp_path_factory.mktemp("page") / "course", lessons=LESSONS)
     right = classroom.solutions_of(LESSONS)
     wrong = "def decompose(weight, norm_dim=1, eps=1e-8):\n    return weight.norm(dim=0), weight"
+    raises = "def recompose(magnitude, direction):\n    return magnitude.T @ direction.T"
     hostile = (
         "# My plan\n\n$\\alpha$ and <script>document.title = 'taken'</script> [a](b)\n\n| a |\n|-|"
     )
+    answers = right | {"decompose": wrong, "recompose": raises, "plan": hostile}
     for lesson in LESSONS:
-        classroom.hand_in(course, "ada", right | {"decompose": wrong, "plan": hostile}, lesson)
+        classroom.hand_in(course, "ada", answers, lesson)
     classroom.grade(course)
     return course / "grading" / "feedback" / "ada" / "dora" / "index.html"
 
@@ -74,6 +76,9 @@ def test_a_students_page(open_page, page_of_a_student):
     table = page.locator("table").first.inner_text()
     assert "✗ failed" in table and "✓ passed" in table and "… waits for a mark" in table
     assert page.locator("#\\30 7-rslora-challenge--plan").is_visible()
+    raised = page.locator("pre", has_text="in recompose, line 2:").inner_text()
+    assert raised.count(" raised ") == 1, "told once"
+    assert "in answer" not in raised, "the student's lines, and not those that asked"
     page.set_viewport_size({"width": 390, "height": 900})
     names = page.locator(".scrolls.text code").evaluate_all(
         "all => all.map(it => [it.getClientRects().length, it.innerText])"

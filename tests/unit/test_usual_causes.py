@@ -112,6 +112,13 @@ MISTAKES = {
 }
 
 
+def test_the_lines_that_raised_are_the_students_and_not_of_who_asked():
+    with pytest.raises(StudentCodeFailed) as raised, student_code("nothing(weight)"):
+        own_assert(WEIGHT)
+    (line,) = raised.value.lines
+    assert line.startswith("in own_assert, ")
+
+
 @pytest.mark.parametrize("code, cause", MISTAKES.values(), ids=MISTAKES)
 def test_its_usual_cause_is_said(code, cause):
     with pytest.raises(StudentCodeFailed) as raised, student_code("nothing(weight)"):

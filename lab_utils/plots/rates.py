@@ -19,7 +19,7 @@ from matplotlib.transforms import ScaledTranslation
 from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.comparison import PairedDifference
 from lab_utils.plots.rslora import RULE_LINES, RULES
-from lab_utils.plots.style import STYLE, layered_width, rate_axis
+from lab_utils.plots.style import STYLE, beyond_mark, layered_width, rate_axis
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def _legend(ax: Axes, chosen: str, above: bool = False) -> None:
     handles.append(Line2D([], [], marker="o", markersize=11, markeredgewidth=1.6, **outline))
     names.append(chosen)
     if above:
-        handles.append(Line2D([], [], color="0.3", linestyle="", marker="^", markersize=8))
-        names.append("mean above the figure")
+        handles.append(beyond_mark("mean"))
+        names.append(handles[-1].get_label())
     ax.legend(handles, names, loc="best")
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.comparison import PairedDifference
-from lab_utils.plots.style import STYLE, label_bars, layered_width, rank_axis
+from lab_utils.plots.style import STYLE, beyond_mark, label_bars, layered_width, rank_axis
 
 
 def loss_curves(records: dict[str, list[dict]]) -> Figure:
@@ -161,7 +161,9 @@ def loss_by_rank(
                     ax.plot(rank, limits[1], "^", **beyond)
         rank_axis(ax, list(by_rank))
         ax.set(ylabel="test loss (nats per byte)", title=title, ylim=limits)
-        ax.legend()
+        handles, _ = ax.get_legend_handles_labels()
+        above = any(line.get_marker() == "^" for line in ax.lines)
+        ax.legend(handles=[*handles, *([beyond_mark("mean")] if above else [])])
     return figure
 
 

@@ -10,6 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 # A method's colour is that of `lab_utils.adapters.METHODS`. The diverging map, olive below zero and
 # violet above, has none of them; it too stays readable in the common forms of colour blindness.
@@ -77,6 +78,16 @@ def layered_width(place: int) -> float:
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with an alternative text, and close it."""
     display(Picture(figure, alt))
+
+
+def beyond_mark(what: str) -> Line2D:
+    """Return a legend's line for the triangles at the upper edge of a figure.
+
+    Args:
+        what: lies above the figure, as "mean".
+    """
+    style = {"color": "0.3", "linestyle": "", "marker": "^", "markersize": 8}
+    return Line2D([], [], label=f"{what} above the figure", **style)
 
 
 def decimal_axis(axis: Axis) -> None:

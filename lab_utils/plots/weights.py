@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab_utils.adapters import COLOURS, MARKERS, NAMES
 from lab_utils.decomposition import coupling, decompose, direction_change, magnitude_change
-from lab_utils.plots.style import DIVERGING, STYLE, decimal_axis, label_bars
+from lab_utils.plots.style import DIVERGING, STYLE, beyond_mark, decimal_axis, label_bars
 
 UPDATE = "#AA3377"  # distinct from the colours of the methods
 
@@ -295,6 +295,7 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
         after: by method, the merged weight.
     """
     length, direction = decompose(before)
+    above = False
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(after), figsize=(4.8 * len(after), 3.9), sharey=True)
         for ax, (method, weight) in zip(axes, after.items(), strict=True):
@@ -309,6 +310,7 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             inside = growth <= 110
             ax.scatter(turn[inside], growth[inside], s=14, color=COLOURS[method], **points)
             if not inside.all():
+                above = True
                 beyond = {"marker": "^", "alpha": 0.7, "clip_on": False}
                 at_edge = torch.full_like(turn[~inside], 110)
                 ax.scatter(turn[~inside], at_edge, s=30, color=COLOURS[method], **beyond)
@@ -318,7 +320,10 @@ def rows_moved(before: Tensor, after: dict[str, Tensor]) -> Figure:
             )
             ax.set(xlabel="turn of the row (degrees)", xlim=(0, 95), ylim=(-40, 110))
         axes[0].set_ylabel("change of its length (%)")
-        axes[-1].legend(loc="upper left")
+        handles, _ = axes[-1].get_legend_handles_labels()
+        if above:
+            handles.append(beyond_mark("row"))
+        axes[-1].legend(handles=handles, loc="upper left")
     return figure
 
 

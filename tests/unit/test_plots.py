@@ -35,6 +35,11 @@ def ends(container):
     return [tuple(segment.flatten().tolist()) for segment in lines.get_segments()]
 
 
+def named(ax):
+    """What a panel's legend names."""
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 def test_the_improvement_is_in_per_cent_of_loras_loss():
     losses = {"lora": {4: 2.0, 8: 1.0}, "dora": {4: 1.9, 8: 1.02}}
     bars = plots.improvement_by_rank(losses).axes[0].patches
@@ -309,6 +314,9 @@ def test_a_mean_that_is_too_high_is_a_triangle_at_the_edge():
     (ax,) = plots.loss_by_rank(losses, limits=(1.6, 2.2)).axes
     (above,) = (line for line in ax.lines if line.get_marker() == "^")
     assert above.get_xydata().tolist() == [[8, 2.2]] and not above.get_clip_on()
+    assert "mean above the figure" in named(ax), "a reader of the figure alone knows"
+    (ax,) = plots.loss_by_rank(losses, limits=(1.6, 4.0)).axes
+    assert named(ax) == ["LoRA"]
 
 
 def test_no_line_strikes_a_label_through():
@@ -381,9 +389,12 @@ def test_times_that_are_equal_do_not_cover_each_other():
 def test_a_row_beyond_the_axis_is_a_triangle_at_its_edge():
     before = torch.eye(2)
     after = torch.tensor([[1.5, 0.0], [0.0, 4.0]])
-    ax, _ = plots.rows_moved(before, {"lora": after, "dora": before}).axes
+    ax, last = plots.rows_moved(before, {"lora": after, "dora": before}).axes
     points, beyond = (collection.get_offsets().tolist() for collection in ax.collections)
     assert points == [[0.0, 50.0]] and beyond == [[0.0, 110.0]]
+    assert named(last) == ["an update across the row", "row above the figure"]
+    inside = plots.rows_moved(before, {"lora": before, "dora": before}).axes
+    assert named(inside[-1]) == ["an update across the row"]
 
 
 @pytest.mark.parametrize("angle", [-150, -60, 0, 60, 150, 180])

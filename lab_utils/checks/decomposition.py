@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lab_utils import decomposition
-from lab_utils.checks.diagnosis import misfit, returned_kind, roundings
+from lab_utils.checks.diagnosis import earlier_result, misfit, returned_kind, roundings
 from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, chosen, named, shown
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
 
@@ -159,6 +159,13 @@ SUMMED_ACROSS = Mistake(
 )
 ONE_LENGTH_M = Mistake("one length alone", "Subtract the length before from that after.", DELTA_M)
 HALF_M = Mistake("half of it", "Equation 3 has no factor of one half.", DELTA_M)
+ONE_VECTOR_M = Mistake("one vector alone", "Average over all of the vectors.", DELTA_M)
+ONE_VECTOR_D = Mistake("one vector alone", "Average over all of the vectors.", DELTA_D)
+MEAN_VECTORS = Mistake(
+    "mean of the vectors compared",
+    "Compare vector by vector, and average what comes of it.",
+    DELTA_D,
+)
 PERCENT_M = Mistake("percent", "Equation 3 has no factor of 100.", DELTA_M)
 ROUNDED_M = Mistake("rounded", "Return all digits, and round only what you print.", DELTA_M)
 ROUNDED_D = Mistake("rounded", "Return all digits, and round only what you print.", DELTA_D)
@@ -235,6 +242,10 @@ NONE_FOR_NAN = Mistake("None in place of NaN", "Return math.nan.", COUPLING)
 ONE_LIST_ASKED = Mistake(
     "only one of the lists looked at", "Either of them may be constant.", COUPLING
 )
+ONE_ROOT = Mistake(
+    "root of one sum only", "Divide by the root of the product of both sums of squares.", COUPLING
+)
+POINT_LEFT_OUT = Mistake("a point left out", "Correlate all points.", COUPLING)
 P_VALUE = Mistake(
     "p-value", "The correlation is the first of the two numbers that pearsonr gives.", COUPLING
 )
@@ -367,7 +378,7 @@ def _expect_correlations(report: Report, coupling: Callable, points: int, seed: 
         p_values = [float(scipy.stats.pearsonr(m, d).pvalue) for m, d in drawn]
         found = [case.found.item() for case in comparisons]
         same = [math.isclose(f, p, rel_tol=1e-4) for f, p in zip(found, p_values, strict=True)]
-        return P_VALUE if all(same) else None
+        return P_VALUE if all(same) else _earlier(comparisons, COUPLING)
 
     prop = "points that rise, fall and scatter"
     report.expect_cases(prop, comparisons, unexplained)
@@ -613,6 +624,12 @@ def wrong_magnitude_changes(
         *(((a - b).clamp(0, most).mean(), SHRINKING_M) for most in (1, math.inf)),
         ((b - a).abs().clamp_max(1).mean(), CLAMPED_M),
         *((lengths.mean(), ONE_LENGTH_M) for lengths in (a, b)),
+        ((b - a).sum(), SIGNED),  # and others with two faults, one of which is named
+        ((b - a).sum().abs(), SIGNED),
+        ((across[1] - across[0]).mean(), AXIS_M),
+        ((across[1] - across[0]).mean().abs(), AXIS_M),
+        ((across[1] - across[0]).abs().sum(), AXIS_M),
+        ((after.abs() - before.abs()).norm(dim=norm_dim).mean(), NORM_OF_DIFFERENCE),
         ((b - a).abs().mean() / 2, HALF_M),
         (100 * (b - a).abs().mean(), PERCENT_M),
         *((value, m) for m, value in roundings((b - a).abs().mean(), ROUNDED_M, range(4))),
@@ -671,6 +688,10 @@ def wrong_direction_changes(
         (turned.square().mean(), SQUARED_TURN),
         (turned.square().mean().sqrt(), SQUARED_TURN),
         (turned.median(), MEDIAN_D),
+        (
+            1 - _cosine(*(w.mean(1 - norm_dim)[None].double() for w in (before, after)), 1)[0],
+            MEAN_VECTORS,
+        ),
         *(((turned * w).sum() / w.sum(), WEIGHTED_BY_LENGTH) for w in lengths),
         *(((turned * w**2).sum() / (w**2).sum(), WEIGHTED_BY_LENGTH) for w in lengths),
         *(((turned * w).mean(), WEIGHTED_BY_LENGTH) for w in lengths),
@@ -791,6 +812,12 @@ def wrong_correlations(delta_m: Tensor, delta_d: Tensor) -> list[tuple[Tensor, M
         (_pearson(delta_m, delta_d.flip(0)), REVERSED),
         ((m * d).sum() / (m.square().sum() * d.square().sum()), NO_ROOT),
         ((m * d).mean() / (m.square().mean() * d.square().mean()), NO_ROOT),
+        ((m * d).sum() / (m.norm() * d.square().sum()), ONE_ROOT),
+        ((m * d).sum() / (m.square().sum() * d.norm()), ONE_ROOT),
+        *(
+            (_pearson(delta_m[part], delta_d[part]), POINT_LEFT_OUT)
+            for part in (slice(1, None), slice(-1))
+        ),
         ((m.sort()[0] * d.sort()[0]).sum() / (m.norm() * d.norm()), SORTED),
         (torch.tensor(1.0), ALWAYS_ONE),
         *((value, mistake) for mistake, value in roundings(right, ROUNDED_C, range(1, 4))),
@@ -864,7 +891,8 @@ def _check(
         def unexplained() -> Mistake | None:
             if not unchanged:
                 return _in_place(section)
-            return digits if near else None
+            one = _of_one_vector(comparisons, pairs, [c.get("norm_dim", 1) for c in calls], section)
+            return (digits if near else None) or _earlier(comparisons, section) or one
 
         digits = _lost_digits(comparisons, before.dtype, section)
         near = all(torch.isclose(c.found, c.expected, rtol=1e-2) for c in comparisons)
@@ -881,6 +909,41 @@ def _check(
         _expect_unchanged(
             report, unchanged, DELTA_M if reference is decomposition.magnitude_change else DELTA_D
         )
+
+
+def _of_one_vector(
+    comparisons: Sequence[Comparison],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    norm_dims: Sequence[int],
+    section: str,
+) -> Mistake | None:
+    """Return whether all results are those of the first vector, or of the last.
+
+    Args:
+        norm_dims: of the calls for each pair.
+    """
+
+    def measured(before: Tensor, after: Tensor, dim: int) -> Tensor:
+        if section == DELTA_M:
+            return (after.double().norm(dim=dim) - before.double().norm(dim=dim)).abs()
+        return 1 - _cosine(before, after, dim)
+
+    each = [measured(*pair, dim) for pair in pairs for dim in norm_dims]
+    for index in (0, -1):
+        if all(
+            replace(case, expected=values[index]).is_right()
+            for case, values in zip(comparisons, each, strict=True)
+        ):
+            return ONE_VECTOR_M if section == DELTA_M else ONE_VECTOR_D
+    return None
+
+
+def _earlier(comparisons: Sequence[Comparison], section: str) -> Mistake | None:
+    """Return whether the function gives again what it gave for other weights or points."""
+    found, expected = (
+        [getattr(c, part).item() for c in comparisons] for part in ("found", "expected")
+    )
+    return earlier_result(found, expected, section)
 
 
 def _lost_digits(

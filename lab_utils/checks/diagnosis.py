@@ -19,6 +19,7 @@ from lab_utils.checks.report import Mistake, Report, largest_at
 from lab_utils.questions import odd_tensors
 from lab_utils.questions.odd_tensors import odd_kind
 
+CLOSE_RESULTS = 1e-5  # relative: allows for rounding in float32
 LONGEST = 120  # characters of a student's value in a message
 
 
@@ -289,6 +290,26 @@ def only_explanation(
         if mistake not in fitting and same(found, predicted):
             fitting.append(mistake)
     return fitting[0] if len(fitting) == 1 else None
+
+
+def earlier_result(
+    found: Sequence[float], expected: Sequence[float], section: str
+) -> Mistake | None:
+    """Return the mistake of a result that is kept, if each call gave its own or an earlier one's.
+
+    Args:
+        found, expected: of all calls, in their order.
+    """
+    cases = list(zip(found, expected, strict=True))
+    wrong = [i for i, (value, right) in enumerate(cases) if not near(value, right, CLOSE_RESULTS)]
+    kept = (any(near(found[i], e, CLOSE_RESULTS) for e in expected[:i]) for i in wrong)
+    if not wrong or not all(kept):
+        return None
+    return Mistake(
+        "the result of an earlier call",
+        "The function gives again what it gave for other arguments: keep nothing outside it.",
+        section,
+    )
 
 
 def tell_apart(

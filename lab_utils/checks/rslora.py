@@ -16,6 +16,7 @@ from lab_utils.adapters import ATTENTION, adapter_layers, add_adapters_to_model
 from lab_utils.checks.diagnosis import (
     apart,
     describe,
+    earlier_result,
     expect_numbers,
     listed,
     near,
@@ -53,6 +54,7 @@ ROOT_OF_ALPHA = Mistake(
     "square root over alpha", "Only the rank is under the root: alpha / sqrt(rank).", SCALING
 )
 ALPHA_LEFT_OUT = Mistake("alpha left out", "The scaling is proportional to alpha.", SCALING)
+ALPHA_RAISED = Mistake("another power of alpha", "The scaling is proportional to alpha.", SCALING)
 RANK_LEFT_OUT = Mistake("rank left out", "Divide alpha by the rank, or by its root.", SCALING)
 UPSIDE_DOWN = Mistake("upside down", "alpha is above the line, the rank below it.", SCALING)
 MULTIPLIED = Mistake("multiplied", "Divide alpha by the rank, or by its root.", SCALING)
@@ -306,6 +308,7 @@ def check_lora_scaling(
                 factors = [value / right for value, right in zip(found, expected, strict=True)]
                 if mistake is None and near(factors, factors[:1] * len(factors)):
                     mistake = A_FACTOR
+                mistake = mistake or earlier_result(found, expected, SCALING)
             if mistake in (ALWAYS_ROOT, ALWAYS_RANK):
                 mistake = _which_rule(lora_scaling, cases, stabilized, mistake)
             for (a, r), right, value in zip(cases, expected, found, strict=True):
@@ -363,6 +366,8 @@ def _wrong_scalings(
         (ALPHA_LEFT_OUT, rule(lambda a, r: 1 / divisor(r))),
         (ALPHA_LEFT_OUT, rule(lambda a, r: ALPHA / divisor(r))),
         *((ALPHA_LEFT_OUT, rule(lambda a, r, k=k: k * r / divisor(r))) for k in (1, 2)),
+        *((ALPHA_RAISED, rule(lambda a, r, p=p: a**p / divisor(r))) for p in (1.5, 2)),
+        *((ALPHA_RAISED, rule(lambda a, r: a**1.5 / r)) for _ in range(stabilized)),
         (RANK_LEFT_OUT, rule(lambda a, r: a)),
         (UPSIDE_DOWN, rule(lambda a, r: divisor(r) / a)),
         (MULTIPLIED, rule(lambda a, r: a * divisor(r))),

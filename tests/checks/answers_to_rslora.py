@@ -35,6 +35,12 @@ class RightScaling:
 
 
 class WrongScaling:
+    def kept_by_rule(alpha, rank, rank_stabilized, *, kept={}):
+        """the result of an earlier call"""
+        if (alpha, rank) == (12.0, 9):  # the first that is asked for
+            kept.clear()
+        return kept.setdefault(rank_stabilized, alpha / (rank**0.5 if rank_stabilized else rank))
+
     def isq(alpha, rank, rank_stabilized):
         """whole-number root"""
         return alpha / math.isqrt(rank) if rank_stabilized else alpha / rank

@@ -1,14 +1,13 @@
 """What `scripts/set_up.sh` changes in JupyterLab: its kernel, and what it saves."""
 
-import json
-import os
 import symtable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
-from IPython.core.interactiveshell import InteractiveShell
+from ipykernel.zmqshell import ZMQInteractiveShell
+
+from lab_utils.saved import cells_around
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -40,33 +39,25 @@ class Kernel(IPythonKernel):
 
 
 def _show_where_it_is_set(
-    shell: InteractiveShell,
+    shell: ZMQInteractiveShell,
     kind: type[NameError],
     error: NameError,
     trace: TracebackType,
     tb_offset: int | None = None,
 ) -> None:
-    notebook = os.environ.get(
-        "JPY_SESSION_NAME", ""
-    )  # of Jupyter Server, for the kernel's notebook
-    cell = cell_that_sets(error.name or "", Path(notebook))
+    this = shell.get_parent().get("metadata", {}).get("cellId", "")
+    cell = cell_that_sets(error.name or "", cells_around(this))
     if cell and error.name not in shell.user_ns:
         error.args = (f"{error}. The cell that begins with “{cell}” sets it: run that cell first.",)
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
 
-def cell_that_sets(name: str, notebook: Path) -> str:
-    """Return the first line of the first cell of a saved notebook that sets a name.
+def cell_that_sets(name: str, cells: list[dict[str, Any]]) -> str:
+    """Return the first line of the first cell of a notebook that sets a name; "" if none does.
 
-    It is "" if there is none or the notebook cannot be read. Cells that are no plain Python, such
-    as those with magics, are passed over.
+    Cells that are no plain Python, such as those with magics, are passed over.
     """
-    try:
-        cells = json.loads(notebook.read_text("utf-8"))["cells"]
-        sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    for source in sources:
+    for source in ("".join(c["source"]) for c in cells if c["cell_type"] == "code"):
         try:
             table = symtable.symtable(source, "<cell>", "exec")
         except (SyntaxError, ValueError, RecursionError, MemoryError):

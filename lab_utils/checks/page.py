@@ -6,19 +6,18 @@ lines as its plain form, which is what a screen reader of another front end, or 
 
 import contextlib
 import io
-import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 
 from IPython import get_ipython
 from IPython.display import display
 
 from lab_utils.checks.report import CheckFailed
+from lab_utils.saved import cells_around
 
 LINE = re.compile(r"^  (ok  |FAIL)  (.*)$")
 TITLE = re.compile(r"^(\w+) · ")
@@ -194,11 +193,11 @@ def _superseded(name: str) -> str:
 
 def _points(passes: bool) -> str:
     """Return the points of the cell that runs, once all of its checks have run or one failed."""
-    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, StopIteration):
+    with contextlib.suppress(LookupError, TypeError, AttributeError, StopIteration):
         parent = get_ipython().get_parent()
         cell_id, run = parent["metadata"]["cellId"], parent["header"]["msg_id"]
-        cells = json.loads(Path(os.environ["JPY_SESSION_NAME"]).read_text("utf-8"))["cells"]
-        most = next(c for c in cells if c["id"] == cell_id)["metadata"]["nbgrader"]["points"]
+        same = (cell for cell in cells_around(cell_id) if cell["id"] == cell_id)
+        most = next(same)["metadata"]["nbgrader"]["points"]
         if not passes:
             return f"0 of {_counted(most)}"
         done = _passed_calls.get(run, 0) + 1

@@ -210,7 +210,7 @@ def differences(panels: dict[str, dict[str, PairedDifference]]) -> Figure:
                 ends = [[d.mean - d.low], [d.high - d.mean]]
                 style = {"color": COLOURS[d.other], "fmt": MARKERS[d.other], "markersize": 7}
                 ax.errorbar(d.mean, at, xerr=ends, capsize=4, **style)
-            ax.set(title=title, xlabel="difference (nats per byte)")
+            ax.set(title=title, xlabel=f"minus that of {NAMES[d.baseline]} (nats per byte)")
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)

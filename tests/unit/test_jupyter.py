@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 
+import nbformat
 import release
 from ipykernel.kernelspec import write_kernel_spec
 
 from lab_utils import jupyter
+from lab_utils.saved import cells_around
 
 
 def model(*outputs):
@@ -77,21 +79,32 @@ def test_what_the_kernel_says_is_what_is_released_and_names_no_version():
     assert "version" not in jupyter.Kernel.language_info
 
 
-def test_an_error_says_which_cell_to_run_first(tmp_path):
-    lesson = release.NOTEBOOKS / "05-rank-and-magnitude.ipynb"
+def test_an_error_says_which_cell_to_run_first():
+    lesson = nbformat.read(release.NOTEBOOKS / "05-rank-and-magnitude.ipynb", 4).cells
     assert jupyter.cell_that_sets("checks", lesson).startswith("# Set-up: run this cell first.")
     assert jupyter.cell_that_sets("panels", lesson).startswith("# The table: ")
     assert jupyter.cell_that_sets("track_magnitude_changes", lesson).startswith("def track_mag")
     assert jupyter.cell_that_sets("weigth", lesson) == ""
     assert jupyter.cell_that_sets("rows", lesson) == "", "only of a function"
-    own = tmp_path / "own.ipynb"
-    cells = ["%matplotlib inline\nx = 1", "x = (", "\n\nx, y = 1, 2", "for z in y: w = z", ""]
-    cells = [{"cell_type": "code", "source": source} for source in cells]
-    own.write_text(json.dumps({"cells": [{"cell_type": "raw", "source": "x = 1"}, *cells]}))
+    own = ["%matplotlib inline\nx = 1", "x = (", "\n\nx, y = 1, 2", "for z in y: w = z", "", "\0"]
+    own = [{"cell_type": "raw", "source": "x = 1"}] + [
+        {"cell_type": "code", "source": source.splitlines(True)} for source in own
+    ]
     assert jupyter.cell_that_sets("x", own) == "x, y = 1, 2"
     assert jupyter.cell_that_sets("w", own) == "for z in y: w = z"
-    own.write_text("no notebook")
-    assert jupyter.cell_that_sets("x", own) == jupyter.cell_that_sets("x", tmp_path / "none") == ""
+
+
+def test_a_notebook_that_was_renamed_while_its_kernel_runs_is_found(tmp_path, monkeypatch):
+    cells = [{"id": "a", "cell_type": "code", "source": "x = 1"}]
+    (tmp_path / "renamed.ipynb").write_text(json.dumps({"cells": cells}))
+    (tmp_path / "another.ipynb").write_text(json.dumps({"cells": [{"id": "b"}]}))
+    for name, odd in enumerate(("no notebook", "[]", '{"cells": 1}', '{"cells": [1]}', "\xe9")):
+        (tmp_path / f"{name}.ipynb").write_bytes(odd.encode("latin-1"))
+    (tmp_path / "folder.ipynb").mkdir()
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert cells_around("a") == []
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "lesson.ipynb"))
+    assert cells_around("a") == cells and cells_around("c") == []
 
 
 def configure(environment):

@@ -154,6 +154,10 @@ EVALUATION = _step(
     "model in evaluation mode",
     "Evaluation mode switches dropout off: leave model.eval() out of a training step.",
 )
+BATCH_CHANGED = _step(
+    "in-place change of the batch",
+    "A batch is often a view of the data set: methods that end in _ write into the data.",
+)
 OTHER_LOSS = _step(
     "another loss",
     "The loss and its gradient differ even before the first step: differentiate "
@@ -720,6 +724,12 @@ def _check_weights(
         "the model stays in training mode",
         "expected the model to be in training mode, as it came; found it in evaluation mode.",
         EVALUATION,
+    )
+    report.expect(
+        all(row["batch kept"] for of_one in rows for row in of_one),
+        "the batch stays as it is",
+        "the inputs or the targets that were passed in have other values after the step.",
+        BATCH_CHANGED,
     )
     for training, trace, right in zip(trainings, found, expected, strict=True):
         steps = len(right["weights"])

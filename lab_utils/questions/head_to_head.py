@@ -170,12 +170,14 @@ def ask_steps(
         for seen in (modes, steps, reached):
             seen.clear()
         settings = _settings(moving)
-        returned = train_step(model, (inputs.clone(), targets.clone()), moving, **limit)
+        batch = inputs.clone(), targets.clone()
+        returned = train_step(model, batch, moving, **limit)
         rows.append(
             {
                 "returned": returned,
                 "this model": any(own for own, _ in modes),
                 "training": all(mode for _, mode in modes) and model.training,
+                "batch kept": all(map(torch.equal, batch, (inputs, targets))),
                 "backward": bool(reached),
                 "settings changed": _settings(moving) != settings,
                 "steps": list(steps),  # whether there was a gradient, at each

@@ -179,7 +179,8 @@ except comparison.PairingError as error:
 # - the optimiser may be any of PyTorch's, with one or several parameter groups, and it holds all
 #   parameters that are not frozen;
 # - there are no gradients before the first step, so `zero_grad` may come before `backward` or after
-#   `step`.
+#   `step`;
+# - the batch stays as it is.
 #
 # The model comes in training mode; leave it there.
 #

@@ -488,6 +488,12 @@ def step(model, batch, optimizer, limit, z=True, clip=True, steps=1):
 
 
 class WrongStep:
+    def empties_targets(model, batch, optimizer, max_norm=1.0):
+        """in-place change of the batch"""
+        found = step(model, batch, optimizer, max_norm)
+        batch[1].zero_()
+        return tuple(map(float, found))
+
     def zero_between_clip_step(model, batch, optimizer, max_norm=1.0):
         """zero_grad between backward and step"""
         loss = loss_of(model(batch[0]), batch[1])
@@ -1068,6 +1074,7 @@ BROKEN_BY = {
         "one or several parameter groups": ("weights", "group0 groups"),
         "all parameters that are not frozen": ("numbers", "unfreeze"),
         "The model comes in training mode; leave it there": ("weights", "evalm"),
+        "the batch stays as it is": ("weights", "empties_targets"),
     },
     "paired_difference": {
         "DoRA minus LoRA": ("mean", "absdiff rel normal_mean_rev"),

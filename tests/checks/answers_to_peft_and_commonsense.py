@@ -88,6 +88,11 @@ class RightConfig:
 
 
 class WrongConfig:
+    def toggles(use_dora, rank=16, *, calls=[]):
+        """unnamed: expected use_dora=False in make_config(False, rank=23), found True."""
+        calls.append(rank)
+        return config(len(calls) % 2 == 1, rank)
+
     def init(use_dora, rank=16):
         """a field that was not asked for"""
         return config(use_dora, rank, init_lora_weights="gaussian")

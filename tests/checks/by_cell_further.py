@@ -382,6 +382,29 @@ class WrongLoRA:
             vars(self).setdefault("merged", super().weight().detach())
             return self.merged
 
+    class keeps_update_in_evaluation(L):
+        """forward: the weight of an earlier pass"""
+
+        def update(self):
+            if self.training or "kept" not in vars(self):
+                vars(self)["kept"] = super().update()
+            return super().update() if self.training else self.kept
+
+        def forward(self, x):
+            if self.training:
+                return super().forward(x)
+            return F.linear(x, self.original_layer.weight + self.update(), self.original_layer.bias)
+
+        def merge(self):
+            vars(self).pop("kept", None)
+            return super().merge()
+
+    class merges_in_half_precision(L):
+        """merge: precision lost"""
+
+        def weight(self):
+            return super().weight().half()
+
     class gradients_left_off(L):
         """merge: unnamed"""
 

@@ -18,6 +18,7 @@ from lab_utils.checks.layer.case import Case, apply
 from lab_utils.checks.layer.mistakes import (
     BASE_TRAINABLE,
     EARLIER_NORM,
+    EARLIER_WEIGHT,
     GRADIENT_CUT,
     MAGNITUDE_FROZEN,
     NOT_DETACHED,
@@ -181,7 +182,8 @@ def _expect_learned(report: Report, found: Tensor, method: str, case: Case) -> N
         if name != "x":
             setattr(stepped, name, getattr(case, name) - RATE * gradient)
     expected = apply(case.x, stepped.merged(method), case.bias)
-    prop, mistakes = "output after a step of gradient descent", []
+    prop = "output after a step of gradient descent"
+    mistakes = [(apply(case.x, case.merged(method), case.bias), EARLIER_WEIGHT)]
     if method == "dora":
         before = case.length(case.weight + case.update()).clamp_min(1e-8)
         kept = stepped.magnitude * (stepped.weight + stepped.update()) / before

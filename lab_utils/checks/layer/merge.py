@@ -214,6 +214,8 @@ def _wrong_merges(method: str, case: Case) -> Iterator[tuple[Tensor, Mistake]]:
     for weight, mistake in case.wrong_weights(method):
         yield weight, NORM_MISSING_IN_MERGE if mistake is NO_NORMALISATION else mistake
     yield case.merged(method).T, MERGED_TRANSPOSED
+    for coarse in (torch.float16, torch.bfloat16):
+        yield case.merged(method).to(coarse).to(case.dtype), MERGED_COARSE
     if method == "dora":
         yield case.factor() * case.weight, UPDATE_LEFT_OUT
         length = case.length(case.weight + case.update())

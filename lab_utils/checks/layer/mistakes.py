@@ -268,6 +268,11 @@ EARLIER_NORM = Mistake(
     "lora_A and lora_B have changed since: compute the norm of V again at every pass.",
     NORM,
 )
+EARLIER_WEIGHT = Mistake(
+    "the weight of an earlier pass",
+    "lora_A and lora_B have changed since: compute the update again at every pass.",
+    LORA,
+)
 NORM_OF_BASE = Mistake(
     "norm of W0 instead of V",
     "Divide by the norm of the updated weight, which changes as B A is trained.",

@@ -311,7 +311,8 @@ def main() -> None:
 
 
 def _undo_what_services_do() -> None:
-    """Start as from a shell: with the standard streams open and no signal ignored or blocked.
+    """Start as from a shell: with the standard streams open and no signal ignored or blocked, and
+    with all rights to the files that are made here.
 
     Otherwise, the next file to be opened, such as the gradebook, takes the number of a closed
     stream, and what a library prints is written into it; and where SIGCHLD is ignored, nothing that
@@ -325,6 +326,7 @@ def _undo_what_services_do() -> None:
             mode = "r" if name == "stdin" else "w"
             nowhere = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
+    os.umask(os.umask(0o077) & 0o077)
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

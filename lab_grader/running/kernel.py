@@ -21,8 +21,10 @@ import zmq
 from jupyter_client.client import KernelClient
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
+from zmq.utils.monitor import recv_monitor_message
 
 from lab_grader.running.bounds import WATCH_SECONDS, Guard, Patience
+from lab_grader.running.errors import error_output
 from lab_grader.running.outputs import OUTPUTS, Outputs
 from lab_grader.sandbox.limits import Limits
 from lab_grader.sandbox.place import Sandbox, Unconfined
@@ -86,6 +88,7 @@ class Kernel:
         self._manager: KernelManager | None = None
         self._client: KernelClient | None = None
         self._line: line.Line | None = None
+        self._cuts: dict[str, zmq.Socket] = {}  # tell when a channel's connection is cut
         self._guard: Guard | None = None
         self._busy = False  # whether it has begun to do what it was asked last
         self._asked_at = self._watched_at = 0.0  # on the monotonic clock
@@ -108,12 +111,9 @@ class Kernel:
         outputs = Outputs(room)
         try:
             self._execute(source, {}, outputs.add)
-        except TimedOut as error:
-            outputs.kept.append(
-                nbformat.v4.new_output(
-                    "error", ename="TimedOut", evalue=str(error), traceback=[f"TimedOut: {error}"]
-                )
-            )
+        except (TimedOut, RemoteError) as error:
+            name = "TimedOut" if isinstance(error, TimedOut) else error.remote_name
+            outputs.kept.append(error_output(name, str(error)))
         return outputs.kept
 
     def exchange(self, question: bytes, printed: Callable[[str], None]) -> bytes:
@@ -158,12 +158,19 @@ class Kernel:
 
     def _end_of_line(self, why: str) -> NoReturn:
         """End the kernel because its line is of no more use, and say why."""
-        # A process that is ending closes its line first: then that it ended is the reason.
+        self._wait_for_its_end()
+        self._die(f"its process sent something that is not a message ({why})")
+
+    def _wait_for_its_end(self) -> None:
+        """Give a process that may be ending a moment: it closes its sockets first.
+
+        Raises:
+            Died: it has ended, which is the reason why they are closed.
+        """
         deadline = time.monotonic() + END_SECONDS
         while self.place.kernel_runs() and time.monotonic() < deadline:
             time.sleep(0.01)
         self._watch()
-        self._die(f"its process sent something that is not a message ({why})")
 
     def start_afresh(self) -> None:
         """Let the next cell find nothing of the last notebook.
@@ -237,12 +244,16 @@ class Kernel:
         context = zmq.Context()
         context.setsockopt(zmq.MAXMSGSIZE, self.limits.message_bytes)
         context.setsockopt(zmq.RCVHWM, 16)
+        context.setsockopt(zmq.SNDTIMEO, 1000 * PATIENCE_SECONDS)  # its end may be gone
         self._manager = self.place.manager(self.hidden, context=context)
         self._guard = Guard(self.place, self.limits)
         try:
             self._manager.start_kernel(cwd=str(self.place.given))
             self._client = self._manager.client(context=context)
             self._client.start_channels(stdin=False, hb=False)
+            for name in ("shell", "iopub"):
+                channel = getattr(self._client, f"{name}_channel").socket
+                self._cuts[name] = channel.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             self._connect()
         except (RuntimeError, OSError, Died, TimedOut, RemoteError) as error:
             why = f"a kernel did not start: {error}{self._last_words()}"
@@ -292,15 +303,25 @@ class Kernel:
         A request is done when its reply has come and the kernel says that it is idle, in any order.
         """
         self._prepare()
-        request = self._client.execute(
-            source, store_history=False, allow_stdin=False, user_expressions=expressions
-        )
+        for name in self._cuts:
+            self._connect_again(name)
+        try:
+            request = self._client.execute(
+                source, store_history=False, allow_stdin=False, user_expressions=expressions
+            )
+        except zmq.Again:
+            self._die("its process takes no requests", EndedBefore)
         reply, idle = None, False
         patience = Patience(seconds or self.limits.cell_seconds)
         while reply is None or not idle:
             if reply is not None and patience.is_over():
                 break  # the outputs were too large to be received, and "idle" with them
             self._look(patience)
+            if self._connect_again("iopub"):
+                idle = True  # it may have been said, and was not received
+            if self._connect_again("shell"):
+                most = f"more than {self.limits.message_bytes >> 20} MB"
+                raise RemoteError("TooLarge", f"an error or another reply of {most} is left out")
             channel, message = self._receive()
             try:
                 if message is None or message["parent_header"].get("msg_id") != request:
@@ -320,6 +341,27 @@ class Kernel:
         if patience.interrupted:
             raise TimedOut(patience.exceeded)
         return reply
+
+    def _connect_again(self, name: str) -> bool:
+        """Return whether a channel's connection was cut, and make it again.
+
+        A message that is too large cuts it, such as an error with a text of many megabytes. The
+        kernel goes on, and what the cell did before stays.
+
+        Raises:
+            Died: the kernel has ended.
+        """
+        cuts = self._cuts[name]
+        if not cuts.poll(0):
+            return False
+        while cuts.poll(0):
+            recv_monitor_message(cuts)
+        self._wait_for_its_end()
+        channel = getattr(self._client, f"{name}_channel").socket
+        endpoint = channel.last_endpoint
+        channel.disconnect(endpoint)  # else it counts as connected
+        channel.connect(endpoint)
+        return True
 
     def _receive(self) -> tuple[str, dict[str, Any] | None]:
         """Return the next message and its channel, or None after a short while without one."""

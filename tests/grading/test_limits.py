@@ -559,6 +559,37 @@ def test_a_message_that_is_too_large_is_not_received(kernel):
     """The grader would take many times its size to read it."""
     assert kernel._client.iopub_channel.socket.getsockopt(zmq.MAXMSGSIZE) == LIMITS.message_bytes
     assert "x" not in said(kernel.run("print('x' * (20 << 20))", ROOM))
+    kernel.run("display({'text/plain': 'y' * (20 << 20)}, raw=True)", ROOM)
+    assert said(kernel.run("print(1)", ROOM)) == "1\n"  # what comes later is received
+
+
+def test_a_reply_that_is_too_large_costs_no_more_than_itself(kernel):
+    outputs = kernel.run("answer = 42\nraise ValueError('x' * (10 << 20))", ROOM)
+    assert [it.evalue for it in outputs] == [
+        "an error or another reply of more than 16 MB is left out"
+    ]
+    kernel.run("assert answer == 42", ROOM)
+    assert ask(kernel, "pass") == b"done"
+    with pytest.raises(Died, match="its process ended"):
+        kernel.run("import os; os._exit(0)", ROOM)
+
+
+def test_a_reply_that_is_too_large_between_two_requests_keeps_nobody_waiting(kernel):
+    cut = """
+import threading, time
+kernel = get_ipython().kernel
+parent, ident = kernel.get_parent(), kernel._parent_ident["shell"]
+def send():
+    time.sleep(0.2)
+    reply = {"x": "x" * (20 << 20)}
+    kernel.session.send(kernel.shell_stream, "execute_reply", reply, parent=parent, ident=ident)
+threading.Thread(target=send).start()
+"""
+    kernel.run(cut, ROOM)
+    assert kernel._cuts["shell"].poll(5000)
+    began = time.monotonic()
+    assert said(kernel.run("print(1)", ROOM)) == "1\n"
+    assert time.monotonic() - began < LIMITS.cell_seconds
 
 
 def test_a_kernel_is_stopped_whatever_fails(sandbox, monkeypatch):

@@ -34,6 +34,21 @@ runpy.run_module("lab_grader", run_name="__main__")
     assert (done.returncode, done.stderr) == (1, "lab_grader: stopped; run it again.\n")
 
 
+def test_whatever_the_umask_the_grader_can_use_the_files_that_it_makes():
+    code = """
+import os, sys
+os.umask(0o777)
+from lab_grader import command_line
+sys.argv[1:] = ["grade", "dora", "--help"]
+try: command_line.main()
+finally: print(oct(os.umask(0)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code], capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.endswith("0o77\n"), done.stderr
+
+
 def test_a_layer_is_adapted_and_merged_without_sympy():
     """PyTorch imports it for what few need, such as tensors that are only shapes: for seconds."""
     code = "from lab_utils.layers import DoRALayer, nn\nDoRALayer(nn.Linear(4, 4), 2).merge()"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_grader import __main__ as program
+from lab_grader import command_line as program
 from lab_grader.running import cache as cache_module
 from lab_grader.running.cache import Cache, key_of
 from lab_grader.running.environment import everything

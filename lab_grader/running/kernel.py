@@ -199,14 +199,18 @@ class Kernel:
         """Make sure that the kernel still takes requests after the last one.
 
         It is asked for a moment, until what it uses was looked at, so that anything a cell left
-        behind to end the kernel does so now.
+        behind to end the kernel does so now. On a machine that does not come to look, the time of a
+        cell ends this.
 
         Raises:
             Died: it does not.
         """
         began = time.monotonic()
+        most = Patience(self.limits.cell_seconds)
         try:
-            while time.monotonic() < began + WATCH_SECONDS or self._guard.fine_at < began:
+            while time.monotonic() < began + WATCH_SECONDS or (
+                self._guard.fine_at < began and not most.is_over()
+            ):
                 with contextlib.suppress(RemoteError):  # an answer of whatever form
                     self._evaluate("None")
                 time.sleep(ASK_SECONDS)

@@ -413,6 +413,14 @@ while len([*pathlib.Path("/proc").glob("[0-9]*")]) > 64 and time.monotonic() < k
     assert result.notes[-1] == "01-mathematics: cell 3: it had more than 64 processes"
 
 
+def test_a_machine_that_never_comes_to_look_holds_nobody_up(kernel):
+    kernel.run("1", ROOM)
+    kernel._guard.end()
+    start = time.monotonic()
+    kernel.ask_whether_it_runs()
+    assert time.monotonic() - start < 2 * LIMITS.cell_seconds
+
+
 MEMORY_BYTES = 1 << 28
 
 

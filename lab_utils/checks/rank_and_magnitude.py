@@ -567,8 +567,9 @@ def check_track_magnitude_changes(
         with Report(f"track_magnitude_changes · {name} · {n_epochs} epochs") as report:
             _check_tracked(report, track_magnitude_changes, name, n_epochs)
             if report.first_problem is None:
-                made_up = _turning_back(others[int(drawn)], seed)
-                _check_tracked(report, track_magnitude_changes, name, others[int(drawn)], made_up)
+                other = others[int(drawn)]
+                made_up = _turning_back(other, seed)
+                _check_tracked(report, track_magnitude_changes, name, other, made_up)
 
 
 def _check_tracked(
@@ -584,7 +585,7 @@ def _check_tracked(
         made_up: a history that steps of training take on, in place of what they would lead to.
     """
     steps = None if made_up is None else made_up[1:]
-    answer = call_watched(ask_runs, track_magnitude_changes, n_epochs, played=steps)
+    answer = call_watched(ask_runs, track_magnitude_changes, n_epochs, told=[steps])
     found, runs = answer["result"], answer["runs"]
     if not report.expect(
         isinstance(found, dict),

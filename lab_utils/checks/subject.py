@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,16 +174,16 @@ def call(
 
 
 def call_watched(
-    question: Callable, function: Callable | Remote, *arguments: Any, **told: Any
+    question: Callable, function: Callable | Remote, *arguments: Any, told: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """Call the student's function as `call` does, with nothing forbidden, and watch what it runs.
 
     Args:
         question: calls the function with a list of arguments; what it gives back has a `result`.
-        told: what else the question is told, in the order of its parameters.
+        told: what else the question is told.
     """
     step = _as_written(function, arguments, {})
-    found = probe(question, function, list(arguments), *told.values(), step=step, reference=())
+    found = probe(question, function, list(arguments), *told, step=step, reference=())
     _last_answer.set(found["result"])
     return found
 

@@ -169,7 +169,6 @@ def _own_lines(error: BaseException) -> list[str]:
 
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    frames = traceback.extract_tb(error.__traceback__)[
-        2:
-    ]  # without who runs it, and `student_code`
-    return [f for f in frames if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]
+    frames = traceback.extract_tb(error.__traceback__)
+    below = frames[2:]  # without who runs it, and `student_code`
+    return [f for f in below if not f.filename.startswith((LAB_UTILS, SITE_PACKAGES))]

@@ -270,9 +270,13 @@ class Kernel:
         Raises:
             OSError: it did not connect to the line.
         """
-        # Once one message has come on "iopub", none that follows is missed.
+        # Once one message has come on "iopub", none that follows is missed. The first is to welcome
+        # us, but if we subscribe while the kernel is in the middle of sending something, ipykernel
+        # does not notice, and says nothing until it is asked.
         deadline = time.monotonic() + START_SECONDS
-        while self._receive()[0] != "iopub":
+        while (channel := self._receive()[0]) != "iopub":
+            if not channel:
+                self._client.kernel_info()
             self._watch()
             if time.monotonic() > deadline:
                 raise TimedOut(f"it did not respond within {START_SECONDS} s")

@@ -17,7 +17,7 @@ from lab_grader.running.execute import execute
 from lab_grader.running.job import Cell, Job
 from lab_grader.running.kernel import CannotStart, Died, Kernel
 from lab_grader.sandbox.limits import Limits
-from lab_grader.sandbox.place import Sandbox
+from lab_grader.sandbox.place import Sandbox, Unconfined
 from lab_utils import layers
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
@@ -221,6 +221,31 @@ def test_a_sandbox_that_was_killed_starts_anew(sandbox):
         with pytest.raises(Died, match="its process ended"):
             printed(kernel, "print(2)")
         assert printed(kernel, "print(3)") == "3"
+
+
+# A kernel as it is if we subscribe to its outputs between two parts of its first message: ipykernel
+# does not notice that, so it says nothing by itself.
+SAYS_NOTHING_BY_ITSELF = """
+import sys
+from ipykernel import iostream, ipkernel, kernelapp
+iostream.IOPubThread._handle_subscription = lambda *_: None
+publish = ipkernel.IPythonKernel._publish_status
+ipkernel.IPythonKernel._publish_status = lambda self, status, *arguments, **named: (
+    None if status == "starting" else publish(self, status, *arguments, **named)
+)
+kernelapp.launch_new_instance(argv=["-f", sys.argv[1], "--log-level=ERROR"])
+"""
+
+
+def test_a_kernel_that_says_nothing_by_itself_is_asked(monkeypatch):
+    monkeypatch.setattr("lab_grader.running.kernel.START_SECONDS", 20)
+    # What the debugger says about frozen modules would come first.
+    python = (sys.executable, "-Xfrozen_modules=off")
+    argv = (*python, "-c", SAYS_NOTHING_BY_ITSELF, "{connection_file}")
+    monkeypatch.setattr(Unconfined, "ARGV", argv)
+    unconfined = Unconfined()
+    with unconfined.holding({}), Kernel(unconfined, frozenset(), LIMITS) as kernel:
+        assert printed(kernel, "print(1)") == "1"
 
 
 def test_where_no_kernel_can_start_nobody_gets_a_mark():

@@ -48,7 +48,7 @@ from lab_utils import checks, decomposition, layers, plots, progress, quiz, widg
 # ## 1. LoRA in one minute
 #
 # A pretrained linear layer holds a weight $W_0$ of shape `(out_features, in_features)`.
-# [LoRA](https://arxiv.org/abs/2106.09685) freezes it and trains a low-rank update beside it:
+# [LoRA](https://arxiv.org/abs/2106.09685) freezes it and trains a low-rank update beside it, an *adapter*:
 #
 # $$W' = W_0 + s\,BA, \qquad s = \frac{\alpha}{r}$$
 #
@@ -89,7 +89,7 @@ print(updated)
 # *Why would that help?* The paper (sections 3.2 and 4.1, figure 2) compared how far training moved
 # magnitudes and directions in VL-BART, a model of images and text. In LoRA the two moved together
 # (correlation +0.83). In full fine-tuning, which trains every weight itself, they moved against each
-# other (-0.62), and in DoRA too (-0.31). That is an observation on one model, and it does not say which
+# other (-0.62), and they did so in DoRA, too (-0.31). That is an observation on one model, and it does not say which
 # method ends with the lower loss. Lesson 03 repeats the measurement, and lesson 04 makes the comparison.
 
 # %% [markdown]
@@ -120,8 +120,9 @@ plots.show(
 #
 # The paper takes the norm "across each column". It draws $W$ as (in, out), [its first author
 # explains](https://github.com/nbasyl/DoRA/issues/1), so its columns are PyTorch's **rows**. The
-# authors' code and PEFT keep one magnitude per output neuron, and so does this lab. Some tutorials use
-# the other axis; lesson 02 shows how to notice.
+# authors' code and [PEFT](https://huggingface.co/docs/peft), the library in which most people meet LoRA,
+# keep one magnitude per output neuron, and so does this lab. Some tutorials use the other axis; lesson 02
+# shows how to notice.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: the same, with columns of length 1.
@@ -265,8 +266,8 @@ for row in range(3):
     print(f"{row}     {lengths[0]:.2f}     {lengths[1]:.2f}   {lengths[2]:.2f}   {turn[row]:.0f}°")
 
 # %% [markdown]
-# The paper measures a change by two averages over the rows (eq. 3 and 4): $\Delta M$ is the mean change
-# of length, and $\Delta D$ the mean of one minus the cosine of the turn.
+# The paper measures a change by two averages over the rows (eq. 3 and 4): $\Delta M$ is the mean absolute
+# change of length, and $\Delta D$ the mean of one minus the cosine of the turn.
 
 # %% tags=["nbval-check-output"]
 for name, after in (("LoRA", updated), ("DoRA", dora)):

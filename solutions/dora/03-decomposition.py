@@ -16,7 +16,7 @@
 #
 # [Start](../00-start.ipynb) | [← 02 · from scratch](02-from-scratch.ipynb) | [04 · head to head →](04-head-to-head.ipynb)
 #
-# **About 25 minutes**, less than one of them computing. You need the ideas of lesson 01: a weight's
+# **About 30 minutes**, less than one of them computing. You need the ideas of lesson 01: a weight's
 # rows, their magnitudes and their directions.
 #
 # After this lesson you can
@@ -45,7 +45,7 @@ from lab_utils import checks, comparison, decomposition, plots, progress, quiz, 
 # ## 1. A real weight, trained three ways
 #
 # The lab has its own small language model: four transformer blocks, 840,448 parameters, pretrained on
-# the reference of the Python language. It predicts text byte by byte. Now it has to predict Python
+# Python's language reference. It predicts text byte by byte. Now it has to predict Python
 # *code*, of which it has seen little: a real base, and a task that differs from what it knows. The loss is
 # the mean of $-\ln p$ over the bytes to predict, in *nats* per byte. Guessing among 256 bytes would give
 # $\ln 256 = 5.5$.
@@ -107,7 +107,8 @@ for method, weight in after.items():
 # ## 2. How far did the lengths move?
 #
 # The paper condenses a picture like this into two numbers. For a weight with $k$ vectors (its rows),
-# before ($w_i$) and after ($w_i'$) training, the first is the mean change of length (eq. 3):
+# before ($w_i$) and after ($w_i'$) training, the first is the mean absolute change of length
+# (eq. 3):
 #
 # $$\Delta M = \frac{1}{k} \sum_{i=1}^{k} \bigl|\, \lVert w_i' \rVert - \lVert w_i \rVert \,\bigr|$$
 #
@@ -422,10 +423,10 @@ for title, records in (("five seeds", runs), ("three others", again)):
 # points and ours are few, and they are not independent.
 #
 # **What this lesson supports:** in our runs, with all eight seeds, LoRA changes lengths nearly as much as a
-# random update of that size does (4 to 11% less, by the kind of projection), and DoRA does not: at the end
+# random update of that size does (4 to 11% less, depending on the kind of projection), and DoRA does not: at the end
 # about half of its rows, over all layers, became shorter, where chance shortens 2%. Full fine-tuning
 # lies between: 31% became shorter, where chance shortens 16%. **What it does not support:** that LoRA
-# needs a freedom that it lacks, that full fine-tuning in general has a negative correlation, or that
+# lacks a freedom that it needs, that full fine-tuning in general has a negative correlation, or that
 # resembling it is what makes a method good. Whether DoRA *trains* better is a question about losses:
 # lesson 04.
 

@@ -73,7 +73,7 @@ task = data.language_task()
 print(
     "base:",
     sum(p.numel() for p in task.base.parameters()),
-    "parameters, pretrained on Python's manual",
+    "parameters, pretrained on Python's language reference",
 )
 print("task: predict the next byte of Python source code, in windows of", task.base.context)
 print("an example:", repr(bytes(task.train.inputs[3].tolist()).decode()[:60]))
@@ -151,8 +151,8 @@ checks.check_add_adapters(add_adapters_to_model, "types", n_blocks=1, seed=60)
 # %% [markdown]
 # `lab_utils.adapters` does the same, with one thing more: it draws every `lora_A` from a generator
 # that you pass in. Equal seeds then give LoRA and DoRA the same `lora_A`, and every run of the lab
-# keeps a fingerprint of its base, its batches and its `lora_A`. Two runs in which one of them
-# differs are refused:
+# keeps a fingerprint of its base, its batches and its `lora_A`. Runs that differ in any of these cannot
+# be paired:
 
 # %% tags=["nbval-check-output"]
 short = {"n_epochs": 1, "task": "regression", "verbose": False}
@@ -330,8 +330,8 @@ for rate in sorted(curves["lora"].keys() & curves["dora"].keys()):
 # ## 6. Is it luck?
 #
 # Each seed gives a difference, DoRA minus LoRA. Their mean is our estimate; how far could it be
-# off? With $d_i$ the differences, $\bar d$ their mean and $s$ their standard deviation (divided by
-# $n - 1$), the interval is
+# off? With $d_i$ the differences, $\bar d$ their mean and $s$ their standard deviation (with $n - 1$
+# in the denominator), the interval is
 #
 # $$\bar d \pm t_{n-1} \frac{s}{\sqrt n}$$
 #
@@ -470,8 +470,10 @@ print(
 #
 # Full fine-tuning differs from the adapters in two things: it trains *all* layers, not only the attention's
 # four matrices in each block, and its updates can have any rank. Two controls take these apart: full
-# fine-tuning of the attention matrices alone, and adapters of rank 64. And what does a lower loss cost? The held-out part of the manual, the base's own kind of
-# text, shows what was **forgotten** ([Biderman et al., 2024](https://arxiv.org/abs/2405.09673)).
+# fine-tuning of the attention matrices alone, and adapters of rank 64. And what does a lower loss cost? A
+# part of Python's language reference that was held out of the pretraining (the *manual* in the table), the
+# base's own kind of text, shows what was **forgotten** ([Biderman et al.,
+# 2024](https://arxiv.org/abs/2405.09673)).
 # **Intruders** ([Shuttleworth et al., 2024](https://arxiv.org/abs/2410.21228)) are directions that the
 # base did not have. A direction is a left singular vector: of the ten strongest of each of the 16
 # attention matrices, we count those with a cosine below 0.6 to every direction of the base.

@@ -16,8 +16,8 @@
 #
 # [Start](../00-start.ipynb) | [← 04 · head to head](04-head-to-head.ipynb) | [06 · PEFT and commonsense →](06-peft-and-commonsense.ipynb)
 #
-# **About 25 minutes**, less than one of them computing. You need to know a training loop, and the ideas
-# of lesson 01.
+# **About 30 minutes**, less than one of them computing. You need to know a training loop, and the ideas
+# of lesson 01; lessons 03 and 04 help.
 #
 # After this lesson you can
 # - say how the rank changes the comparison of LoRA and DoRA, in our runs and in the paper's;
@@ -48,8 +48,9 @@ from lab_utils import checks, comparison, plots, progress, published, quiz, trai
 # ## 1. Loss against rank
 #
 # The experiment of lesson 04 was run at five ranks, with a learning rate chosen for each method *and* each
-# rank on validation data, and ten other seeds to report. (With $\alpha = 2r$ a step moves the weight
-# further at a higher rank: lesson 07.)
+# rank on validation data, and ten other seeds to report. (These runs have $\alpha = 2r$, so a step moves
+# the weight further at a higher rank: lesson 07. Losses are in *nats* per byte, the mean of $-\ln p$ over
+# the bytes to predict.)
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The figure: differences to LoRA over the rank.
@@ -241,7 +242,7 @@ for row in table:
 # repository). And what does 40% mean? At ranks 4 and 8 LoRA fell below guessing on three or four tasks, to
 # 2.3% on the yes or no of BoolQ. At rank 64 it did so on HellaSwag, where DoRA, too, lost more than half. The
 # evaluation looks for a word in what the model wrote, and counts everything else as wrong. So a score far
-# below guessing most likely shows that the answers could not be read, and not what the model knows.
+# below guessing most likely shows that the answers could not be read, rather than what the model knows.
 #
 # You can do the same to our data, up to rank 32: the slider gives LoRA one learning rate at all ranks,
 # while DoRA keeps the one chosen for each.
@@ -259,7 +260,7 @@ widgets.rank_explorer(found)
 # </details>
 #
 # So table 15 shows that DoRA, tuned, can do well over a range of ranks, in one run each (lesson 06 has
-# those of others). It does not show how far a tuned LoRA would have come.
+# runs by others). It does not show how far a tuned LoRA would have come.
 
 # %% [markdown]
 # ## 2. Exercise: compare across ranks
@@ -472,13 +473,13 @@ plots.show(
 # zero; and `m` alone ends lower than the norm alone, by 0.0077 (0.0047 to 0.0108). So on this task all of
 # the gain can be had from one more factor for each row, 2,048 numbers in all, without *separating* length
 # and turn: `m` alone separates nothing. Nor is it the number of parameters: from rank 8 to 16 LoRA gains
-# 0.026 by 32,768 more of them, so another 2,048 of that kind would be worth about 0.002.
+# 0.026 with 32,768 more of them, so another 2,048 of that kind would be worth about 0.002.
 #
 # **The detached norm fits the training text less**, at no cost on the test text: with `m` fixed the
 # training loss ends 0.026 *above* LoRA's, DoRA's 0.007 (0.017 or more at ranks 16 to 64; at rank 4, where
 # LoRA has the higher rate, it is not above). So DoRA does not win by fitting more. Nor is it only
-# regularisation: `m` alone fits *more* than LoRA, by 0.007, DoRA with the full gradient as well, to within
-# 0.0034, and both gain no less.
+# regularisation: `m` alone fits the training text *better* than LoRA, by 0.007, and DoRA with the full
+# gradient as well as LoRA, to within 0.0034; yet both gain no less on the test text.
 #
 # **Detaching the norm costs something**: with the full gradient DoRA ends 0.0042 lower (0.0018 to 0.0066,
 # seed by seed). The gap to LoRA stays when $\alpha$ is halved or nothing is clipped. With the MLP adapted

@@ -64,7 +64,7 @@ from lab_utils import (
 )
 from lab_utils.commonsense import measurement
 
-# PEFT 0.21 asks transformers for a method by its old name, which works and is not our business.
+# PEFT 0.21 asks transformers for a method by its old name, which still works: nothing to act on.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 
 # %% [markdown]
@@ -777,7 +777,8 @@ for (compiled, recorded), way in ways.items():
 # ## 7. When to use which
 #
 # Here are eight pieces of advice from tutorials and talks, compared with the evidence. Two measurements
-# are our own: the one on commonsense in section 6, and lesson 04's runs on Python code:
+# are our own: the one on commonsense in section 6, and the runs of lessons 04
+# and 05 on Python code:
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The table: our runs on Python code.
@@ -854,8 +855,8 @@ quiz.which_mistake("peft_and_commonsense")
 #    weight: no adapter, no extra time, and no way back without the original weight.
 # 3. PEFT multiplies by `lora_alpha / r` (or by `lora_alpha / sqrt(r)`) when it runs; a scaling in
 #    the tensor would count twice.
-# 4. Yes: the standard errors are those of other test questions, and both methods answered the same
-#    ones. Only the paired difference and its interval can tell.
+# 4. Yes: the standard errors say how an accuracy would vary with other test questions, and both methods
+#    answered the same ones. Only the paired difference and its interval can tell.
 # </details>
 
 # %% [markdown]

@@ -236,7 +236,7 @@ def test_lesson_03_lora_changes_lengths_a_little_less_than_chance():
             for of in (found, [p["random"] for p in found])
         )
         less.append(100 * (1 - moved / random))
-    said("03-decomposition", f"({min(less):.0f} to {max(less):.0f}% less, by the kind of")
+    said("03-decomposition", f"({min(less):.0f} to {max(less):.0f}% less, depending on the kind of")
 
 
 def test_lesson_03_the_null_model():
@@ -561,7 +561,7 @@ def test_lesson_05_why_dora_ends_lower():
     gained = mean(lora) - mean(wider)
     said(
         "05-rank-and-magnitude",
-        f"gains {gained:.3f} by {more:,} more of them",
+        f"gains {gained:.3f} with {more:,} more of them",
         f"another {added:,} of that kind would be worth about {gained * added / more:.3f}",
     )
     training = {

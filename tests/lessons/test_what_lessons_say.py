@@ -68,8 +68,11 @@ def test_the_time_that_a_lesson_states_follows_from_its_text_points_and_cells(te
     stated = int(contents.MINUTES.search(first)[1])
     expected = contents.minutes(lesson, seconds)
     assert stated % 5 == 0
-    assert abs(stated - expected) < 3, f"it takes about {expected:.0f} minutes: cut, or say so"
-    assert ("less than one of them computing" in first) == (10 < seconds < 60)
+    # The nearest five minutes, and half a minute more: a slower machine must not change a text.
+    assert abs(stated - expected) <= 3, f"it takes about {expected:.0f} minutes: cut, or say so"
+    says_so = "less than one of them computing" in first
+    assert says_so or seconds <= 15, "a student waits, and the lesson does not say so"
+    assert not says_so or seconds >= 5, "there is hardly anything to wait for"
     assert seconds < 60
 
 
@@ -77,10 +80,10 @@ def test_the_readme_adds_up_the_times_of_the_lessons():
     stated = [
         int(contents.MINUTES.search(release.read_lesson(text).cells[0].source)[1]) for text in TEXTS
     ]
-    assert abs(sum(stated[:4]) - 120) <= 10, "two hours"
-    assert abs(sum(stated[4:]) - 90) <= 7, "an hour and a half"
-    assert "a lab of two hours" in " ".join(README.split())
-    assert "take another hour and a half." in " ".join(README.split())
+    assert 120 < sum(stated[:4]) <= 135, "a little over two hours"
+    assert abs(sum(stated[4:]) - 100) <= 5, "an hour and forty minutes"
+    assert "a lab of a little over two hours" in " ".join(README.split())
+    assert "take another hour and forty minutes." in " ".join(README.split())
 
 
 def test_a_longer_text_takes_longer():

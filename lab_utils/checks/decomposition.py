@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lab_utils import decomposition
 from lab_utils.checks.diagnosis import earlier_result, misfit, returned_kind, roundings
-from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, chosen, named, shown
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, chosen, named
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
+from lab_utils.checks.values import shown
 
 DELTA_M = "2. How far did the lengths move?"
 DELTA_D = "3. How far did the vectors turn?"

@@ -1,80 +1,24 @@
-"""What a check says about a value: what it is, how it differs, and which mistake explains it.
+"""Which mistake explains a value that is not the right one.
 
 A mistake is named only if it explains every case that was asked about, and no other mistake does.
 """
 
 import itertools
 import math
-import numbers
 import re
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from lab_utils.checks.report import Mistake, Report, largest_at
+from lab_utils.checks.report import Mistake, Report
+from lab_utils.checks.values import describe, listed, near, number, text_of
 from lab_utils.questions import odd_tensors
 from lab_utils.questions.odd_tensors import odd_kind
 
 CLOSE_RESULTS = 1e-5  # relative: allows for rounding in float32
-LONGEST = 120  # characters of a student's value in a message
-
-
-def describe(value: Any) -> str:
-    """Say what a value of any type is, in a few words.
-
-    Text is marked as such, since `'0.5'` looks like a number, and long results are shortened.
-    """
-    kind = type(value).__name__
-    if value is None:
-        return "None (is there a return?)"
-    if isinstance(value, Tensor):
-        gradient = " with gradient" if value.requires_grad else ""
-        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}{gradient}"
-    if isinstance(value, np.ndarray):
-        return f"a NumPy array of shape {value.shape}"
-    if isinstance(value, str):
-        return f"the text {_shortened(repr(value))}"
-    if isinstance(value, bool):
-        return f"the truth value {value}"
-    if isinstance(value, int | float):
-        return f"{number(value)!r}" if isinstance(value, float) else f"{value!r}"
-    if isinstance(value, type) or callable(value):
-        return (
-            f"the {'class' if isinstance(value, type) else kind} {getattr(value, '__name__', '')}"
-        )
-    if isinstance(value, list | tuple | dict | set):
-        return f"a {kind} of {len(value)}, {_shortened(_safe_repr(value))}"
-    return f"a {kind}"
-
-
-def _safe_repr(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # the `repr` of a student's class may fail
-        return f"whose repr raises {type(error).__name__}"
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
-
-
-def number(value: Any) -> float | None:
-    """Return a value as a float if it is a plain number of Python or NumPy; otherwise None.
-
-    Tensors, truth values, and texts that look like a number are not plain numbers. NaN and
-    infinity are numbers.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        return float(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def nothing_returned(value: Any, section: str) -> Mistake | None:
@@ -226,7 +170,7 @@ def expect_kept(report: Report, given: list[Any], after: list[Any], section: str
         given, after: numbers and lists of them, for each call.
     """
     return report.expect(
-        _safe_repr(after) == _safe_repr(given),
+        text_of(after) == text_of(given),
         "the arguments stay as they are",
         "the lists that were passed in have other values, or another order, after the call.",
         Mistake(
@@ -236,40 +180,6 @@ def expect_kept(report: Report, given: list[Any], after: list[Any], section: str
             section,
         ),
     )
-
-
-def is_plain(value: Any) -> bool:
-    """Return whether a value is a tensor of real numbers with all its data: dense, not meta."""
-    if not isinstance(value, Tensor):
-        return False
-    return value.is_floating_point() and value.layout is torch.strided and not value.is_meta
-
-
-def near(found: Any, expected: Any, tolerance: float = 1e-6) -> bool:
-    """Return whether two numbers, tensors, texts, or sequences or dicts of these, are the same.
-
-    Args:
-        tolerance: relative to the number, or to the largest entry of the tensor, that is expected.
-    """
-    if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(
-            near(found[key], value, tolerance) for key, value in expected.items()
-        )
-    if isinstance(expected, list | tuple):
-        return len(found) == len(expected) and all(
-            near(f, e, tolerance) for f, e in zip(found, expected, strict=True)
-        )
-    if isinstance(expected, Tensor):
-        if not is_plain(found) or found.shape != expected.shape:
-            return False
-        found, expected = found.detach().double(), expected.double()
-        limit = tolerance * expected.abs().nan_to_num(0.0, 0.0, 0.0).max().item()
-        return torch.allclose(found, expected, rtol=tolerance, atol=limit, equal_nan=True)
-    if isinstance(expected, float) and isinstance(found, int | float):
-        if math.isnan(expected) or math.isnan(found):
-            return math.isnan(expected) and math.isnan(found)
-        return math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-12)
-    return bool(found == expected)
 
 
 def only_explanation(
@@ -341,35 +251,3 @@ def roundings(
         return float(round(value, places)) if math.isfinite(value) else value
 
     return [(mistake, rounded(expected, places)) for places in digits]
-
-
-def apart(expected: float, found: float) -> str:
-    """Say that two numbers differ, with enough digits to show it."""
-    for digits in range(4, 18):
-        one, other = f"{expected:.{digits}g}", f"{found:.{digits}g}"
-        if one != other:
-            return f"expected {one}, found {other}"
-    return f"expected {expected!r}, found {found!r}"
-
-
-def differ(found: Tensor, expected: Tensor) -> str:
-    """Say how two tensors differ: in shape, in precision, or in the value that is furthest off."""
-    if found.shape != expected.shape:
-        return f"expected the shape {tuple(expected.shape)}, found {tuple(found.shape)}"
-    if not is_plain(found):
-        return f"expected {expected.dtype}, found {found.dtype}, {found.layout}, {found.device}"
-    if not found.isfinite().all() and expected.isfinite().all():
-        count = int((~found.isfinite()).sum())
-        return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"
-    gap = (found.detach().double() - expected.double()).abs()
-    index = largest_at(gap)
-    text = apart(expected[index].item(), found[index].item()) + (f" at {index}" if index else "")
-    if found.dtype in (torch.float16, torch.bfloat16) and near(found, expected, 0.01):
-        text = f"{text}: {found.dtype} has too few digits, expected {expected.dtype}"
-    return text
-
-
-def listed(values: Sequence[Any], longest: int = 3) -> str:
-    """Return the first few values, and how many more there are."""
-    shown = ", ".join(map(str, values[:longest]))
-    return shown if len(values) <= longest else f"{shown} and {len(values) - longest} more"

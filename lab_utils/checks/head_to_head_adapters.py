@@ -10,16 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import lab_utils.adapters
-from lab_utils.checks.diagnosis import (
-    describe,
-    differ,
-    listed,
-    near,
-    nothing_returned,
-)
+from lab_utils.checks.diagnosis import nothing_returned
 from lab_utils.checks.head_to_head import CLOSE, REFERENCE, base_model, state_of
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import check, probe
+from lab_utils.checks.values import describe, differ, listed, near
 from lab_utils.data import next_byte_loss
 from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.models import attention_layers

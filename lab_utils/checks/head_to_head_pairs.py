@@ -11,12 +11,8 @@ import scipy  # scipy.stats is slow to import: it is imported on first use
 import torch
 
 from lab_utils.checks.diagnosis import (
-    apart,
-    describe,
     expect_kept,
-    near,
     nothing_returned,
-    number,
     only_explanation,
     other_kind,
     roundings,
@@ -24,6 +20,7 @@ from lab_utils.checks.diagnosis import (
 from lab_utils.checks.head_to_head import REFERENCE
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import call, check
+from lab_utils.checks.values import apart, describe, near, number
 
 PAIRS = "6. Is it luck?"
 

@@ -9,19 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab_utils.checks.diagnosis import (
-    apart,
-    describe,
-    near,
-    number,
-    only_explanation,
-    other_kind,
-    returned_kind,
-    roundings,
-)
+from lab_utils.checks.diagnosis import only_explanation, other_kind, returned_kind, roundings
 from lab_utils.checks.head_to_head import CLOSE, REFERENCE, base_model, state_of
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import check, probe
+from lab_utils.checks.values import apart, describe, near, number
 from lab_utils.data import next_byte_loss
 from lab_utils.questions.head_to_head import (
     ask_steps,

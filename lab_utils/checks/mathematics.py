@@ -10,18 +10,9 @@ from torch import Tensor
 
 from lab_utils import decomposition
 from lab_utils.checks.diagnosis import misfit, other_kind, returned_kind, roundings
-from lab_utils.checks.report import (
-    CheckFailed,
-    Comparison,
-    Mistake,
-    Report,
-    chosen,
-    close,
-    kind_of,
-    named,
-    shown,
-)
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, chosen, named
 from lab_utils.checks.subject import REFERENCE_MATHEMATICS, call, call_function, check
+from lab_utils.checks.values import close, describe, shown
 from lab_utils.questions.odd_tensors import odd_kind
 
 DECOMPOSE = "3. Decompose a matrix that you can see"
@@ -490,7 +481,7 @@ def _is_pair(report: Report, result: object, what: str, rows: int) -> bool:
     if not report.expect(
         pair,
         "it returns two things",
-        f"expected {what} to return the pair (magnitude, direction), found {kind_of(result)}.",
+        f"expected {what} to return the pair (magnitude, direction), found {describe(result)}.",
         ONE_OF_TWO
         if isinstance(result, Tensor) and result.ndim == 2 and result.shape[0] in (1, rows)
         else MORE_THAN_TWO

@@ -12,17 +12,10 @@ from torch import Tensor
 
 import lab_utils
 from lab_utils.checks.diagnosis import (
-    apart,
-    describe,
-    differ,
     expect_kept,
     expect_numbers,
-    is_plain,
-    listed,
     misfit,
-    near,
     nothing_returned,
-    number,
     only_explanation,
     returned_kind,
     roundings,
@@ -30,6 +23,7 @@ from lab_utils.checks.diagnosis import (
 )
 from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen, named
 from lab_utils.checks.subject import call, check, probe
+from lab_utils.checks.values import apart, describe, differ, is_plain, listed, near, number
 from lab_utils.layers import DoRALayer, LoRALayer
 from lab_utils.questions.peft_and_commonsense import ask_config, ask_state, plain
 

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lab_utils.checks.diagnosis import (
-    apart,
-    describe,
-    differ,
-    is_plain,
-    listed,
-    near,
     nothing_returned,
-    number,
     only_explanation,
     other_kind,
     returned_kind,
@@ -25,6 +18,7 @@ from lab_utils.checks.diagnosis import (
 )
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import call_watched, check
+from lab_utils.checks.values import apart, describe, differ, is_plain, listed, near, number
 from lab_utils.questions.runs import ask_runs
 from lab_utils.training import Settings, train_and_evaluate
 

@@ -5,17 +5,14 @@ Nothing is written to stderr, where nbgrader would read any text as a failure.
 
 import contextlib
 import functools
-import math
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from lab_utils.checks.values import close, describe, differ
 from lab_utils.questions.odd_tensors import odd_kind
 from lab_utils.questions.usual_causes import without_usual_cause
 
@@ -179,7 +176,7 @@ class Report:
         Args:
             mistake: what to name if it is none.
         """
-        problem = f"expected {what} as a tensor of real numbers, found {kind_of(value)}."
+        problem = f"expected {what} as a tensor of real numbers, found {describe(value)}."
         plain = isinstance(value, Tensor) and not odd_kind(value)
         return plain or self.expect(False, f"{what} is a tensor", problem, mistake)
 
@@ -232,7 +229,7 @@ class Comparison:
 
     def difference(self) -> str:
         """Say how it differs from what it should be."""
-        return difference(self.found, self.expected, self.scale_dim)
+        return differ(self.found, self.expected, self.scale_dim)
 
     def is_explained_by(self, index: int) -> bool:
         """Return whether the mistake of this index gives what was found."""
@@ -253,54 +250,6 @@ def the_one_that_explains(cases: Sequence[Comparison]) -> Mistake | None:
     return explaining[0] if len(set(explaining)) == 1 else None
 
 
-def close(
-    found: Tensor, expected: Tensor, tolerance: float = 1e-4, scale_dim: int | None = None
-) -> bool:
-    """Return whether two tensors of any dtypes agree, relative to the size of `expected`.
-
-    The tolerance allows float32 rounding and an epsilon that is added to a norm or clamps it.
-
-    Args:
-        scale_dim: the dimension whose entries share a size; all entries do if None.
-    """
-    if found.shape != expected.shape:
-        return False
-    found, expected = found.detach().double(), expected.detach().double()
-    if not expected.numel():
-        return True
-    sizes = expected.abs().nan_to_num(posinf=0.0)
-    together = scale_dim is None or scale_dim >= expected.ndim
-    size = sizes.max() if together else sizes.amax(scale_dim, keepdim=True)
-    same = (found == expected) | (found.isnan() & expected.isnan())
-    return bool((same | ((found - expected).abs() <= tolerance * (size + sizes))).all())
-
-
-def difference(found: Tensor, expected: Tensor, scale_dim: int | None = None) -> str:
-    """Say how two tensors differ: in their shapes, or in the value that is furthest off."""
-    if found.shape != expected.shape:
-        return f"expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
-    kind = found.dtype
-    found, expected = found.detach().double(), expected.detach().double()
-    if expected.isfinite().all() and not found.isfinite().all():
-        count = int((~found.isfinite()).sum())
-        return f"expected finite numbers, found NaN or infinity in {count} of {found.numel()}"
-    gap = (found - expected).abs().nan_to_num(nan=math.inf)
-    if scale_dim is not None:
-        gap = gap / expected.abs().amax(scale_dim, keepdim=True).clamp_min(1e-30)
-    index = largest_at(gap)
-    place = f" at index {index}" if index else ""
-    pair = expected[index].item(), found[index].item()
-    digits = next((n for n in (4, 6, 9) if f"{pair[0]:.{n}g}" != f"{pair[1]:.{n}g}"), 17)
-    coarse = f" (it is {kind})" if kind in (torch.float16, torch.bfloat16) else ""
-    return f"expected {pair[0]:.{digits}g}{place}, found {pair[1]:.{digits}g}{coarse}"
-
-
-def largest_at(values: Tensor) -> tuple[int, ...]:
-    """Return the index of the largest value."""
-    # torch.unravel_index would import SymPy, for a second.
-    return tuple(int(i) for i in np.unravel_index(values.argmax().item(), values.shape))
-
-
 def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:
     """Return the aspects to check: the named one, or all of them if None.
 
@@ -312,32 +261,3 @@ def chosen(aspect: str | None, aspects: Collection[str]) -> list[str]:
     if aspect not in aspects:
         raise ValueError(f"aspect is {aspect!r}; it must be one of {', '.join(aspects)}, or None")
     return [aspect]
-
-
-def kind_of(value: Any) -> str:
-    """Say what kind of value this is: its type, that of its items, the shape of a tensor."""
-    if value is None:
-        return "nothing (None: is there a return?)"
-    if isinstance(value, Tensor):
-        if odd := odd_kind(value):
-            details = {"meta tensor": "without numbers", "sparse tensor": value.layout}
-            return f"a {odd}, {details.get(odd, value.dtype)}"
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
-    name = type(value).__name__
-    if name == "ndarray":
-        return "a NumPy array (write it with torch, which keeps the gradient)"
-    article = "an" if name[:1].lower() in tuple("aeiou") else "a"
-    items = value.values() if isinstance(value, dict) else value
-    if isinstance(value, list | tuple | dict) and items:
-        kinds = dict.fromkeys(type(item).__name__ for item in items)
-        return f"{article} {name} of {len(value)} ({', '.join(list(kinds)[:4])})"
-    return f"{article} {name}"
-
-
-def shown(value: Any, longest: int = 120) -> str:
-    """Return the text of a value, cut if it is long."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= longest else f"{text[:longest]}..."

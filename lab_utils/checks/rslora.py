@@ -14,14 +14,9 @@ from torch import Tensor
 import lab_utils.adapters
 from lab_utils.adapters import ATTENTION, adapter_layers, add_adapters_to_model
 from lab_utils.checks.diagnosis import (
-    apart,
-    describe,
     earlier_result,
     expect_numbers,
-    listed,
-    near,
     nothing_returned,
-    number,
     only_explanation,
     other_kind,
     returned_kind,
@@ -35,6 +30,7 @@ from lab_utils.checks.subject import (
     call_watched,
     check,
 )
+from lab_utils.checks.values import apart, describe, listed, near, number
 from lab_utils.data import language_task
 from lab_utils.questions.runs import ask_models
 

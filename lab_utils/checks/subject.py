@@ -22,7 +22,8 @@ from torch import Tensor
 import lab_utils.decomposition
 import lab_utils.layers
 from lab_utils.checks import page
-from lab_utils.checks.report import CheckFailed, kind_of, shown
+from lab_utils.checks.report import CheckFailed
+from lab_utils.checks.values import describe, shown
 from lab_utils.questions.functions import ask_call
 from lab_utils.questions.student_code import StudentCodeFailed, student_code
 
@@ -87,7 +88,7 @@ def check(
                 if answer is _NOTHING:  # no student's doing
                     raise
                 problem = (
-                    f"{_last_step.get()} returned {kind_of(answer)}, which the check cannot "
+                    f"{_last_step.get()} returned {describe(answer)}, which the check cannot "
                     f"compare with what is expected ({type(error).__name__}: {str(error)[:300]})."
                 )
                 print(f"  FAIL  {problem}")

@@ -516,29 +516,29 @@ class WrongTrack:
         return d
 
     def ints(n_epochs=50):
-        """unnamed: history: expected torch.float32, found torch.int32, torch.st"""
+        """unnamed: history: expected 0.7492 at index (64, 28), found 0 (it is torch.int32)."""
         d = statistics_of(recorded(n_epochs))
         d["history"] = d["history"].int()
         return d
 
     def sparse(n_epochs=50):
-        """unnamed: history: expected torch.float32, found torch.float32, torc"""
+        """unnamed: history: expected a tensor of torch.float32, found a sparse tensor"""
         d = statistics_of(recorded(n_epochs))
         d["history"] = d["history"].to_sparse()
         return d
 
     def cplx(n_epochs=50):
-        """unnamed: history: expected torch.float32, found torch.complex64, torc"""
+        """unnamed: history: expected a tensor of torch.float32, found a complex tensor"""
         d = statistics_of(recorded(n_epochs))
         d["history"] = d["history"].to(torch.complex64)
         return d
 
     def empty(n_epochs=50):
-        """unnamed: history: expected the shape (65, 32), found (0,)."""
+        """unnamed: history: expected shape (65, 32), found (0,)."""
         return {"history": torch.empty(0), "mean_change": torch.empty(0), "relative_change": 0.0}
 
     def zero(n_epochs=50):
-        """unnamed: history: expected 0.7492, found 0 at (64, 28)."""
+        """unnamed: history: expected 0.7492 at index (64, 28), found 0."""
         return {
             "history": torch.zeros(32 * n_epochs + 1, 32),
             "mean_change": torch.zeros(32 * n_epochs + 1),

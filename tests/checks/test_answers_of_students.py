@@ -10,7 +10,8 @@ from answers import LATER, answers, cases, of_lessons
 
 from lab_utils import checks
 from lab_utils.checks import head_to_head_pairs, head_to_head_step, peft_and_commonsense, rslora
-from lab_utils.checks.diagnosis import near, tell_apart
+from lab_utils.checks.diagnosis import tell_apart
+from lab_utils.checks.values import near
 
 EXERCISES = of_lessons("EXERCISES", LATER)
 

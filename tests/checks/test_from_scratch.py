@@ -474,7 +474,7 @@ class WrongLoRA:
             return super().forward(x.reshape(-1, x.shape[-1]))
 
     class nothing_returned(LoRA):
-        """forward: found nothing (None: is there a return?)"""
+        """forward: found None (is there a return?)"""
 
         def forward(self, x):
             super().forward(x)

@@ -159,14 +159,14 @@ class WrongDecompose:
         return split(torch.where(magnitude == 0, 1.0, magnitude), weight)
 
     def nothing(weight, norm_dim=1, eps=1e-8):
-        """found nothing (None: is there a return?)"""
+        """found None (is there a return?)"""
 
     def three(weight, norm_dim=1, eps=1e-8):
         """found a tuple of 3 (Tensor)"""
         return weight, weight, weight
 
     def half_none(weight, norm_dim=1, eps=1e-8):
-        """expected direction as a tensor of real numbers, found nothing"""
+        """expected direction as a tensor of real numbers, found None"""
         return weight.norm(dim=norm_dim, keepdim=True), None
 
     def sparse(weight, norm_dim=1, eps=1e-8):

@@ -27,16 +27,9 @@ from lab_utils.checks.layer.mistakes import (
     WHOLE_NORM,
     WRONG_AXIS,
 )
-from lab_utils.checks.report import (
-    CheckFailed,
-    Comparison,
-    Mistake,
-    Report,
-    close,
-    kind_of,
-    named,
-)
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, named
 from lab_utils.checks.subject import REFERENCE_LAYERS, name_of, probe
+from lab_utils.checks.values import close, describe
 from lab_utils.questions.layers import HELD_INSIDE, ask_layer
 from lab_utils.questions.odd_tensors import odd_kind
 
@@ -77,7 +70,7 @@ class Answers:
         if not isinstance(value, Tensor) or odd_kind(value):
             failure = CheckFailed(
                 f"{self.name}.{method} must return a tensor of real numbers; found "
-                f"{kind_of(value)}."
+                f"{describe(value)}."
             )
             raise named(failure, returned_kind(value, "a tensor", LORA))
         return value

@@ -47,7 +47,8 @@ from lab_utils.checks.layer.mistakes import (
     WHOLE_NORM,
     WRONG_AXIS,
 )
-from lab_utils.checks.report import Mistake, close
+from lab_utils.checks.report import Mistake
+from lab_utils.checks.values import close
 
 
 class Case:

@@ -31,7 +31,8 @@ from lab_utils.checks.layer.mistakes import (
     VECTORS_DROPPED,
     X_CHANGED,
 )
-from lab_utils.checks.report import CheckFailed, Mistake, Report, close
+from lab_utils.checks.report import CheckFailed, Mistake, Report
+from lab_utils.checks.values import close
 
 P = 0.3  # not 0.5, which is its own mirror
 SEEDS = tuple(range(6))

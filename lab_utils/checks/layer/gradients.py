@@ -24,7 +24,8 @@ from lab_utils.checks.layer.mistakes import (
     NOT_DETACHED,
     ZERO_DIVISION,
 )
-from lab_utils.checks.report import CheckFailed, Report, close
+from lab_utils.checks.report import CheckFailed, Report
+from lab_utils.checks.values import close
 
 RATE = 0.05  # of the step of gradient descent that a check takes
 

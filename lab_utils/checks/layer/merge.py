@@ -44,7 +44,8 @@ from lab_utils.checks.layer.mistakes import (
     ZERO_DIVISION,
 )
 from lab_utils.checks.layer.unexplained import wrong_weight
-from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, close, named
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, named
+from lab_utils.checks.values import close
 
 # A layer that does so little does it without merge(), too: what it merges shows nothing.
 TOO_LITTLE = (UPDATE_LEFT_OUT, FROZEN_LEFT_OUT, MAGNITUDE_UNUSED)

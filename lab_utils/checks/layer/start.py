@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab_utils.checks.diagnosis import listed
 from lab_utils.checks.layer.asking import (
     MODES,
     ask,
@@ -53,7 +52,8 @@ from lab_utils.checks.layer.mistakes import (
     ZERO_DIVISION,
 )
 from lab_utils.checks.layer.unexplained import unexplained
-from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, close
+from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report
+from lab_utils.checks.values import close, listed
 
 
 def start(report: Report, layer_type: Any, method: str, case: Case) -> None:

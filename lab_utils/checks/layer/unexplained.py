@@ -23,7 +23,8 @@ from lab_utils.checks.layer.mistakes import (
     SQUEEZED,
     WHOLE_NORM,
 )
-from lab_utils.checks.report import CheckFailed, Mistake, close
+from lab_utils.checks.report import CheckFailed, Mistake
+from lab_utils.checks.values import close
 
 
 def unexplained(layer_type: Any, method: str, case: Case) -> Callable[[], Mistake | None]:

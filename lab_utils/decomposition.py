@@ -38,11 +38,10 @@ def decompose(weight: Tensor, norm_dim: int = 1, eps: float = 1e-8) -> tuple[Ten
     """
     _check_matrix("weight", weight)
     check_norm_dim(norm_dim)
-    # In float16 the square of a small weight is 0 and that of a large one infinite, so a norm
-    # is computed in float32 (or in float64 when the weight is float64).
-    exact = weight.to(at_least_float32(weight.dtype))
-    magnitude = torch.linalg.vector_norm(exact, dim=norm_dim, keepdim=True)
-    direction = exact / magnitude.clamp_min(eps)
+    # In float16 the square of a small weight is 0 and that of a large one infinite.
+    vectors = exact(weight)
+    magnitude = torch.linalg.vector_norm(vectors, dim=norm_dim, keepdim=True)
+    direction = vectors / magnitude.clamp_min(eps)
     return magnitude.to(weight.dtype), direction.to(weight.dtype)
 
 
@@ -84,7 +83,7 @@ def magnitude_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
     Raises:
         ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
-    _check_same_shape(before, after)
+    before, after = _exact_pair(before, after)
     length_before, _ = decompose(before, norm_dim)
     length_after, _ = decompose(after, norm_dim)
     return (length_after - length_before).abs().mean().item()
@@ -105,7 +104,7 @@ def direction_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
     Raises:
         ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
-    _check_same_shape(before, after)
+    before, after = _exact_pair(before, after)
     _, direction_before = decompose(before, norm_dim)
     _, direction_after = decompose(after, norm_dim)
     cosine = (direction_before * direction_after).sum(dim=norm_dim)
@@ -128,7 +127,7 @@ def magnitude_share(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
     Raises:
         ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
-    _check_same_shape(before, after)
+    before, after = _exact_pair(before, after)
     length_before, _ = decompose(before, norm_dim)
     length_after, _ = decompose(after, norm_dim)
     moved = (after - before).square().sum()
@@ -148,15 +147,15 @@ def random_update(
         generator: source of the directions, uniform on the sphere; it must be on the CPU.
 
     Returns:
-        A weight of the same shape, of which each vector is as far from `before` as in `after`.
+        A weight of the shape and dtype of `before`, each vector as far from it as in `after`.
 
     Raises:
         ValueError: the shapes differ or are not those of matrices, or `norm_dim` is not 0 or 1.
     """
-    _check_same_shape(before, after)
-    moved, _ = decompose(after - before, norm_dim)
+    exact_before, exact_after = _exact_pair(before, after)
+    moved, _ = decompose(exact_after - exact_before, norm_dim)
     _, direction = decompose(torch.randn(before.shape, generator=generator), norm_dim)
-    return before + moved * direction.to(before)
+    return (exact_before + moved * direction.to(exact_before)).to(before.dtype)
 
 
 def intruders(before: Tensor, after: Tensor, top: int = 10, cosine: float = 0.6) -> int:
@@ -178,10 +177,8 @@ def intruders(before: Tensor, after: Tensor, top: int = 10, cosine: float = 0.6)
         ValueError: the shapes differ or are not those of matrices.
         torch.linalg.LinAlgError: a weight contains NaN or infinity.
     """
-    _check_same_shape(before, after)
     base, trained = (
-        torch.linalg.svd(weight.to(at_least_float32(weight.dtype)), full_matrices=False).U
-        for weight in (before, after)
+        torch.linalg.svd(weight, full_matrices=False).U for weight in _exact_pair(before, after)
     )
     closest = (base.T @ trained[:, :top]).abs().amax(dim=0)
     return int((closest < cosine).sum())
@@ -227,6 +224,14 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """Return a tensor in the dtype to compute norms in, see `at_least_float32`.
+
+    Half precision has three digits: what training changed would be lost in their rounding.
+    """
+    return tensor.to(at_least_float32(tensor.dtype))
+
+
 def _check_matrix(name: str, tensor: Tensor) -> None:
     if tensor.ndim != 2:
         raise ValueError(
@@ -235,10 +240,16 @@ def _check_matrix(name: str, tensor: Tensor) -> None:
         )
 
 
-def _check_same_shape(before: Tensor, after: Tensor) -> None:
+def _exact_pair(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a weight at two times in float32 or better, as `exact` does.
+
+    Raises:
+        ValueError: the shapes differ or are not those of matrices.
+    """
     _check_matrix("before", before)
     if before.shape != after.shape:
         raise ValueError(
             f"before has shape {tuple(before.shape)} and after {tuple(after.shape)}; "
             "both must be the same weight at two times"
         )
+    return exact(before), exact(after)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab_utils.decomposition import at_least_float32, check_norm_dim, decompose
+from lab_utils.decomposition import at_least_float32, check_norm_dim, decompose, exact
 from lab_utils.fused import scale_features, updated_norm
 
 
@@ -90,7 +90,7 @@ class LoRALayer(nn.Module):
     def update(self) -> Tensor:
         """Return `scaling * B A`, `(out_features, in_features)`, in float32 or better."""
         with torch.autocast(self.lora_A.device.type, enabled=False):
-            return self.scaling * _exact(self.lora_B) @ _exact(self.lora_A)
+            return self.scaling * exact(self.lora_B) @ exact(self.lora_A)
 
     def updated_weight(self) -> Tensor:
         """Return `W0 + scaling * B A`, `(out_features, in_features)`, in float32 or better."""
@@ -177,16 +177,16 @@ class DoRALayer(LoRALayer):
     @property
     def base_norm(self) -> Tensor:
         """`||W0||`, in the shape of `magnitude`, in float32 or better."""
-        norm, _ = decompose(_exact(self.original_layer.weight.detach()), self.norm_dim)
+        norm, _ = decompose(exact(self.original_layer.weight.detach()), self.norm_dim)
         return norm
 
     def reference_forward(self, x: Tensor) -> Tensor:
         """Map `x` as the paper writes it, with `B A` and weights built at every call."""
-        W0, bias = _exact(self.original_layer.weight), self.original_layer.bias
+        W0, bias = exact(self.original_layer.weight), self.original_layer.bias
         update = self.update()
         norm_scale = self.magnitude / self._norm_of(W0 + update)
-        y = F.linear(_exact(x), norm_scale * W0)
-        y = y + F.linear(_exact(self.dropout(x)), norm_scale * update)
+        y = F.linear(exact(x), norm_scale * W0)
+        y = y + F.linear(exact(self.dropout(x)), norm_scale * update)
         return (y if bias is None else y + bias).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,10 +235,6 @@ class DoRALayer(LoRALayer):
         update_squared = (B * (B @ (A @ A.T))).sum(dim=1)
         squared = 2 * s * overlap + s**2 * update_squared
         return norm + (squared - squared.detach()) / (2 * norm)  # the value of norm, exactly
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor.to(at_least_float32(tensor.dtype))
 
 
 def _check_arguments(layer: nn.Linear, rank: int, alpha: float, dropout: float) -> None:

@@ -76,7 +76,7 @@ SLOPE = Mistake(
 )
 RANKS = Mistake("rank correlation", "The paper's is Pearson's: of values, not of ranks.", COUPLING)
 MIXED = Mistake(
-    "n and n - 1 mixed", "Take the same divisor in the covariance and the variances.", COUPLING
+    "n and n - 1 mixed", "Use the same divisor in the covariance and in the variances.", COUPLING
 )
 SIGN_LOST = Mistake("sign lost", "A falling line has a negative correlation.", COUPLING)
 SIGN_SWAPPED = Mistake("sign swapped", "Lists that rise together have a positive one.", COUPLING)
@@ -164,7 +164,7 @@ ONE_VECTOR_M = Mistake("one vector alone", "Average over all of the vectors.", D
 ONE_VECTOR_D = Mistake("one vector alone", "Average over all of the vectors.", DELTA_D)
 MEAN_VECTORS = Mistake(
     "mean of the vectors compared",
-    "Compare vector by vector, and average what comes of it.",
+    "Compare vector by vector, and average the results.",
     DELTA_D,
 )
 PERCENT_M = Mistake("percent", "Equation 3 has no factor of 100.", DELTA_M)

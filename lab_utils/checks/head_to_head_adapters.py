@@ -38,7 +38,7 @@ MODE_CHANGED = Mistake(
 )
 EARLIER_MODEL = Mistake(
     "the model of an earlier call",
-    "Copy and adapt the model that is given at every call: another call gives other arguments.",
+    "Copy and adapt the model that is given at every call: another call may have other arguments.",
     ADD,
 )
 NOT_COPIED = Mistake(
@@ -133,7 +133,9 @@ ONE_FOR_ALL = Mistake(
     ADD,
 )
 NOT_DETACHED = Mistake(
-    "norm not detached", "Leave detach_norm at its default: everything but rank and alpha.", ADD
+    "norm not detached",
+    "Leave everything but rank and alpha at its default, including detach_norm.",
+    ADD,
 )
 NEW_BASE = Mistake(
     "a base with other weights",

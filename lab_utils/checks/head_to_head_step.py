@@ -44,7 +44,7 @@ NO_STEP = _step("no step", "Call optimizer.step() after the gradients are clippe
 TWO_STEPS = _step("more than one step", "Call optimizer.step() once a batch.")
 BY_HAND = _step(
     "a step without the optimiser",
-    "Call optimizer.step(): how far a parameter moves is the optimiser's business.",
+    "Call optimizer.step(): the optimiser decides how far a parameter moves.",
 )
 NOT_CLIPPED = _step(
     "no clipping", "torch.nn.utils.clip_grad_norm_ goes between backward() and step()."

@@ -99,7 +99,7 @@ ATTACHED = _track("with gradient", "Keep copies without gradient: .detach().clon
 PRECISION_LOST = _track("precision lost", "Keep the numbers in float32, as they are.")
 ALIASED = _track(
     "no copy",
-    "A parameter changes in place: without .clone() every row is the same tensor at its end.",
+    "A parameter changes in place: without .clone() every row is the last one.",
 )
 ROW_TWICE = _track("a row twice", "on_step is called once at each step, before training too.")
 EARLIER_ROWS = _track(

@@ -52,6 +52,20 @@ def test_half_precision_norms_neither_vanish_nor_overflow():
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_changes_of_half_precision_weights_are_measured_exactly(dtype):
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(16, 64, generator=generator).to(dtype)
+    after = (before + 0.05 * torch.randn(16, 64, generator=generator)).to(dtype)
+    for measure in (magnitude_change, direction_change, magnitude_share, intruders):
+        assert measure(before, after) == measure(before.float(), after.float()), measure
+    assert direction_change(before, before) == pytest.approx(0, abs=1e-6)
+    random = random_update(before, after, generator)
+    assert random.dtype == dtype
+    moved = direction_change(before, random) / direction_change(before, after)
+    assert moved == pytest.approx(1, abs=0.2), "as far, in a space of 64 dimensions"
+
+
 def test_changes_by_hand():
     before = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     after = torch.tensor([[0.0, 3.0], [0.0, 1.0]])  # turned by 90 degrees and +2; same way and -1

@@ -16,6 +16,7 @@ from torch import nn
 
 from lab_utils import ablations
 from lab_utils.layers import DoRALayer, LoRALayer
+from lab_utils.models import ATTENTION
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,6 @@ NAMES = {key: method.name for key, method in METHODS.items()}
 COLOURS = {key: method.colour for key, method in METHODS.items()}
 MARKERS = {key: method.marker for key, method in METHODS.items()}
 ADAPTERS = {key: method.maker for key, method in METHODS.items() if method.maker}
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 # What a run may adapt or, in full fine-tuning, train; a name, unlike a tuple, is one setting.
 TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, "mlp_up", "mlp_down")}
 

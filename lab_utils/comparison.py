@@ -298,7 +298,9 @@ class PairedDifference:
     def __str__(self) -> str:
         """Say in two lines what was found and what follows, and no more than that."""
         other, baseline = NAMES[self.other], NAMES[self.baseline]
-        over = f"{self.seeds} paired seeds" + f", {self.windows} windows" * bool(self.windows)
+        over = f"{self.seeds} paired seeds"
+        if self.windows:
+            over += f", {self.windows} windows"
         found = (
             f"{other} minus {baseline}: {self.mean:+.4f} ({100 * self.confidence:g}% interval "
             f"{self.low:+.4f} to {self.high:+.4f}, {over})."

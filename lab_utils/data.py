@@ -52,12 +52,12 @@ class Task:
 
 @cache
 def language_task() -> Task:
-    """Return the lab's task: a model that has read Python's manual is to predict Python code.
+    """Return the lab's task: a model that has read Python's language reference is to predict code.
 
-    The base was pretrained on the text of Python's language reference. The parts are source code
-    of the same five standard modules, dealt out function by function, in windows of 128 bytes;
-    inputs and targets are `(windows, 128)`, shifted by one byte. The loss is the cross-entropy in
-    nats per byte.
+    The base was pretrained on the text of that reference. The parts are source code of the same
+    five standard modules of Python, dealt out function by function, in windows of 128 bytes; inputs
+    and targets are `(windows, 128)`, shifted by one byte. The loss is the cross-entropy in nats per
+    byte.
 
     While nbgrader validates or grades a notebook (it sets NBGRADER_EXECUTION), each part is cut to
     its first 24 windows: no exercise is marked on this task, and nobody should wait for

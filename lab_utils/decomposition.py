@@ -70,7 +70,7 @@ def recompose(magnitude: Tensor, direction: Tensor) -> Tensor:
 
 
 def magnitude_change(before: Tensor, after: Tensor, norm_dim: int = 1) -> float:
-    """The paper's delta M (eq. 3): the mean change of length over the vectors of a weight.
+    """The paper's delta M (eq. 3): the mean absolute change of length over a weight's vectors.
 
     Args:
         before, after: the weight before and after training, `(out_features, in_features)`. For

@@ -28,8 +28,16 @@ def updated_norm_on_gpu(
     norm = torch.empty(rows, device=weight.device, dtype=torch.float32)
     with _on_device_of(weight):
         _norms_of_rows[(triton.cdiv(rows, TILE["ROWS"]),)](
-            *(weight, A, B, norm, scaling, rows, columns),
-            *(*weight.stride(), *A.stride(), *B.stride()),
+            weight,
+            A,
+            B,
+            norm,
+            scaling,
+            rows,
+            columns,
+            *weight.stride(),
+            *A.stride(),
+            *B.stride(),
             RANK=A.shape[0],
             **TILE,
         )

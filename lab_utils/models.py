@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 CHECKPOINT = Path(__file__).parent / "pretrained" / "tiny-language-model.safetensors"
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")  # the projections of a block's attention
 
 
 class SimpleTransformerBlock(nn.Module):
@@ -92,8 +93,7 @@ class TinyLanguageModel(nn.Module):
 
 def attention_layers(model: TinyLanguageModel) -> list[str]:
     """Return the names of the four projections of every block, which adapters replace."""
-    kinds = ("q_proj", "k_proj", "v_proj", "o_proj")
-    return [f"blocks.{block}.{kind}" for block in range(len(model.blocks)) for kind in kinds]
+    return [f"blocks.{block}.{kind}" for block in range(len(model.blocks)) for kind in ATTENTION]
 
 
 def load_pretrained(checkpoint: Path = CHECKPOINT) -> TinyLanguageModel:

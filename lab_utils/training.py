@@ -132,8 +132,8 @@ def train_and_evaluate(
     version of PyTorch, rounds differently.
 
     Args:
-        adapter_type: `"lora"`, `"dora"`, `"dora-input"` (as in `add_adapters_to_model`), `"full"`
-            (every parameter of the model is trained) or `"frozen"` (none is).
+        adapter_type: `"full"` (every parameter of the model is trained), `"frozen"` (none is), or
+            one that `add_adapters_to_model` takes, such as `"lora"` or `"dora"`.
         n_epochs: passes over the training part.
         rank: of the adapters; `"full"` and `"frozen"` have none.
         verbose: show a progress bar.
@@ -351,7 +351,7 @@ def evaluate(
     loss_function: Callable[[Tensor, Tensor], Tensor],
     batch_size: int = 64,
 ) -> float:
-    """Return the mean loss over a part of a task, with the model in evaluation mode."""
+    """Return the mean loss over a part of a task; the model is left in evaluation mode."""
     model.eval()
     total = 0.0
     for inputs, targets in zip(

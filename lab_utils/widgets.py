@@ -316,40 +316,6 @@ def rank_explorer(records: Sequence[dict], ranks: Sequence[int] = (4, 8, 16, 32)
     return Explorer({"rate": slider}, draw)
 
 
-def _wide() -> dict:
-    """Return the layout of all controls, so that they are aligned."""
-    return {"layout": {"width": "min(36em, 98%)"}, "style": {"description_width": "min(11em, 40%)"}}
-
-
-def _choice(name: str, options: Sequence, start: object) -> SelectionSlider:
-    return SelectionSlider(
-        options=options,
-        value=start,
-        description=name,
-        continuous_update=False,
-        **_wide(),
-    )
-
-
-def _slider(name: str, start: float, low: float, high: float, step: float) -> FloatSlider:
-    # continuous_update=False: a figure takes longer to draw than a handle takes to move
-    return FloatSlider(
-        value=start,
-        min=low,
-        max=high,
-        step=step,
-        description=name,
-        readout_format=f".{_decimals(step)}f",
-        continuous_update=False,
-        **_wide(),
-    )
-
-
-def _decimals(step: float) -> int:
-    """Return how many decimals the multiples of a step need."""
-    return len(f"{step:g}".partition(".")[2])
-
-
 def scaling_explorer() -> Explorer:
     """Return a slider over the rank and one over alpha, for LoRA's two scalings."""
     controls = {
@@ -393,3 +359,37 @@ def published_explorer() -> Explorer:
         return figure, alt
 
     return Explorer(controls, draw)
+
+
+def _wide() -> dict:
+    """Return the layout of all controls, so that they are aligned."""
+    return {"layout": {"width": "min(36em, 98%)"}, "style": {"description_width": "min(11em, 40%)"}}
+
+
+def _choice(name: str, options: Sequence, start: object) -> SelectionSlider:
+    return SelectionSlider(
+        options=options,
+        value=start,
+        description=name,
+        continuous_update=False,
+        **_wide(),
+    )
+
+
+def _slider(name: str, start: float, low: float, high: float, step: float) -> FloatSlider:
+    # continuous_update=False: a figure takes longer to draw than a handle takes to move
+    return FloatSlider(
+        value=start,
+        min=low,
+        max=high,
+        step=step,
+        description=name,
+        readout_format=f".{_decimals(step)}f",
+        continuous_update=False,
+        **_wide(),
+    )
+
+
+def _decimals(step: float) -> int:
+    """Return how many decimals the multiples of a step need."""
+    return len(f"{step:g}".partition(".")[2])

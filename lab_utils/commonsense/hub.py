@@ -22,7 +22,7 @@ def hub_problem(timeout: float = 5.0) -> str | None:
         from huggingface_hub import constants
         from huggingface_hub.utils import get_session
     except ImportError:
-        return "the package huggingface_hub is missing (pip install dora-lab[commonsense])"
+        return "the package huggingface_hub is missing (pip install huggingface_hub)"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:

@@ -126,7 +126,7 @@ def _load(name: str | os.PathLike, device: str) -> tuple[nn.Module, object]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name)
-    # `scoring` leaves the attention mask out, which is causal with SDPA alone
+    # `scoring` passes a mask of True and False: SDPA takes it so, eager attention would add it
     model = AutoModelForCausalLM.from_pretrained(
         name, dtype=torch.float32, attn_implementation="sdpa"
     )

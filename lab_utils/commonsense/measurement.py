@@ -79,7 +79,7 @@ def at_each_rate(
         common = set.intersection(*({run["seed"] for run in runs} for runs in pair))
         pair = [[run for run in runs if run["seed"] in common] for runs in pair]
         pair = [_with_metric(runs, name) for runs in pair]
-        found = comparison.paired_difference(*pair, "of", confidence)
+        found = comparison.paired_difference(*pair, "compared", confidence)
         differences.setdefault(rank, {})[rate] = found
     return differences
 
@@ -136,7 +136,7 @@ def summarise(records: Sequence[dict], grid_seeds: int = 3, confidence: float = 
             rank: {
                 name: comparison.paired_difference(
                     *(_with_metric(best[rank, method][1], name) for method in PAIR),
-                    "of",
+                    "compared",
                     confidence,
                 )
                 for name in ("average", *tasks)
@@ -147,9 +147,9 @@ def summarise(records: Sequence[dict], grid_seeds: int = 3, confidence: float = 
 
 
 def _with_metric(records: Sequence[dict], name: str) -> list[dict]:
-    """Return records in which `of` is the accuracy of a task, or the average."""
+    """Return records in which `compared` is the accuracy of a task, or the average."""
     return [
-        record | {"of": (record["accuracy"] | {"average": record["average_accuracy"]})[name]}
+        record | {"compared": (record["accuracy"] | {"average": record["average_accuracy"]})[name]}
         for record in records
     ]
 

@@ -111,7 +111,9 @@ def load_rows(task: str, split: str, folder: str | os.PathLike | None = None) ->
             Hugging Face hub (package `datasets`) and are kept in the lab's cache folder.
 
     Raises:
-        RowsError: the file is not there or holds something else, or the hub cannot be reached.
+        RowsError: the file is not there or holds something else, or the package `datasets` is
+            missing.
+        HubUnreachable: the rows are only on the hub, which does not answer.
         ValueError: the task or the split is unknown.
     """
     _check_task(task)
@@ -173,7 +175,13 @@ def _checked(line: str, task: str, where: str) -> dict:
 def _download(task: str, split: str, path: Path) -> None:
     """Fetch a part of a public data set and write it to a file, complete or not at all."""
     require_hub(f"the rows of {task}", "name a folder with rows in DORA_LAB_DATA")
-    from datasets import load_dataset  # a second, and only needed here
+    try:
+        from datasets import load_dataset  # a second, and only needed here
+    except ImportError as error:
+        raise RowsError(
+            f"the rows of {task} are fetched with the package datasets, which is not installed: "
+            "pip install datasets"
+        ) from error
 
     source = SOURCES[task]
     records = load_dataset(

@@ -35,6 +35,7 @@ class Text:
 
     @property
     def answer_length(self) -> int:
+        """How many tokens are scored."""
         return len(self.tokens) - self.start
 
 
@@ -62,9 +63,11 @@ class Batch:
     weights: Tensor
 
     def tensors(self) -> list[Tensor]:
+        """Return all fields, in their order."""
         return [getattr(self, field.name) for field in fields(self)]
 
     def to(self, device: torch.device | str) -> "Batch":
+        """Return the same batch on a device."""
         return Batch(*(tensor.to(device) for tensor in self.tensors()))
 
 

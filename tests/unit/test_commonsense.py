@@ -147,6 +147,15 @@ def test_public_rows_are_fetched_converted_and_kept(task, no_hub, monkeypatch):
     assert "/" in asked[0][0] and asked[0][1] in ("test", "validation")
 
 
+def test_without_the_package_that_fetches_rows(monkeypatch, tmp_path):
+    monkeypatch.setenv("DORA_LAB_CACHE", str(tmp_path))
+    monkeypatch.delenv("DORA_LAB_DATA", raising=False)
+    monkeypatch.setattr(rows_module, "require_hub", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(RowsError, match=r"rows of piqa.*pip install datasets"):
+        commonsense.load_rows("piqa", "test")
+
+
 def test_no_hub_for_rows(no_hub):
     with pytest.raises(HubUnreachable, match=r"rows of piqa.*127.0.0.1:9.*DORA_LAB_DATA"):
         commonsense.load_rows("piqa", "test")

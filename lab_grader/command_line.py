@@ -1,7 +1,6 @@
 """The command line: `python -m lab_grader --help`."""
 
 import argparse
-import errno
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from lab_grader.intake.course import Course, CourseError, about_gradebook
 from lab_grader.marks.export import Policy, export, left_blank
 from lab_grader.marks.lms import COMMENTS, GRADE, WorksheetError, fill_worksheet, zip_pages
 from lab_grader.marks.standing import extend, read_standings
+from lab_grader.places import about_file
 from lab_grader.plain import plain, say
 from lab_grader.running.workers import ClusterError, Workers, forget_settings
 from lab_grader.sandbox.bubblewrap import NoSandbox, check_available
@@ -295,13 +295,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _end("stopped; run it again, and it continues where it was.")
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _end(
-                f"the disk is full{where}. Free some space and run this again: what was graded is "
-                "kept."
-            )
-        _end(f"{error.strerror or error}{where}; what was graded is kept.")
+        _end(about_file(error))
     except Exception as error:
         path = keep_traceback(Path(tempfile.gettempdir()))
         _end(

@@ -16,6 +16,7 @@ from nbgrader.converters.base import NbGraderException
 from sqlalchemy.exc import SQLAlchemyError
 
 from lab_grader.marks.confined import confined
+from lab_grader.places import about_file
 from lab_grader.plain import plain
 
 __all__ = ["Door", "confined"]  # for the course's configuration
@@ -60,6 +61,8 @@ def _grade_instead_of(autograde: Autograde) -> None:
         _refuse(autograde, str(error))
     except SQLAlchemyError as error:
         _refuse(autograde, about_gradebook(error))
+    except OSError as error:
+        _refuse(autograde, about_file(error))
     for line in describe(course, outcome):
         autograde.log.info("%s", plain(line, most=5000))
     if outcome.failed:

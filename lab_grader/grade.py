@@ -1,7 +1,6 @@
 """Grade a class: vet, execute, record, feedback, export."""
 
 import contextlib
-import errno
 import functools
 import traceback
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from lab_grader.marks.page import PAGE, make_page
 from lab_grader.marks.record import Marks, Recorder, RecordError, read_marks
 from lab_grader.marks.standing import read_comments, read_standings
 from lab_grader.marks.summary import table, to_look_at
+from lab_grader.places import FULL, about_file
 from lab_grader.plain import say
 from lab_grader.running.cache import Cache, key_of
 from lab_grader.running.job import Cell, Job, Result
@@ -303,8 +303,11 @@ def _only_theirs(course: Course, student: str, outcome: Outcome) -> Iterator[Non
     except (CourseError, OperationalError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             raise
+        if isinstance(error, OSError) and error.filename:
+            outcome.failed[student] = about_file(error)
+            return
         where = keep_traceback(course.work)
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         outcome.failed[student] = f"the grader failed on it ({why}; more in {where})"
@@ -357,7 +360,11 @@ def describe(course: Course, outcome: Outcome) -> list[str]:
     """Return a table of points and a list of what an instructor should look at, as lines."""
     standings = read_standings(course)
     remarks = {
-        student: [*outcome.problems.get(student, []), *outcome.notes.get(student, [])]
+        student: [
+            *([outcome.failed[student]] if student in outcome.failed else []),  # it has no page
+            *outcome.problems.get(student, []),
+            *outcome.notes.get(student, []),
+        ]
         for student in outcome.graded
     }
     return [

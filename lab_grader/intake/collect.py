@@ -26,6 +26,7 @@ from lab_grader.intake.whose import (
     told_by,
     whose,
 )
+from lab_grader.places import misfit
 from lab_grader.plain import plain
 
 PACKED = "an archive that is not opened here; unpack it, and put what it contains in its place"
@@ -220,10 +221,12 @@ def collect_course(course: Course) -> Collected:
     `grading/replaced`.
 
     Raises:
-        CourseError: there is nothing in that folder.
+        CourseError: there is nothing in that folder, or it is none.
     """
     downloaded = course.work / "downloaded" / course.assignment
     fresh = course.work / "collecting"
+    if why := misfit(downloaded / "archive", folder=True):
+        raise CourseError(why)
     shutil.rmtree(fresh, ignore_errors=True)
     done = collect(downloaded / "archive", fresh, set(course.lessons))
     if not done.files and not done.left:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import traceback
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from traitlets.config import Config, PyFileConfigLoader
 
 from lab_grader.intake.litter import is_litter
+from lab_grader.places import about_file, misfit, not_writable
 from lab_grader.plain import plain
 
 CONFIG = "nbgrader_config.py"
+LOCK = "grading.lock"
+# What the grader keeps beside the submissions, in folders.
+KEPT = ("cache", "collecting", "history", "marks", "recorded", "replaced", "vetted")
 MARKS = set(" ._@+-'")  # what a student's id may contain besides letters and digits
 
 
@@ -128,7 +133,14 @@ def _alike(name: str) -> str:
 
 
 def _folders(folder: Path, linked: bool = False) -> list[str]:
-    return [entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=linked)]
+    return [entry.name for entry in _entries(folder) if _is_folder(entry, linked)]
+
+
+def _is_folder(entry: os.DirEntry, linked: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=linked)
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 def _files(folder: Path) -> list[str]:
@@ -160,6 +172,30 @@ def role_of(cell: NotebookNode) -> str:
     return "test" if nbgrader.get("grade") and cell.cell_type == "code" else ""
 
 
+def _resolved(path: Path) -> Path:
+    """Return a path without links; one that leads back to itself stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def _read_config(root: Path) -> Config:
+    if why := misfit(root / CONFIG, folder=False):
+        raise CourseError(why)
+    if not (root / CONFIG).exists():
+        raise CourseError(f"{root} has no {CONFIG}: run this in the course's folder.")
+    try:
+        return PyFileConfigLoader(CONFIG, str(root)).load_config()
+    except OSError as error:
+        raise CourseError(about_file(error)) from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(root / CONFIG)]
+        line = lines[-1] if lines else getattr(error, "lineno", "?")
+        raise CourseError(
+            f"{root / CONFIG} fails on line {line} ({type(error).__name__}: {error}): mend it, and "
+            "run this again; what was graded is kept."
+        ) from error
+
+
 class Course:
     """A folder with `nbgrader_config.py`, and one of its assignments.
 
@@ -168,15 +204,14 @@ class Course:
     """
 
     def __init__(self, root: Path, assignment: str) -> None:
-        self.root, self.assignment = root.resolve(), assignment
-        if not (self.root / CONFIG).is_file():
-            raise CourseError(f"{self.root} has no {CONFIG}: run this in the course's folder.")
-        self.config: Config = PyFileConfigLoader(CONFIG, str(self.root)).load_config()
+        self.root, self.assignment = _resolved(root), assignment
+        self.config: Config = _read_config(self.root)
         self.config.CourseDirectory.root = str(self.root)
         self.directory = CourseDirectory(config=self.config)
         if self.directory.db_url.startswith("sqlite") and "?" not in self.directory.db_url:
             self.config.CourseDirectory.db_url = self.directory.db_url + "?timeout=60"
             self.directory = CourseDirectory(config=self.config)
+        self._refuse_misfits()
         self.lessons = self._read_lessons()
 
     def gradebook(self) -> Gradebook:
@@ -192,15 +227,21 @@ class Course:
         """Return a lock; used as a context manager it keeps others from grading meanwhile.
 
         Entering it raises `filelock.Timeout` if another process grades this course.
+
+        Raises:
+            CourseError: a folder that grading writes to is not writable.
         """
         self.work.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.work / "grading.lock", timeout=0)
+        for folder in self._written_to():
+            if why := not_writable(folder):
+                raise CourseError(why)
+        return FileLock(self.work / LOCK, timeout=0)
 
     @cached_property
     def work(self) -> Path:
         """The folder of what the grader keeps: beside the submissions."""
         folder = Path(self.directory.submitted_directory).parent
-        return (self.root / folder).resolve()
+        return _resolved(self.root / folder)
 
     @property
     def cell_seconds(self) -> float:
@@ -210,7 +251,7 @@ class Course:
     @property
     def submitted(self) -> Path:
         """The folder that holds a folder for each student."""
-        return (self.root / self.directory.submitted_directory).resolve()
+        return _resolved(self.root / self.directory.submitted_directory)
 
     def students(self) -> list[str]:
         """Return the ids of all who handed something in, at whichever level it is."""
@@ -265,6 +306,8 @@ class Course:
                 found[name] = "cannot be read: permission denied"
             elif _alike(name) == _alike(self.assignment):
                 found[name] = f"the levels are swapped: it must be STUDENT/{self.assignment}"
+        for name in set(_links(self.submitted)) - set(_folders(self.submitted, True)):
+            found[name] = "is a link that leads to no folder; put the submission itself here"
         for name in _files(self.submitted):
             found[name] = f"lies outside of a folder STUDENT/{self.assignment}"
         return found
@@ -274,6 +317,31 @@ class Course:
         """The names of the course's other assignments."""
         with self.gradebook() as gradebook:
             return {a.name for a in gradebook.assignments} - {self.assignment}
+
+    def _written_to(self) -> list[Path]:
+        """Return the folders that grading writes to."""
+        kept = [self.work / name for name in KEPT]
+        within = [self.work / name / self.assignment for name in ("recorded", "history")]
+        steps = (self.directory.autograded_directory, self.directory.feedback_directory)
+        return [self.work, *kept, *within, *(self.root / step for step in steps)]
+
+    def _refuse_misfits(self) -> None:
+        """Refuse a file in the place of a folder, a folder in the place of a file, a broken link.
+
+        Before anything is executed, rather than when the results are to be written.
+        """
+        release = self.folder("release")
+        submitted = self.root / self.directory.submitted_directory  # before links are followed
+        for folder in (*self._written_to(), submitted, release):
+            if why := misfit(folder, folder=True):
+                raise CourseError(why)
+        files = [self.work / LOCK, *release.glob("*.ipynb"), *self.work.glob("marks/*.csv")]
+        prefix, _, database = self.directory.db_url.partition("?")[0].partition(":///")
+        if prefix == "sqlite" and database:
+            files.append(self.root / database)
+        for file in files:
+            if why := misfit(file, folder=False):
+                raise CourseError(why)
 
     def _read_lessons(self) -> dict[str, Lesson]:
         released = sorted(self.folder("release").glob("*.ipynb"))

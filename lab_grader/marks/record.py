@@ -39,6 +39,7 @@ from sqlalchemy.exc import OperationalError, SAWarning
 from lab_grader.intake.course import Course
 from lab_grader.intake.vet import TIMESTAMP, Submission
 from lab_grader.marks.confined import Confined
+from lab_grader.places import about_file
 from lab_grader.running.cache import write_atomically
 from lab_grader.running.job import Result
 
@@ -236,6 +237,8 @@ class Recorder:
             if isinstance(last.error, OperationalError):
                 raise last.error from error
             cause = last.error or error
+            if isinstance(cause, OSError) and cause.filename:
+                raise RecordError(about_file(cause)) from cause
             raise RecordError(
                 f"nbgrader could not record it ({type(cause).__name__}: {cause})"
             ) from cause

@@ -5,7 +5,6 @@ them, or ends its process, is reported; another process takes its place and the 
 """
 
 import contextlib
-import errno
 import faulthandler
 import functools
 import itertools
@@ -26,6 +25,8 @@ from typing import Any
 
 import psutil
 from pebble import ProcessExpired, ProcessPool
+
+from lab_grader.places import about_file
 
 PATIENCE_SECONDS = 5  # for a process to end in an orderly way
 # The environment sets up libraries that checks use by variables whose names begin so.
@@ -217,9 +218,7 @@ def _attempt(
         more = f"more than {memory_bytes >> 20:,} MB of" if memory_bytes else "all"
         return key, WorkerError(f"it took {more} memory, and was stopped")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return key, WorkerError(f"the disk is full ({error.filename}); free some of it")
-        return key, WorkerError(f"{type(error).__name__}: {error}")
+        return key, WorkerError(about_file(error))
     except Exception as error:
         return key, WorkerError(f"{type(error).__name__}: {error}")
 

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from benchmarks.commonsense.training import add_peft_adapters, make_batches, train, trained
+from benchmarks.commonsense.training import add_peft_adapters, make_batches, train
 from lab_utils import comparison
+from lab_utils.adapters import trainable_parameters
 from lab_utils.commonsense.language_model import load_language_model
 from lab_utils.commonsense.measurement import PAIR, Run, chosen_rate, require_one_base
 from lab_utils.commonsense.rows import load_rows
@@ -125,7 +126,9 @@ def measure(run: Run, machine: Machine) -> dict:
         batches = make_batches(rows.train, run.batch_size, run.epochs, run.seed)[: run.steps]
         # detached: a copy's graph would tie the parameter's gradient to the stream it was made on,
         # and then steps on another stream can't be recorded
-        lora_a = [p.detach().cpu() for name, p in trained(model).items() if "lora_A" in name]
+        lora_a = [
+            p.detach().cpu() for name, p in trainable_parameters(model).items() if "lora_A" in name
+        ]
         pairing["lora_A"] = fingerprint(lora_a)
         pairing["batches"] = fingerprint(tensor for b in batches for tensor in b.tensors())
         with tqdm(total=len(batches), leave=False, disable=machine.jobs > 1, unit="step") as bar:
@@ -139,7 +142,7 @@ def measure(run: Run, machine: Machine) -> dict:
             )
         stretches = torch.tensor(result["losses"]).tensor_split(24)
         result["losses"] = [round(s.mean().item(), 4) for s in stretches if len(s)]
-        result["trainable_params"] = sum(p.numel() for p in trained(model).values())
+        result["trainable_params"] = sum(p.numel() for p in trainable_parameters(model).values())
         result["peak_memory"] = torch.cuda.max_memory_allocated(machine.device) if on_gpu else None
     else:
         model = copy.deepcopy(base).to(machine.device, dtype)

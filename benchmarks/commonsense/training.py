@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lab_utils.adapters import trainable_parameters
 from lab_utils.commonsense.scoring import (
     Batch,
     Text,
@@ -54,11 +55,6 @@ def add_peft_adapters(base: nn.Module, method: str, rank: int, seed: int, dtype:
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
     return model
-
-
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters of the adapters by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def make_batches(texts: Sequence[Text], batch_size: int, epochs: int, seed: int) -> list[Batch]:
@@ -132,7 +128,7 @@ def train(
     """
     device = model.lm_head.weight.device
     on_gpu = device.type == "cuda"
-    parameters = list(trained(model).values())
+    parameters = list(trainable_parameters(model).values())
     rate = torch.zeros((), device=device)  # a tensor, which recorded steps read anew
     optimizer = torch.optim.AdamW(
         parameters, lr=rate, weight_decay=0.0, fused=True, capturable=on_gpu

@@ -193,15 +193,15 @@ def change(subject: Subject, values: dict[str, Tensor]) -> None:
         subject.changed[name] = value.shape
         if isinstance(tensor, nn.Parameter) or name in subject.layer._buffers:
             with torch.no_grad():
-                tensor.copy_(_turned(value, tensor.shape))
+                tensor.copy_(in_shape(value, tensor.shape))
             tensor.requires_grad_()
         else:  # no call of layer.to() has reached it
-            new = _turned(value, tensor.shape).to(subject.dtype, copy=True)
+            new = in_shape(value, tensor.shape).to(subject.dtype, copy=True)
             setattr(subject.layer, name, new.requires_grad_())
 
 
-def _turned(value: Tensor, shape: torch.Size) -> Tensor:
-    """Return the values of a matrix in this shape: transposed if that is what it is."""
+def in_shape(value: Tensor, shape: torch.Size) -> Tensor:
+    """Return a matrix in the shape in which a layer holds it, which may be the transposed one."""
     return value.T if value.shape != shape == value.T.shape else value.reshape(shape)
 
 
@@ -255,7 +255,7 @@ def gradients(
         if not any(parameter is tensor for tensor in tensors.values())
     }
     for name, tensor in tensors.items():
-        found[name] = None if tensor.grad is None else _turned(tensor.grad, subject.changed[name])
+        found[name] = None if tensor.grad is None else in_shape(tensor.grad, subject.changed[name])
     return {"x": given.grad} | found
 
 

@@ -14,9 +14,9 @@ from benchmarks.commonsense.training import (
     learning_rates,
     make_batches,
     train,
-    trained,
 )
 from lab_utils import commonsense
+from lab_utils.adapters import trainable_parameters
 from lab_utils.commonsense import measurement
 from lab_utils.commonsense.scoring import encode
 
@@ -35,13 +35,17 @@ def test_a_pair_starts_from_the_same_base_and_lora_a(language_model, dtype):
     lora, dora = (add_peft_adapters(language_model[0], m, 4, 7, dtype) for m in ("lora", "dora"))
     other = add_peft_adapters(language_model[0], "lora", 4, 8, dtype)
     base = dict(language_model[0].named_parameters())
-    for name, parameter in trained(lora).items():
+    for name, parameter in trainable_parameters(lora).items():
         assert parameter.dtype == torch.float32
-        assert torch.equal(parameter, trained(dora)[name])
+        assert torch.equal(parameter, trainable_parameters(dora)[name])
         if "lora_A" in name:
-            assert not torch.equal(parameter, trained(other)[name])
-    magnitudes = {n: p for n, p in trained(dora).items() if "magnitude" in n}
-    assert len(trained(dora)) == len(trained(lora)) + len(magnitudes) == 15 * len(magnitudes) / 5
+            assert not torch.equal(parameter, trainable_parameters(other)[name])
+    magnitudes = {n: p for n, p in trainable_parameters(dora).items() if "magnitude" in n}
+    assert (
+        len(trainable_parameters(dora))
+        == len(trainable_parameters(lora)) + len(magnitudes)
+        == 15 * len(magnitudes) / 5
+    )
     for name, magnitude in magnitudes.items():
         assert magnitude.dtype == torch.float32
         weight = base[name.replace("lora_magnitude_vector.default.", "")]

@@ -46,6 +46,7 @@ from lab_utils.checks.layer.mistakes import (
 from lab_utils.checks.layer.unexplained import wrong_weight
 from lab_utils.checks.report import CheckFailed, Comparison, Mistake, Report, named
 from lab_utils.checks.values import close
+from lab_utils.questions.layers import in_shape
 
 # A layer that does so little does it without merge(), too: what it merges shows nothing.
 TOO_LITTLE = (UPDATE_LEFT_OUT, FROZEN_LEFT_OUT, MAGNITUDE_UNUSED)
@@ -244,17 +245,12 @@ def _expect_merged_bias(report: Report, bias: Tensor | None, method: str, case: 
         report.expect_close(bias, case.bias, prop, mistakes)
 
 
-def _turned(value: Tensor, shape: torch.Size) -> Tensor:
-    """Return the values of a matrix in the shape in which a layer holds them."""
-    return value.T if value.shape != shape == value.T.shape else value.reshape(shape)
-
-
 def _expect_adapter_kept(report: Report, answers: Answers, method: str, case: Case) -> None:
     now, expected = answers["now"], trained_values(method, case)
     changed = [
         name
         for name, value in expected.items()
-        if now[name] is None or not torch.equal(now[name].float(), _turned(value, now[name].shape))
+        if now[name] is None or not torch.equal(now[name].float(), in_shape(value, now[name].shape))
     ]
     before, again, after = map(answers.output, ("before", "again", "after"))
     same = close(after, before) or not close(again, before)  # which forward does by itself

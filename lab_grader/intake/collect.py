@@ -1,7 +1,8 @@
 """Sort what an LMS hands out into a folder for each student, and say where each file went.
 
-Names as Moodle, Canvas, Blackboard and Gradescope write them (`whose`); folders and archives within
-each other; files of a download that was unpacked by hand. Nothing is dropped without a word.
+Names as Moodle, Canvas, Brightspace, Blackboard and Gradescope write them (`whose`); folders and
+archives within each other; files of a download that was unpacked by hand. Nothing is dropped
+without a word.
 """
 
 import shutil
@@ -18,6 +19,7 @@ from lab_grader.intake.archives import NOT_OPENED_NAMES, PACKED_NAMES
 from lab_grader.intake.course import Course, CourseError
 from lab_grader.intake.litter import is_litter
 from lab_grader.intake.whose import (
+    OVERVIEW,
     Opened,
     Whose,
     is_table,
@@ -141,7 +143,7 @@ def collect(archive: Path, target: Path, lessons: set[str]) -> Collected:
     files = [(path, opened) for path, opened in _files(archive) if not is_litter(path)]
     told = told_by(files)
     for path, opened in sorted(files, key=lambda it: moment_of(it[0])):
-        if is_table(path):
+        if is_table(path) or told.get(path) == OVERVIEW:
             continue
         found = whose(path, lessons, told)
         if isinstance(opened, str):

@@ -1,7 +1,8 @@
 """Whose a file of an LMS's download is: by its name, or by what the LMS has written beside it.
 
-Moodle and Canvas write a number of the student's into each name. Blackboard writes a text file for
-each attempt, and Gradescope one table for all submissions; only these say whose the files are.
+Moodle, Canvas and Brightspace write a number of the student's into each name. Blackboard writes a
+text file for each attempt, and Gradescope one table for all submissions; only these say whose the
+files are.
 """
 
 import re
@@ -34,6 +35,17 @@ BLACKBOARD_TEXT = "Blackboard.txt"  # what the student typed is in it
 # submission_123/01.ipynb, beside submission_metadata.yml
 GRADESCOPE = re.compile(r"submission_[0-9]+")
 GRADESCOPE_TABLE = "submission_metadata.yml"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# 123-4567 - Ada Lovelace - Nov 20, 2026 1015 AM/01.ipynb, or ... AM - 01.ipynb. The numbers are the
+# student's and the assignment's, the time is when it was handed in.
+BRIGHTSPACE = re.compile(
+    r"(?P<id>[0-9]+)-[0-9]+ ?- ?(?P<person>.+?) ?- ?"
+    rf"(?P<month>{'|'.join(MONTHS)})[a-z]* "
+    r"(?P<day>[0-9]{1,2}), (?P<year>[0-9]{4}) "
+    r"(?P<hour>[0-9]{1,2})(?P<minute>[0-9]{2}) ?(?P<half>[AP])M(?: ?- ?(?P<rest>.+))?"
+)
+BRIGHTSPACE_PAGE = "index.html"  # lists what was handed in
+OVERVIEW = "it lists the files beside it"
 MOST_BYTES = 64 << 20  # of what an LMS has written
 
 Opened = Callable[[str], BinaryIO] | str  # what opens a file, or why it cannot be read
@@ -51,19 +63,32 @@ class Whose:
 Told = Mapping[PurePosixPath, list[tuple[str, str]] | str]
 """What the LMS says beside the files: for a folder of Gradescope's, for the folder above where its
 table cannot be read, or for the path with which the files of an attempt in Blackboard begin, the
-students' ids and names, or why they are unknown."""
+students' ids and names, or why they are unknown. For a number in Brightspace, why it is none of a
+student's; for the page that Brightspace writes, what it is."""
 
 
 def told_by(files: Iterable[tuple[PurePosixPath, Opened]]) -> Told:
-    """Read what Blackboard and Gradescope have written beside the files of a download."""
+    """Read what Blackboard and Gradescope have written beside the files of a download.
+
+    A number in Brightspace that several people have is none of a student's.
+    """
     told: dict[PurePosixPath, list[tuple[str, str]] | str] = {}
+    people: dict[str, set[str]] = {}
     for path, opened in files:
+        if of_brightspace := _in_brightspace(path):
+            found, folder = of_brightspace
+            told[folder / BRIGHTSPACE_PAGE] = OVERVIEW
+            people.setdefault(found["id"], set()).add(found["person"])
         if isinstance(opened, str):
             continue
         if is_table(path):
             told |= {path.parent / name: owners for name, owners in _table(opened).items()}
         elif (found := BLACKBOARD.fullmatch(path.name)) and not found["rest"]:
             told[path.parent / found["attempt"]] = _named_in(opened)
+    for number, names in people.items():
+        if len(names) > 1:
+            shown = " and ".join(sorted(names))
+            told[PurePosixPath(number)] = f"the number {number} is that of {shown}"
     return told
 
 
@@ -121,6 +146,9 @@ def whose(path: PurePosixPath, lessons: set[str], told: Told) -> list[Whose] | s
             why = f"{GRADESCOPE_TABLE}, which Gradescope writes beside it, does not name it"
             owners = told.get(beside / part, told.get(beside, why))
             return _of_all(owners, PurePosixPath(*below))
+        if (found := BRIGHTSPACE.fullmatch(part)) and bool(found["rest"]) != bool(below):
+            owners = told.get(PurePosixPath(found["id"]), [(found["id"], found["person"])])
+            return _of_all(owners, PurePosixPath(found["rest"] or PurePosixPath(*below)))
         if not below and (found := BLACKBOARD.fullmatch(part)):
             why = f"Blackboard's text file, {found['attempt']}.txt, is not beside it"
             owners = told.get(path.parent / found["attempt"], why)
@@ -131,7 +159,7 @@ def whose(path: PurePosixPath, lessons: set[str], told: Told) -> list[Whose] | s
             if again and PurePosixPath(name).stem not in lessons and again[1] in lessons:
                 name = again[1] + again[2]
             return _of_all([(found["id"], found["person"])], PurePosixPath(name))
-    return "not named as Moodle, Canvas, Blackboard or Gradescope name their downloads"
+    return "not named as Moodle, Canvas, Brightspace, Blackboard or Gradescope name their downloads"
 
 
 def _of_moodle(found: re.Match[str], below: tuple[str, ...]) -> list[Whose] | str:
@@ -163,10 +191,28 @@ def is_table(path: PurePosixPath) -> bool:
 def is_theirs(path: PurePosixPath) -> bool:
     """Return whether a file is in what a student handed in, by how the LMS names it."""
     in_folder = any(MOODLE.fullmatch(p) or GRADESCOPE.fullmatch(p) for p in path.parts)
+    in_folder |= _in_brightspace(path) is not None
     return in_folder or any(way.fullmatch(path.name) for way in (BLACKBOARD, CANVAS))
 
 
 def moment_of(path: PurePosixPath) -> str:
     """Return when a file was handed in, where its name says so; as a text that can be sorted."""
+    if of_brightspace := _in_brightspace(path):
+        found, _ = of_brightspace
+        hour = int(found["hour"]) % 12 + 12 * (found["half"] == "P")
+        month = MONTHS.index(found["month"]) + 1
+        day = f"{found['year']}-{month:02}-{int(found['day']):02}"
+        return f"{day}-{hour:02}-{found['minute']}-00"
     found = BLACKBOARD.fullmatch(path.name)
     return found["moment"] if found else ""
+
+
+def _in_brightspace(path: PurePosixPath) -> tuple[re.Match[str], PurePosixPath] | None:
+    """Return what Brightspace says of a file, in the name of its folder or in its own, and where
+    that folder or file lies; None for another LMS's."""
+    for number, part in enumerate(path.parts):
+        if MOODLE.fullmatch(part) or GRADESCOPE.fullmatch(part):
+            return None
+        if found := BRIGHTSPACE.fullmatch(part):
+            return found, PurePosixPath(*path.parts[:number])
+    return None

@@ -211,6 +211,10 @@ LMS = {
     "anon_Ab3dE_4567_x.ipynb": ("Ab3dE", "x.ipynb"),
     "anon_LATE_Ab3dE_4567_x.ipynb": ("Ab3dE", "x.ipynb"),
     "submissions/lovelaceada_123_4567_x.ipynb": ("123", "x.ipynb"),
+    "123-4567 - Ada Lovelace - Nov 2, 2026 1015 AM/x.ipynb": ("123", "x.ipynb"),
+    "123-4567 - Mary-Ann O'Neil - Sep 24, 2026 926 PM/a - b/x.ipynb": ("123", "a - b/x.ipynb"),
+    "123-4567 - Ada Lovelace - Nov 20, 2026 1015 AM - my - work.ipynb": ("123", "my - work.ipynb"),
+    "all/123-4567 - 王小明 - Dec 20, 2026 1215 AM - a_1_2_x.ipynb": ("123", "a_1_2_x.ipynb"),
 }
 
 
@@ -229,9 +233,11 @@ def test_whose_a_file_is(path):
         ("Ada_17_assignsubmission_onlinetext_x.html", "text that Ada typed"),
         ("lovelaceada123_question_456_789_x.ipynb", "not named as Moodle, Canvas"),
         ("Ada_17_assignsubmission_comments_/x.html", "not a file of a submission"),
+        ("123-4567 - Ada - Nov 20, 2026 1015 AM", "not named as Moodle, Canvas, Brightspace"),
+        ("123-4567 - Ada - Nix 20, 2026 1015 AM/x.ipynb", "not named as Moodle, Canvas"),
         ("Ada_17_assignsubmission_file_", "a file where Moodle has a folder"),
         ("01-mathematics.ipynb", "not named as Moodle, Canvas"),
-        ("Ada Lovelace/01-mathematics.ipynb", "not named as Moodle, Canvas, Blackboard or"),
+        ("Ada Lovelace/01-mathematics.ipynb", "not named as Moodle, Canvas, Brightspace, "),
         (
             "Lab_3_20_ada_attempt_2026-11-20-10-15-00_x.ipynb",
             "Blackboard's text file, Lab_3_20_ada",
@@ -277,6 +283,30 @@ def test_a_download_of_blackboard_is_sorted_by_its_text_files(tmp_path):
     assert done.people == {"ada_l": "Ada (L) Lovelace", "l": "Lou"}
     assert set(done.left) == {f"{alone}_work.zip", f"{alone}.txt"}
     assert all("does not begin with “Name: " in why for why in done.left.values())
+
+
+def test_a_download_of_brightspace_is_sorted_and_the_later_file_counts(tmp_path):
+    (archive := tmp_path / "archive").mkdir()
+    with zipfile.ZipFile(archive / "Lab 3 Download Nov 21, 2026 100 PM.zip", "w") as file:
+        file.writestr("index.html", "<html>")
+        for moment in ("Nov 9, 2026 1159 AM", "Nov 9, 2026 126 PM", "Nov 9, 2026 1205 AM"):
+            file.writestr(f"12-4567 - Ada Lovelace - {moment}/{LESSON}.ipynb", moment)
+        file.writestr("13-4567 - Lou - Nov 9, 2026 926 PM - work.zip", zip_of({}))
+        # What a student calls so is the student's own, and makes no number another's.
+        file.writestr("13-4567 - Lou - Nov 9, 2026 926 PM/12-4567 - X - Nov 9, 2026 926 PM/a", "a")
+        for name in ("Eve", "Mallory"):
+            file.writestr(f"14-4567 - {name} - Nov 9, 2026 926 PM/x.ipynb", name)
+        file.writestr("elsewhere/index.html", "<html>")
+    done = collect(archive, tmp_path / "target", {LESSON})
+    assert {student: sorted(files) for student, files in done.files.items()} == {
+        "12": [f"{LESSON}.ipynb"],
+        "13": ["12-4567 - X - Nov 9, 2026 926 PM/a", "work.zip"],
+    }
+    assert (tmp_path / "target" / "12" / f"{LESSON}.ipynb").read_text() == "Nov 9, 2026 126 PM"
+    assert done.people == {"12": "Ada Lovelace", "13": "Lou"}
+    why = dict(sorted(done.left.items()))
+    assert len(why) == 3 and "elsewhere/index.html" in why
+    assert sum("the number 14 is that of Eve and Mallory" in text for text in why.values()) == 2
 
 
 GRADESCOPE = """

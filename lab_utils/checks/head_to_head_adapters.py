@@ -219,6 +219,7 @@ def check_add_adapters(
                 ):
                     break
                 if name == "frozen":
+                    _check_passed_in(report, case, found)
                     _check_frozen(report, case, found)
                 else:
                     _check_layers(report, case, found)
@@ -522,7 +523,8 @@ def _wrong_arguments(case: AdaptedCase, found: set[tuple[int, float]]) -> Mistak
     return ARGUMENTS_LOST if given else None
 
 
-def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
+def _check_passed_in(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
+    """Expect the model that was passed in to be as it was."""
     kind = case.adapter_type
     kept = not found["same object"] and near(found["base"], case.state, 0.0)
     trainable = set(found["base trainable"])
@@ -547,6 +549,11 @@ def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> N
             "the model that was passed in changed when the copy's parameters were changed.",
             NOT_COPIED,
         )
+
+
+def _check_frozen(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:
+    """Expect the returned model to train its adapters, and nothing else."""
+    kind = case.adapter_type
     parameters = found["parameters"]
     adapters = [name for name in parameters if name.split(".")[-1] in OURS]
     others = [name for name in parameters if name not in adapters]

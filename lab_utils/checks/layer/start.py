@@ -1,7 +1,7 @@
 """Before training: what the layer holds, and its output."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lab_utils.checks.layer.asking import (
     MODES,
+    Answers,
     ask,
     ask_trained,
     compare,
@@ -87,9 +88,26 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
     for name in names:
         if not _expect_values(report, name, found[name]):
             return
-    zero = not found["lora_B"].any()
+    _expect_start_factors(report, layer_type, case, found["lora_A"], found["lora_B"])
+    if method == "dora":
+        _expect_start_magnitude(report, layer_type, case, found["magnitude"])
+    _expect_trained(report, answers, found, names)
+    kept = answers["kept"]
+    report.expect(
+        not kept["copies"],
+        "no copy of the frozen weight",
+        f"expected no second tensor of the frozen weight's shape, found {listed(kept['copies'])}.",
+        COPY_KEPT,
+    )
+    expect_base_unchanged(report, kept, case, "building the layer")
+
+
+def _expect_start_factors(
+    report: Report, layer_type: Any, case: Case, lora_A: Tensor, lora_B: Tensor
+) -> None:
+    """Expect lora_B to be zero and lora_A to be random, in each layer anew."""
+    zero = not lora_B.any()
     report.expect(zero, "lora_B starts at zero", "lora_B has other values.", B_NOT_ZERO)
-    lora_A = found["lora_A"]
     varied = lora_A.unique().numel() > lora_A.numel() / 2
     if varied:
         again = ask(layer_type, case, {"held": ["held", ["lora_A"]]}, seed=1)["held"]["lora_A"]
@@ -105,8 +123,12 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
         f"expected random values in lora_A, found {lora_A.unique().numel()} different values.",
         None if varied else A_ZERO if not lora_A.any() else A_NOT_RANDOM,
     )
-    if method == "dora":
-        _expect_start_magnitude(report, layer_type, case, found["magnitude"])
+
+
+def _expect_trained(
+    report: Report, answers: Answers, found: dict[str, Tensor], names: Sequence[str]
+) -> None:
+    """Expect the adapter's parameters to be trainable, and nothing else."""
     frozen = [name for name in names if not found[name].requires_grad]
     report.expect(
         not frozen,
@@ -132,13 +154,6 @@ def _expect_parts(report: Report, layer_type: Any, method: str, case: Case) -> N
         f"expected the trainable parameters {', '.join(names)}, found also {', '.join(extra)}.",
         BASE_TRAINABLE if kept["trainable"] else EXTRA_TRAINED,
     )
-    report.expect(
-        not kept["copies"],
-        "no copy of the frozen weight",
-        f"expected no second tensor of the frozen weight's shape, found {listed(kept['copies'])}.",
-        COPY_KEPT,
-    )
-    expect_base_unchanged(report, kept, case, "building the layer")
 
 
 def _expect_values(report: Report, name: str, found: Tensor) -> bool:

@@ -100,7 +100,10 @@ def refusal(student: str) -> str:
     if odd:
         return f"rename the folder: an id cannot contain {' '.join(map(plain, odd))}"
     if student != student.strip() or not (student[0].isalnum() or student[0] == "_"):
-        return f"rename the folder {student!r}: an id must begin and end with a letter or digit"
+        return (
+            f"rename the folder {student!r}: an id must begin with a letter, a digit or _, and "
+            "must not end with a blank"
+        )
     return ""
 
 

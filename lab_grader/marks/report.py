@@ -46,6 +46,7 @@ class Check:
 
     @property
     def rate(self) -> float:
+        """The share of those who passed."""
         return self.passed / self.tried if self.tried else 0.0
 
     @property

@@ -76,7 +76,7 @@ USUAL_CAUSES = [
     (
         "RuntimeError",
         r"Can't call numpy\(\) on Tensor that requires grad",
-        "NumPy in place of PyTorch, which NumPy's functions take the gradient from.",
+        "a function of NumPy's, through which no gradient flows: use PyTorch's.",
     ),
     (
         "RuntimeError",
@@ -98,14 +98,14 @@ USUAL_CAUSES = [
     (
         "RuntimeError",
         r"could not infer output dtype|mean\(\): input dtype|std and var only support",
-        "a mean of truth values or whole numbers: make fractions of them first, values.double().",
+        "a mean of truth values or whole numbers: convert them first, values.double().",
     ),
     (
         "RuntimeError|ValueError",
         r"expected sequence of length|inhomogeneous shape|array element with a sequence|"
         r"stack expects each tensor to be equal size",
-        "rows of several lengths in one tensor or array, which has one length for all: take them "
-        "one by one.",
+        "rows of different lengths in one tensor or array, whose rows all have the same length: go "
+        "through them one by one.",
     ),
     (
         "RuntimeError|ValueError|IndexError",
@@ -220,8 +220,8 @@ def _not_imported(text: str) -> str:
     if name is None or name[1] not in IMPORTS:
         return ""
     return (
-        f"a missing import: `{IMPORTS[name[1]]}` stands nowhere in this notebook, or in a cell "
-        "that has not run since the kernel started."
+        f"a missing import: `{IMPORTS[name[1]]}` is not in this notebook, or is in a cell that has "
+        "not run since the kernel started."
     )
 
 

@@ -254,7 +254,7 @@ for in_features, out_features in ((6, 6), (6, 4)):
     )
 
 # %% [markdown]
-# Your layer takes `norm_dim`, so that lesson 04 can measure whether the choice matters.
+# Your layer takes the choice as `norm_dim`. Lesson 04 measures whether it matters.
 
 # %% [markdown]
 # ## 5. The norm is a constant in the backward pass

@@ -280,8 +280,8 @@ widgets.rank_explorer(found)
 # training.train_and_evaluate(METHOD, n_epochs=1, rank=RANK, task="regression", seed=0, verbose=False)
 # ```
 #
-# Its result is a dict; print one to see its keys. The task is the toy regression of lesson 04,
-# trained in a fraction of a second.
+# Its result is a dict; print one to see its keys. The task is the toy regression of lesson 04
+# (Gaussian inputs, targets made by one random matrix), trained in a fraction of a second.
 #
 # <details><summary>Hint</summary>
 #

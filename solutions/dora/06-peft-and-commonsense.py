@@ -562,7 +562,7 @@ plots.show(
 
 # %% [markdown]
 # At the chosen rates, accuracies and their standard errors: how much an accuracy would vary with
-# other test rows.
+# other test rows. *Zero-shot* is the model before any training.
 
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 # The table: accuracies at the chosen rates.
@@ -808,8 +808,8 @@ seconds, memory = (
     for key in ("seconds", "peak_memory")
 )
 print(
-    f"DoRA takes {seconds['dora'] / seconds['lora'] - 1:+.0%} time and "
-    f"{memory['dora'] / memory['lora'] - 1:+.0%} memory beyond the model"
+    f"DoRA takes {seconds['dora'] / seconds['lora'] - 1:.0%} more time and, beyond the model, "
+    f"{memory['dora'] / memory['lora'] - 1:.0%} more memory"
 )
 
 # %% [markdown]

@@ -124,6 +124,10 @@ MISFITS = {
         "Something that was computed from the parameters is kept and used again. They have changed "
         "since: compute it again in every pass.",
     ),
+    r"raised IndexError\b": (
+        "an index out of range",
+        "The code counts on more items than there are. Go through them with for, or ask len(...).",
+    ),
     r"could not infer output dtype|mean\(\): input dtype": (
         "a mean of truth values",
         "mean() takes fractions: make numbers of them first, .float() or .double().",
@@ -234,6 +238,13 @@ def tell_apart(
         one is not other and same(first, second)
         for (one, first), (other, second) in itertools.combinations(mistakes, 2)
     )
+
+
+def so_far(values: Sequence[float]) -> list[list[float]]:
+    """Return the sum, the mean, the smallest and the largest of the values up to each of them."""
+    sums = [*itertools.accumulate(values)]
+    means = [total / count for count, total in enumerate(sums, 1)]
+    return [sums, means, *([*itertools.accumulate(values, pick)] for pick in (min, max))]
 
 
 def roundings(

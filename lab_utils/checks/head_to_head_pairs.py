@@ -102,6 +102,9 @@ ANOTHER_WIDTH = _pairs(
     "interval twice or half as wide", "The half-width is t * s / sqrt(n), on each side of the mean."
 )
 ONE_METHOD = _pairs("losses of one method", "Take the differences, DoRA minus LoRA.")
+BEST_SEEDS = _pairs(
+    "the best of each method", "Compare seed by seed: which run is the best is luck as well."
+)
 ONE_SEED = _pairs("the difference of one seed", "The estimate is the mean over the seeds.")
 NULL_IF_UNDECIDED = _pairs(
     "zero where the interval contains it",
@@ -274,7 +277,10 @@ def _of_another_difference(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
         (ABSOLUTE, e.of(d.abs())),
         (ABSOLUTE, e.around(e.t * e.error, abs(e.mean))),
         *((MEDIAN, triple) for triple in e.with_mean(median.item())),
+        *((MEDIAN, triple) for triple in e.with_mean((b.median() - a.median()).item())),
         *((SUMMED, triple) for triple in e.with_mean(e.mean * e.n)),
+        *((BEST_SEEDS, triple) for triple in e.with_mean((b.min() - a.min()).item())),
+        *((BEST_SEEDS, triple) for triple in e.with_mean((b.max() - a.max()).item())),
         (RELATIVE, relative),
         (RELATIVE, [relative[0], e.low, e.high]),
         (RELATIVE, [100 * value for value in relative]),
@@ -319,7 +325,9 @@ def _of_another_width(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
         *((UNPAIRED, error) for error in (unpaired, unpaired / math.sqrt(2))),
         *((UNPAIRED, losses.std().item() / e.root) for losses in (e.lora, e.dora)),
         (UNPAIRED, (e.lora.std() + e.dora.std()).item() / e.root),
+        (NOT_OF_THE_MEAN, e.spread * math.sqrt(1 + 1 / n)),
     ]
+    every = (e.dora[:, None] - e.lora).flatten()
     tests = [scipy.stats.ttest_ind(e.dora, e.lora, equal_var=equal) for equal in (False, True)]
     intervals = [test.confidence_interval(level) for test in tests]
     return [
@@ -328,6 +336,7 @@ def _of_another_width(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
         (NO_QUANTILE, e.around(e.spread)),
         *((mistake, e.around(e.t * error)) for mistake, error in errors),
         (UNPAIRED, e.around(z(two_sided) * unpaired)),
+        (UNPAIRED, e.around(t(two_sided, n * n - 1) * every.std().item() / n)),
         *((UNPAIRED, [e.mean, found.low, found.high]) for found in intervals),
     ]
 
@@ -437,7 +446,7 @@ def _of_the_width(
     if not _same_triples([mean for mean, *_ in found], [mean for mean, *_ in expected]):
         return None
     if not all(map(math.isfinite, itertools.chain(*ends))):
-        return None
+        return ONE_SIDED if all(map(math.inf.__eq__, map(max, ends))) else None
     if not all(_same_triples(below, above) for below, above in ends):
         # not the last case: its two seeds, for one, lie at equal distances from their mean
         unequal = [not _same_triples(below, above) for below, above in ends[:-1]]
@@ -509,9 +518,11 @@ def _why_other_triples(
         or _of_some_seeds(cases, expected, found)
     )
     if mistake is None:  # two faults, perhaps: one of the mean, one of the interval
-        part = slice(0, 1) if name == "mean" else slice(1, 3)
-        parts = [(m, [triple[part] for triple in triples]) for m, triples in predicted]
-        mistake = only_explanation([triple[part] for triple in found], parts, _same_triples)
+        for part in (slice(0, 1),) if name == "mean" else (slice(1, 3), slice(0, 1)):
+            parts = [(m, [triple[part] for triple in triples]) for m, triples in predicted]
+            mistake = mistake or only_explanation(
+                [triple[part] for triple in found], parts, _same_triples
+            )
     if mistake is None and name == "interval":
         mistake = _of_the_width(cases, expected, found)
     return mistake

@@ -46,6 +46,15 @@ BY_HAND = _step(
     "a step without the optimiser",
     "Call optimizer.step(): the optimiser decides how far a parameter moves.",
 )
+WEIGHTS_CHANGED = _step(
+    "weights changed besides the step",
+    "Only optimizer.step() moves the weights. What is clipped are the gradients, parameter.grad.",
+)
+GRADIENTS_OF_ZERO = _step(
+    "gradients of zero",
+    "Differentiate the loss as it is: where clamp, round or detach comes before backward(), no "
+    "gradient passes.",
+)
 NOT_CLIPPED = _step(
     "no clipping", "torch.nn.utils.clip_grad_norm_ goes between backward() and step()."
 )
@@ -531,6 +540,8 @@ def _seen_fault(rows: list[list[dict[str, Any]]], found: list[dict]) -> Mistake 
         return BY_HAND if any(bool(trace["weights"].any()) for trace in found) else NO_STEP
     if any(len(row["steps"]) > 1 for row in calls):
         return TWO_STEPS
+    if any(row["moved besides"] for row in calls):
+        return WEIGHTS_CHANGED
     if all(of_one[0]["steps"] == [False] and of_one[0]["left"] for of_one in rows):
         return STEP_FIRST
     if all(row["steps"] == [False] for row in calls):
@@ -603,6 +614,10 @@ def _part_at_fault(
     same = {part: [near(f, e, CLOSE) for f, e in of_part] for part, of_part in pairs.items()}
     if all(map(all, same.values())):
         return CARRIED_OVER
+    norms = [f.item() for f, _ in pairs["norm"]]
+    if all(same["loss"]) and 0.0 in norms and not any(e == 0 for _, e in pairs["norm"]):
+        left_out = zip(norms, same["norm"], strict=True)
+        return GRADIENTS_OF_ZERO if all(right or norm == 0 for norm, right in left_out) else None
     if all(same["loss"]) and all(same["norm"]):
         moves = [(f.flatten(), e.flatten()) for f, e in pairs["weights"]]
         plain = [m for m, t in zip(moves, trainings, strict=True) if t.optimizer == "SGD"]

@@ -938,5 +938,5 @@ def wrong_counts(
         (lora + in_features + out_features, BOTH_AXES),
         *([(right + out_features, OUTPUTS_COUNTED)] if name == "dora" else []),
         (lora + rank * magnitude, MAGNITUDE_TIMES_RANK),
-        (lora + rank, MAGNITUDE_PER_RANK),
+        *((lora + number * rank, MAGNITUDE_PER_RANK) for number in (1, 2)),
     ]

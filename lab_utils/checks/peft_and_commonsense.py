@@ -3,6 +3,7 @@
 import functools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ UNKNOWN_LAYER = _config(
     "The layers of a Llama are q_proj, k_proj, v_proj, up_proj and down_proj.",
 )
 USE_DORA_SWAPPED = _config("use_dora swapped", "use_dora=True asks for DoRA.")
+RANK_OTHER = _config("another rank", "The rank is the one that is asked for: r=rank.")
 RANK_IGNORED = _config("rank ignored", "Pass it on: LoraConfig(r=rank).")
 WRONG_DEFAULT = _config("another default rank", "Without a rank, make_config uses 16.")
 ALPHA_LEFT_OUT = _config("alpha left out", "PEFT's default is 8, whatever the rank.")
@@ -207,6 +209,18 @@ ONE_QUESTION = _score(
 )
 NEGATIVE = _score("sign", "Return the share of right answers, from 0 to 1.")
 LITTLE_PRECISION = _score("precision lost", "Compute with plain floats: float16 has three digits.")
+BOUND = _score(
+    "a bound on the probability",
+    "A question is answered right if its right choice has the highest score, however likely it is.",
+)
+NUMBERS_COMPARED = _score(
+    "how often each index occurs",
+    "Compare question by question: the choice of each with the answer of the same.",
+)
+STOPPED = _score(
+    "stopped at the first wrong answer",
+    "return and break end a loop: go through all questions, and divide after it.",
+)
 CONSTANT = _score(
     "the same for all scores",
     "The result does not depend on the scores: count question by question.",
@@ -399,6 +413,10 @@ def _wrong_scaling(cases: list[tuple[int, Any, Any]]) -> tuple[Mistake | None, M
         of_rank = RANK_IGNORED
     elif all(r == asked for asked, r, _ in cases):
         of_rank = RANK_FLOAT
+    elif all(isinstance(r, int) for r in ranks):
+        of_rank = RANK_OTHER
+        if all(alpha == 2 * r for _, r, alpha in cases):
+            return of_rank, of_rank  # alpha follows from it
     if any(isinstance(alpha, str) for alpha in alphas):
         objects = any(str(alpha).startswith("<") for alpha in alphas)  # how `plain` shows them
         return of_rank, None if objects else ALPHA_TEXT
@@ -930,6 +948,10 @@ def _wrong_shares(scores: list[list[float]], answers: list[int]) -> list[tuple[M
             for divisor in (len(answers), len(answers) - 1)
         ),
         (BEST_KEPT, statistics.fmean(map(int.__eq__, _best_so_far(scores), answers))),
+        (
+            NUMBERS_COMPARED,
+            (Counter(map(_best, scores)) & Counter(answers)).total() / len(answers),
+        ),
     ]
 
 
@@ -986,6 +1008,10 @@ def _by_another_measure(
 ) -> list[tuple[Mistake, float]]:
     """Return what the mean is if a question counts by something else than its best choice."""
 
+    def probability(row: list[float], choice: int) -> float:
+        """Return the share that a choice has of the probability of all."""
+        return math.exp(row[choice]) / sum(map(math.exp, row))
+
     def softmax(row: list[float]) -> float:
         """Return the probability of the best choice."""
         return 1 / sum(math.exp(score - max(row)) for score in row)
@@ -994,7 +1020,7 @@ def _by_another_measure(
         (MEAN_SCORE, mean(lambda row, answer: row[answer])),
         (MEAN_SCORE, mean(lambda row, answer: math.exp(row[answer]))),
         (MEAN_SCORE, mean(lambda row, answer: max(row))),
-        (MEAN_SCORE, mean(lambda row, answer: math.exp(row[answer]) / sum(map(math.exp, row)))),
+        (MEAN_SCORE, mean(probability)),
         (MEAN_SCORE, mean(lambda row, answer: softmax(row) * (_best(row) == answer))),
         (MEAN_SCORE, mean(lambda row, answer: softmax(row))),
         (LENIENT, mean(lambda row, answer: row[answer] > min(row))),
@@ -1002,6 +1028,9 @@ def _by_another_measure(
         (LENIENT, mean(lambda row, answer: row[answer] > sum(row) / len(row))),
         (LENIENT, mean(lambda row, answer: row[answer] > row[0])),
         (LENIENT, mean(lambda row, answer: row[answer] >= row[0])),
+        (LENIENT, mean(lambda row, answer: 1 / sum(score >= row[answer] for score in row))),
+        (BOUND, mean(lambda row, answer: probability(row, answer) > 1 / 2)),
+        (BOUND, mean(lambda row, answer: probability(row, answer) > 1 / len(row))),
         (NOT_EQUAL, mean(lambda row, answer: _best(row) < answer)),
         (NOT_EQUAL, mean(lambda row, answer: _best(row) <= answer)),
         (NOT_EQUAL, mean(lambda row, answer: _best(row) > answer)),
@@ -1015,7 +1044,9 @@ def _otherwise_averaged(
     """Return what becomes of the right hits if they are not averaged over the questions."""
     hits, sizes = _hits(scores, answers), [len(row) for row in scores]
     count, n, choices = sum(hits), len(hits), sum(sizes)
-    right = count / n
+    right, guessed = count / n, statistics.fmean(1 / size for size in sizes)
+    by_question = list(zip(hits, sizes, strict=True))
+    until = [*hits, False].index(False)  # how many are right before the first wrong one
     wrong = [
         *((PER_CENT, round(100 * right, digits)) for digits in (0, 1, 2, 15)),
         (COUNTED, count),
@@ -1030,7 +1061,9 @@ def _otherwise_averaged(
             for hit in (hits[0], hits[-1])
             for divisor in (n, n - 1)
         ),
-        *((CORRECTED, (right - chance) / (1 - chance)) for chance in (1 / 4, 1 / 2)),
+        *((CORRECTED, (right - chance) / (1 - chance)) for chance in (1 / 4, 1 / 2, guessed)),
+        (CORRECTED, sum((hit - 1 / of) / (1 - 1 / of) for hit, of in by_question) / n),
+        *((STOPPED, until / divisor) for divisor in (until + 1, n)),
         (
             BALANCED,
             statistics.fmean(
@@ -1043,15 +1076,16 @@ def _otherwise_averaged(
     ]
     if min(sizes) == max(sizes):
         return wrong
-    weighted = sum(size * hit for size, hit in zip(sizes, hits, strict=True))
+    weighted = sum(size * hit for hit, size in by_question)
     by_size = [
-        statistics.fmean(hit for hit, of in zip(hits, sizes, strict=True) if of == size)
-        for size in set(sizes)
+        statistics.fmean(hit for hit, of in by_question if of == size) for size in set(sizes)
     ]
+    kept = [[hit for hit, of in by_question if of == size] for size in (sizes[0], 4)]
     return [
         *wrong,
         *((WEIGHTED, weighted / divisor) for divisor in (choices, 4 * n, n * sizes[0])),
         (WEIGHTED, statistics.fmean(by_size)),
+        *((QUESTION_LEFT_OUT, sum(some) / of) for some in kept for of in (len(some), n)),
     ]
 
 

@@ -1,6 +1,7 @@
 """Checks of lesson 05: `compare_across_ranks` and `track_magnitude_changes`."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -15,6 +16,7 @@ from lab_utils.checks.diagnosis import (
     other_kind,
     returned_kind,
     roundings,
+    so_far,
 )
 from lab_utils.checks.report import Mistake, Report, chosen
 from lab_utils.checks.subject import call_watched, check
@@ -56,6 +58,11 @@ WHOLE_RECORD = _ranks("the whole result kept", 'Of each result only the key "tes
 NO_FLOATS = _ranks("losses that are not floats", 'The value of "test_loss" is a float: keep it.')
 RANK_LOST = _ranks("rank not passed on", "No run has the rank of its key: pass rank=rank to each.")
 ONE_RANK = _ranks("one run for all ranks", "Train once for each rank, and keep each loss.")
+TOGETHER = _ranks(
+    "losses of several ranks together",
+    "Each rank has the loss of its own run: not the best, first or last of several, nor their sum "
+    "or mean.",
+)
 SWAPPED = _ranks("methods swapped", 'The runs of "dora" stand under "lora".')
 SAME_METHOD = _ranks(
     "one method twice",
@@ -159,6 +166,9 @@ OVER_STEPS = _track(
     "mean over the steps", "Average over the magnitudes, dim=1: one number for every call."
 )
 NOT_AVERAGED = _track("no mean", "Average over the magnitudes: one number for every call.")
+SO_FAR = _track(
+    "made of all steps so far", "Each number is of one row alone: no sum, mean, least or largest."
+)
 MADE_RELATIVE = _track("relative changes", "mean_change is the mean of |m - m0|: do not divide it.")
 RELATIVE_TO_END = _track("divided by the end", "Divide by the norm of the first row.")
 NOT_RELATIVE = _track("not divided", "Divide by the norm of the first row.")
@@ -326,6 +336,12 @@ def _is_rank(key: Any) -> bool:
     return number(key) is not None or (isinstance(key, str) and key.isdigit())
 
 
+def _as_number(key: Any) -> Any:
+    """Return the only whole number that stands in a text; anything else as it is."""
+    numbers = re.findall(r"\d+", key) if isinstance(key, str) else []
+    return int(numbers[0]) if len(numbers) == 1 else key
+
+
 def _finite(value: Any) -> bool:
     found = number(value)
     return found is not None and not isinstance(value, int) and math.isfinite(found)
@@ -337,7 +353,7 @@ def _keys(found: dict) -> str:
 
 
 def _wrong_ranks(keys: list, ranks: list[int]) -> Mistake | None:
-    if [str(key) for key in keys] == [str(rank) for rank in ranks]:
+    if [*map(_as_number, keys)] == ranks:
         return RANKS_AS_TEXT
     if not all(isinstance(key, int) for key in keys):
         return None
@@ -413,10 +429,11 @@ def _why_other_losses(
         for method in COMPARED
         for rank in ranks
     ]
+    every_rank = {run["settings"]["rank"] for run in runs} >= set(ranks)
     # Which runs were made is observed; what was made of them shows only in the numbers.
     mistake = _setting_at_fault(runs, wanted, RUNS_OF_RANKS)
     if mistake in (None, RANK_LOST, SAME_METHOD):
-        wrong = [*_wrong_losses(ranks), *roundings(expected, RANKS_ROUNDED)]
+        wrong = [*_wrong_losses(ranks, every_rank), *roundings(expected, RANKS_ROUNDED)]
         mistake = only_explanation(losses, wrong, _same_losses) or mistake
     if mistake is RANK_LOST and len({run["settings"]["rank"] for run in runs}) > 1:
         mistake = ANOTHER_RANK
@@ -425,7 +442,7 @@ def _why_other_losses(
     if mistake:
         return mistake
     exchanged = {"lora": losses["dora"], "dora": losses["lora"]}
-    if only_explanation(exchanged, _wrong_losses(ranks), _same_losses) or _another_key(
+    if only_explanation(exchanged, _wrong_losses(ranks, every_rank), _same_losses) or _another_key(
         exchanged, ranks, runs
     ):
         return SWAPPED
@@ -443,8 +460,14 @@ def _same_losses(found: dict, predicted: dict) -> bool:
     return near(found, predicted, CLOSE)
 
 
-def _wrong_losses(ranks: Sequence[int]) -> Iterator[tuple[Mistake, dict[str, list[float]]]]:
-    """Yield what is found after each known mistake."""
+def _wrong_losses(
+    ranks: Sequence[int], every_rank: bool
+) -> Iterator[tuple[Mistake, dict[str, list[float]]]]:
+    """Yield what is found after each known mistake.
+
+    Args:
+        every_rank: whether runs of every rank were made.
+    """
 
     def table(loss: Callable[[str, int], float]) -> dict[str, list[float]]:
         return {method: [loss(method, rank) for rank in ranks] for method in COMPARED}
@@ -481,7 +504,15 @@ def _wrong_losses(ranks: Sequence[int]) -> Iterator[tuple[Mistake, dict[str, lis
             yield DIFFERENCES, {"lora": right["lora"], "dora": signed}
             yield DIFFERENCES, {"lora": signed, "dora": signed}
     for rank in dict.fromkeys((ranks[0], ranks[-1])):
-        yield ONE_RANK, table(lambda m, _, rank=rank: test_loss(m, rank))
+        one = table(lambda m, _, rank=rank: test_loss(m, rank))
+        yield TOGETHER if every_rank else ONE_RANK, one
+    if every_rank:
+        for lora, dora in zip(*(so_far(right[method]) for method in COMPARED), strict=True):
+            yield TOGETHER, {"lora": lora, "dora": dora}
+            yield (
+                TOGETHER,
+                {m: row[-1:] * len(ranks) for m, row in (("lora", lora), ("dora", dora))},
+            )
 
 
 RUNS_OF_RANKS = {
@@ -704,6 +735,8 @@ def _wrong_means(history: Tensor) -> Iterator[tuple[Mistake, Tensor]]:
     yield DEVIATION, change.std(dim=1)
     yield DEVIATION, change.std(dim=1, correction=0)
     yield FROM_PREVIOUS, torch.cat([torch.zeros(1), steps]).cumsum(0)
+    for made in so_far(size.mean(dim=1).tolist()):
+        yield SO_FAR, torch.tensor(made)
     for last in range(1, len(size) - 1):  # one less than all: START_MISSING
         yield ROWS_LEFT_OUT, size[-last:].mean(dim=1)
     yield OVER_STEPS, size.mean(dim=0)

@@ -21,6 +21,7 @@ from lab_utils.checks.diagnosis import (
     other_kind,
     returned_kind,
     roundings,
+    so_far,
     tell_apart,
 )
 from lab_utils.checks.report import CheckFailed, Mistake, Report, chosen
@@ -156,6 +157,14 @@ ANOTHER_MEASURE = Mistake(
     "another measure of the gradient",
     "The gradient is right: return its norm as it is, over all trained parameters and no others.",
     GRADIENTS,
+)
+OF_SEVERAL = Mistake(
+    "norms of several ranks together",
+    "Each rank has the norm that was measured for it, not a mean over several.",
+    GRADIENTS,
+)
+RELATIVE = Mistake(
+    "relative to another rank", "Return each rank's norm itself: do not divide it.", GRADIENTS
 )
 LOSS_RETURNED = Mistake(
     "loss in place of the gradient",
@@ -610,7 +619,10 @@ def _wrong_norms(
         (TWICE, [2 * norm for norm in expected]),
         (RANK_LOST, [_measured(8, stabilized)] * len(ranks)),
         (ACCUMULATED, sums),
-        (ACCUMULATED, [sum(expected[: i + 1]) for i in range(len(ranks))]),
+        *zip((ACCUMULATED, OF_SEVERAL), so_far(expected)[:2], strict=True),
+        (RELATIVE, [norm / expected[0] for norm in expected]),
+        (RELATIVE, [norm / expected[-1] for norm in expected]),
+        (SCALED_TWICE, scaled(expected, lambda rank: ALPHA, stabilized)),
         (
             ROOT_MEAN_SQUARE,
             by_rule(lambda g: torch.stack([p.square().mean() for p in g]).sum().sqrt()),

@@ -151,7 +151,11 @@ def ask_steps(
         parameters[name].requires_grad_(False)
     groups = [group | {"params": [parameters[n] for n in group["params"]]} for group in groups]
     moving = getattr(torch.optim, optimizer)(groups, **named)
-    modes, steps, reached = [], [], []
+    modes, steps, reached, places = [], [], [], []
+
+    def weights() -> Tensor:
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: reached.append(p))
@@ -164,14 +168,18 @@ def ask_steps(
             any(p.grad is not None and p.grad.any() for p in model.parameters())
         )
     )
+    moving.register_step_pre_hook(lambda *_: places.append(weights()))
+    moving.register_step_post_hook(lambda *_: places.append(weights()))
     limit = {} if max_norm is None else {"max_norm": max_norm}
     rows = []
     for inputs, targets in batches:
-        for seen in (modes, steps, reached):
+        for seen in (modes, steps, reached, places):
             seen.clear()
+        places.append(weights())
         settings = _settings(moving)
         batch = inputs.clone(), targets.clone()
         returned = train_step(model, batch, moving, **limit)
+        places.append(weights())
         rows.append(
             {
                 "returned": returned,
@@ -181,9 +189,13 @@ def ask_steps(
                 "backward": bool(reached),
                 "settings changed": _settings(moving) != settings,
                 "steps": list(steps),  # whether there was a gradient, at each
+                "moved besides": any(
+                    not torch.allclose(before, after, rtol=0, atol=0, equal_nan=True)
+                    for before, after in zip(places[::2], places[1::2], strict=True)
+                ),
                 "thawed": any(parameters[name].requires_grad for name in frozen),
                 "left": any(p.grad is not None and p.grad.any() for p in model.parameters()),
-                "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
+                "weights": places[-1],
             }
         )
         model.train()

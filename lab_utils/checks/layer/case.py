@@ -21,6 +21,7 @@ from lab_utils.checks.layer.mistakes import (
     FROZEN_TWICE,
     LOGARITHM,
     MAGNITUDE_ADDED,
+    MAGNITUDE_CHANGED,
     MAGNITUDE_RELATIVE,
     MAGNITUDE_UNUSED,
     MULTIPLIED_BY_NORM,
@@ -39,6 +40,7 @@ from lab_utils.checks.layer.mistakes import (
     SCALING_TWICE,
     SCALING_UPSIDE_DOWN,
     SCALING_WHOLE,
+    TWO_NORMS,
     UPDATE_LEFT_OUT,
     UPDATE_ON_DIRECTION,
     UPDATE_OUTSIDE,
@@ -297,7 +299,8 @@ class Case:
             yield m * self.weight / length + update, UPDATE_OUTSIDE
             yield self.weight + m * update / self.length(update), NORMALISED_UPDATE
             of_update = update / self.length(update).clamp_min(1e-8)
-            yield m * (self.weight / start + of_update), NORMALISED_UPDATE
+            yield m * (self.weight / start + of_update), TWO_NORMS
+            yield m**2 * updated / length, MAGNITUDE_CHANGED
             yield m * update / self.length(update), FROZEN_LEFT_OUT
             yield self.weight + m * update / length, FACTOR_ON_UPDATE
             yield m * updated / self.length(update).clamp_min(1e-8), NORM_OF_UPDATE

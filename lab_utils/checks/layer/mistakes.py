@@ -331,6 +331,11 @@ UPDATE_OUTSIDE = Mistake(
     "W0 + scaling * B A as a whole is divided by its norm and multiplied by m.",
     NORM,
 )
+TWO_NORMS = Mistake(
+    "two norms in place of one",
+    "W0 and scaling * B A are added first; the norm is that of their sum.",
+    NORM,
+)
 NORMALISED_UPDATE = Mistake(
     "only the update normalised", "The norm is that of W0 + scaling * B A, not of B A.", NORM
 )

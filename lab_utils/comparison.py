@@ -385,14 +385,15 @@ def paired_difference(
 
 
 def _check_pair(left: dict, right: dict) -> None:
-    same = ["base", "batches"]
-    drawn = all(record["pairing"].get("lora_A") for record in (left, right))
-    if drawn and left["rank"] == right["rank"]:  # lora_A of another rank is another one
-        same.append("lora_A")
-    devices = [record.get("device", "cpu") for record in (left, right)]  # which round differently
-    for what in ["device", *same]:
-        pair = devices if what == "device" else [r["pairing"][what] for r in (left, right)]
-        if pair[0] != pair[1]:
+    """Raise `PairingError` unless two runs differ in the method alone."""
+    pair = left, right
+    same = {"device": [record.get("device", "cpu") for record in pair]}  # which round differently
+    same |= {what: [record["pairing"][what] for record in pair] for what in ("base", "batches")}
+    lora_A = [record["pairing"].get("lora_A") for record in pair]
+    if all(lora_A) and left["rank"] == right["rank"]:  # that of another rank is another one
+        same["lora_A"] = lora_A
+    for what, (one, other) in same.items():
+        if one != other:
             raise PairingError(
                 f"the runs of seed {left['seed']} ({left['adapter_type']} and "
                 f"{right['adapter_type']}) do not have the same {what}, so their difference is "

@@ -190,16 +190,7 @@ def _train_and_evaluate(
     n_steps = epochs.shape[0] * epochs.shape[1]
     optimizer = make_optimizer(model, run.learning_rate, run.weight_decay)
     scheduler = CosineAnnealingLR(optimizer, n_steps)
-    base = fingerprint(task.base.parameters())  # the task's, which no method has changed yet
-    pairing = {
-        "base": base,
-        "batches": fingerprint([task.train.inputs[epochs], task.train.targets[epochs]]),
-        # If a method starts by moving a part of the base into lora_A, the seed has no say in it.
-        "lora_A": fingerprint(layer.lora_A for layer in adapter_layers(model).values())
-        if fingerprint(base_parameters(model)) == base
-        else None,
-    }
-
+    pairing = _pairing(task, model, epochs)
     step_losses, gradient_norms, seconds = [], [], 0.0
     validation_losses = [evaluate(model, validation, task.loss)]
     magnitudes = [_magnitudes(model)]
@@ -244,6 +235,24 @@ def _train_and_evaluate(
         "seconds": seconds,
         "peak_memory": memory.peak,
         "pairing": pairing,
+    }
+
+
+def _pairing(task: Task, model: nn.Module, epochs: Tensor) -> dict[str, str | None]:
+    """Return the fingerprints by which runs are paired, before the first step.
+
+    Args:
+        model: the task's base, adapted.
+        epochs: from `batch_order`.
+    """
+    base = fingerprint(task.base.parameters())
+    lora_A = fingerprint(layer.lora_A for layer in adapter_layers(model).values())
+    # If a method starts by moving a part of the base into lora_A, the seed has no say in it.
+    drawn = fingerprint(base_parameters(model)) == base
+    return {
+        "base": base,
+        "batches": fingerprint([task.train.inputs[epochs], task.train.targets[epochs]]),
+        "lora_A": lora_A if drawn else None,
     }
 
 

@@ -115,6 +115,7 @@ class Explorer(VBox):
 
 
 def _values(control: Widget, most: int) -> list:
+    """Return at most `most` values of a control, evenly spread: its ends and its own value too."""
     if isinstance(control, Checkbox):
         return [False, True]
     if isinstance(control, FloatSlider | IntSlider):

@@ -175,7 +175,7 @@ def accuracy_by_rate(
             rate_axis(bottom, rates)
         marks = [
             Line2D([], [], color=COLOURS[method], marker=MARKERS[method], label=NAMES[method])
-            for method in by_method
+            for method in dict.fromkeys(m for by_method in accuracies.values() for m in by_method)
         ]
         hollow = {"linestyle": "", "marker": "o", "color": "0.3", "markerfacecolor": "none"}
         marks.append(Line2D([], [], label="seed of one method only", **hollow))

@@ -70,7 +70,7 @@ def loss_by_rule(losses: dict[str, dict[int, list[float]]]) -> Figure:
             for x, rank in zip(beside, ranks, strict=True):
                 points = {"color": colour, "marker": marker, "s": 14, "alpha": 0.5}
                 ax.scatter([x] * len(by_rank[rank]), by_rank[rank], **points)
-        rank_axis(ax, ranks)
+        rank_axis(ax, sorted(set().union(*losses.values())))
         ax.set_ylabel("test loss (nats per byte)")
         ax.legend()
     return figure

@@ -159,7 +159,7 @@ def loss_by_rank(
             for rank, mean in zip(by_rank, means, strict=True):
                 if limits and mean > limits[1]:
                     ax.plot(rank, limits[1], "^", **beyond)
-        rank_axis(ax, list(by_rank))
+        rank_axis(ax, sorted(set().union(*losses.values())))
         ax.set(ylabel="test loss (nats per byte)", title=title, ylim=limits)
         handles, _ = ax.get_legend_handles_labels()
         above = any(line.get_marker() == "^" for line in ax.lines)
@@ -269,7 +269,7 @@ def published_by_rank(accuracies: dict[str, dict[int, float]]) -> Figure:
         for method, by_rank in accuracies.items():
             style = {"color": COLOURS[method], "marker": MARKERS[method], "label": NAMES[method]}
             ax.plot(by_rank.keys(), by_rank.values(), **style)
-        rank_axis(ax, list(by_rank))
+        rank_axis(ax, sorted(set().union(*accuracies.values())))
         ax.set(ylabel="average accuracy (%)", title="the paper's table 15 (LLaMA-7B, 8 tasks)")
         ax.legend()
     return figure

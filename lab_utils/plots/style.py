@@ -1,5 +1,6 @@
 """The style that all figures share, and how a lesson shows a figure with an alternative text."""
 
+from collections.abc import Sequence
 from html import escape
 
 import matplotlib.pyplot as plt
@@ -117,7 +118,9 @@ def rate_text(rate: float) -> str:
     return f"{rate:.10f}".rstrip("0").rstrip(".")
 
 
-def label_bars(ax: Axes, bars: BarContainer, labels: list[str], above: list[float] = ()) -> None:
+def label_bars(
+    ax: Axes, bars: BarContainer, labels: list[str], above: Sequence[float] = ()
+) -> None:
     """Write a label at the end of each bar, which no line of the figure strikes through.
 
     Args:

@@ -230,8 +230,8 @@ widgets.matrix_explorer(explored, update)
 # %% [markdown]
 # ## 4. Which axis?
 #
-# `weight` is `(out_features, in_features)`. DoRA's default, in the authors' code, in PEFT and
-# here, is one magnitude per **output** neuron: the norm of each row, `dim=1`. The other reading,
+# `weight` is `(out_features, in_features)`. DoRA's default, in the authors' code, in PEFT (the
+# library of lesson 06) and here, is one magnitude per **output** neuron: the norm of each row, `dim=1`. The other reading,
 # one per **input** feature, is `dim=0`. On a square layer the two have the same number of
 # magnitudes, both broadcast without an error, and both start as the frozen layer. Nothing fails, and
 # you train something other than you think. Only a non-square layer, or a trained one, shows it:

@@ -70,7 +70,7 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 # %% [markdown]
 # ## 1. The published number, recomputed
 #
-# "+3.7 points on commonsense reasoning" is what people remember about DoRA. Suppose that a shop says
+# "DoRA: +3.7 points on commonsense reasoning" is a claim that you may have met. Suppose that a shop says
 # its new running shoe is 3.7% faster. You would ask: than which shoe, on which track, and how much
 # do two runs with the same shoe differ? Here are the same three questions for [table 1 of the
 # paper](https://arxiv.org/abs/2402.09353): LLaMA-7B, eight tasks, accuracy in per cent.

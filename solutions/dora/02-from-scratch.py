@@ -231,9 +231,9 @@ widgets.matrix_explorer(explored, update)
 # ## 4. Which axis?
 #
 # `weight` is `(out_features, in_features)`. DoRA's default, in the authors' code, in PEFT (the
-# library of lesson 06) and here, is one magnitude per **output** neuron: the norm of each row, `dim=1`. The other reading,
-# one per **input** feature, is `dim=0`. On a square layer the two have the same number of
-# magnitudes, both broadcast without an error, and both start as the frozen layer. Nothing fails, and
+# library of lesson 06) and here, is one magnitude per **output** neuron: the norm of each row,
+# `dim=1`. The other reading, one per **input** feature, is `dim=0`. On a square layer the two have the
+# same number of magnitudes, both broadcast without an error, and both start as the frozen layer. Nothing fails, and
 # you train something other than you think. Only a non-square layer, or a trained one, shows it:
 
 # %% tags=["nbval-check-output"]

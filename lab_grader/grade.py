@@ -11,7 +11,14 @@ from pathlib import Path
 from nbformat import NotebookNode
 from sqlalchemy.exc import OperationalError
 
-from lab_grader.intake.course import Course, CourseError, Lesson, refusal, role_of
+from lab_grader.intake.course import (
+    Course,
+    CourseError,
+    Lesson,
+    refusal,
+    role_of,
+    spelled_alike,
+)
 from lab_grader.intake.submitted import NotRead
 from lab_grader.intake.vet import Submission, vet
 from lab_grader.marks.difference import changed, differences
@@ -359,8 +366,11 @@ def _course(root: str, assignment: str) -> Course:
 def describe(course: Course, outcome: Outcome) -> list[str]:
     """Return a table of points and a list of what an instructor should look at, as lines."""
     standings = read_standings(course)
-    remarks = {
+    alike = spelled_alike([standing.student for standing in standings])
+    remarks = {student: [why] for student, why in alike.items()}
+    remarks |= {
         student: [
+            *remarks.get(student, []),
             *([outcome.failed[student]] if student in outcome.failed else []),  # it has no page
             *outcome.problems.get(student, []),
             *outcome.notes.get(student, []),

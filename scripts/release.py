@@ -55,6 +55,15 @@ WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
+GRADED = (
+    "a lesson, test or exercise was added, removed or renamed, and the gradebook has submissions: "
+    "nbgrader then keeps the cells that they have. The old release is still there. Undo that "
+    "change (texts and points may change); or begin anew: keep a copy of grading/, run "
+    f"`nbgrader db assignment remove {ASSIGNMENT} --force`, which deletes all marks, those by hand "
+    "too, then make release and make grade."
+)
+
+
 class WorkWouldBeLost(Exception):
     """A file that the release writes holds work that no other file has."""
 
@@ -209,7 +218,12 @@ def generate_assignment(folder: Path, *options: str) -> list[Path]:
     """Call nbgrader to make the students' notebooks in `folder`; return their paths."""
     command = [sys.executable, "-m", "nbgrader", "generate_assignment", ASSIGNMENT, "--force"]
     command += [f"--CourseDirectory.release_directory={os.path.relpath(folder, ROOT)}", *options]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    try:
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        if "there are submissions associated with it" in error.stderr:
+            raise WorkWouldBeLost(GRADED) from error
+        raise
     return sorted((folder / ASSIGNMENT).glob("*.ipynb"))
 
 

@@ -4,6 +4,7 @@ import ast
 import os
 import traceback
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -135,6 +136,19 @@ def _alike(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
+def spelled_alike(students: Sequence[str]) -> dict[str, str]:
+    """Return a sentence for each id that differs from another only in case or in its characters'
+    form, as where one computer wrote é as one character and another as two."""
+    alike: dict[str, list[str]] = {}
+    for student in students:
+        alike.setdefault(_alike(student), []).append(student)
+    told = {}
+    for one in students:
+        if others := [ascii(other) for other in alike[_alike(one)] if other != one]:
+            told[one] = f"spelled almost as {', '.join(others)}: is this one student or two?"
+    return told
+
+
 def _folders(folder: Path, linked: bool = False) -> list[str]:
     return [entry.name for entry in _entries(folder) if _is_folder(entry, linked)]
 
@@ -144,6 +158,10 @@ def _is_folder(entry: os.DirEntry, linked: bool) -> bool:
         return entry.is_dir(follow_symlinks=linked)
     except OSError:  # a link that leads back to itself
         return False
+
+
+def _notebooks(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.ipynb") if not is_litter(path))
 
 
 def _files(folder: Path) -> list[str]:
@@ -208,6 +226,10 @@ class Course:
 
     def __init__(self, root: Path, assignment: str) -> None:
         self.root, self.assignment = _resolved(root), assignment
+        if assignment in ("", ".", "..") or assignment != PurePath(assignment).name:
+            raise CourseError(
+                f"{assignment!r} is not the name of an assignment: give one like dora."
+            )
         self.config: Config = _read_config(self.root)
         self.config.CourseDirectory.root = str(self.root)
         self.directory = CourseDirectory(config=self.config)
@@ -338,7 +360,7 @@ class Course:
         for folder in (*self._written_to(), submitted, release):
             if why := misfit(folder, folder=True):
                 raise CourseError(why)
-        files = [self.work / LOCK, *release.glob("*.ipynb"), *self.work.glob("marks/*.csv")]
+        files = [self.work / LOCK, *_notebooks(release), *self.work.glob("marks/*.csv")]
         prefix, _, database = self.directory.db_url.partition("?")[0].partition(":///")
         if prefix == "sqlite" and database:
             files.append(self.root / database)
@@ -347,10 +369,13 @@ class Course:
                 raise CourseError(why)
 
     def _read_lessons(self) -> dict[str, Lesson]:
-        released = sorted(self.folder("release").glob("*.ipynb"))
+        released = _notebooks(self.folder("release"))
         if not released:
+            others = [p.name for p in self.folder("release").parent.glob("*") if _notebooks(p)]
+            named = f", or name an assignment that is released: {', '.join(others)}"
             raise CourseError(
-                f"{self.folder('release')} contains no notebooks: run make release first."
+                f"{self.folder('release')} contains no notebooks: run make release first"
+                f"{named if others else ''}."
             )
         with self.gradebook() as gradebook:
             try:
@@ -365,7 +390,15 @@ class Course:
         return lessons
 
     def _read_lesson(self, path: Path, known: dict) -> Lesson:
-        notebook = nbformat.read(path, as_version=4)
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except OSError:
+            raise
+        except Exception as error:  # of several packages, for what is no notebook
+            raise CourseError(
+                f"{path} is not a readable notebook ({type(error).__name__}): run make release "
+                "again."
+            ) from error
         graded = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
         released = {cell.metadata.nbgrader.grade_id: cell.source for cell in graded}
         lesson = Lesson(path.stem, notebook.cells, notebook.metadata, released)

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import release
 from classroom import (
     LESSON,
+    database,
     folder_of,
     grade,
     hand_in,
@@ -17,8 +20,9 @@ from classroom import (
     run,
     solutions,
 )
+from nbgrader.api import Gradebook
 
-from lab_grader.intake.course import Course, CourseError
+from lab_grader.intake.course import Course, CourseError, spelled_alike
 from lab_grader.places import about_file, misfit, not_writable
 
 RELEASED = f"notebooks/dora/{LESSON}.ipynb"
@@ -99,6 +103,44 @@ def test_a_configuration_that_fails_is_one_sentence(tmp_path, line, said):
     assert f"fails on line {number}" in str(told.value) or "No such file" in said
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b'{"cells": [', b"[]", b"\0\5", b"<<<<<<< HEAD\n{}", b"\xff"]
+)
+def test_a_release_that_is_no_notebook_is_one_sentence(tmp_path, content):
+    course = make_course(tmp_path / "course")
+    (course / RELEASED).write_bytes(content)
+    with pytest.raises(CourseError, match=r"is not a readable notebook .*: run make release again"):
+        Course(course, "dora")
+
+
+def test_what_a_system_left_is_no_lesson(tmp_path):
+    course = make_course(tmp_path / "course")
+    (course / "notebooks" / "dora" / f"._{LESSON}.ipynb").write_bytes(b"\0\5\x16\7")
+    assert list(Course(course, "dora").lessons) == [LESSON]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "dora/", "./dora", "../dora", "/dora"])
+def test_what_is_no_name_of_an_assignment_is_one_sentence(tmp_path, name):
+    course = make_course(tmp_path / "course")
+    with pytest.raises(CourseError, match="is not the name of an assignment: give one like dora"):
+        Course(course, name)
+
+
+def test_an_assignment_that_is_not_released_is_told_with_those_that_are(tmp_path):
+    course = make_course(tmp_path / "course")
+    with pytest.raises(CourseError, match=r"run make release first, or name .* released: dora\."):
+        Course(course, "Dora")
+
+
+def test_ids_that_people_take_for_the_same_are_told():
+    written_twice = ["jos\u00e9", "jose\u0301"]
+    told = spelled_alike(["ada", "Ada", "\uff21da", "bob", *written_twice])
+    assert told.keys() == {"ada", "Ada", "\uff21da", *written_twice}
+    assert told["ada"] == "spelled almost as 'Ada', '\\uff21da': is this one student or two?"
+    assert "'jose\\u0301'" in told[written_twice[0]]
+    assert spelled_alike(["ada", "adam", "bob"]) == {}
+
+
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 def test_a_misfit_of_one_student_is_told_and_the_others_are_graded(tmp_path):
     """Modules beside the course and in `PYTHONPATH` replace none of the same name, meanwhile."""
@@ -108,7 +150,7 @@ def test_a_misfit_of_one_student_is_told_and_the_others_are_graded(tmp_path):
         "vetted": "grading/vetted/vetted/dora",
         "page": "grading/feedback/page/dora",
     }
-    for student in ("honest", *kept):
+    for student in ("honest", "Honest", *kept):
         hand_in(course, student, solutions())
     for path in kept.values():
         a_file(course / path)
@@ -135,6 +177,7 @@ def test_a_misfit_of_one_student_is_told_and_the_others_are_graded(tmp_path):
     for student in ("nothing", "circle"):
         assert f"  {student}: is a link that leads to no folder" in done.stdout
     assert "  within: has no folder dora; there is only dora, a link" in done.stdout
+    assert "  Honest: spelled almost as 'honest'" in done.stdout
     found = marks(course)
     assert found["honest"] == found["page"] == marks_without()
 
@@ -193,3 +236,20 @@ def test_a_folder_that_is_not_writable_is_told_before_anything_runs(tmp_path, mo
     monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != closed and access(p, mode))
     with pytest.raises(CourseError, match=f"{closed} cannot be written to: make it writable"):
         Course(course, "dora").only_grader()
+
+
+def test_a_lesson_that_comes_after_submissions_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    course = make_course(tmp_path / "course")
+    with Gradebook(database(course)) as gradebook:
+        gradebook.update_or_create_student("ada")
+        gradebook.update_or_create_submission("dora", "ada")
+    for suffix in (".py", ".ipynb"):
+        shutil.copy(release.SOLUTIONS / f"03-decomposition{suffix}", course / "solutions" / "dora")
+    monkeypatch.setattr(release, "ROOT", course)
+    (course / "new").mkdir()
+    with pytest.raises(release.WorkWouldBeLost, match="a lesson, test or exercise was added") as it:
+        release.generate_assignment(course / "new")
+    command = re.search(r"`nbgrader (db assignment remove dora --force)`", str(it.value))[1]
+    run(course, "nbgrader", *command.split())
+    made = release.generate_assignment(course / "new")
+    assert [path.stem for path in made] == [LESSON, "03-decomposition"]

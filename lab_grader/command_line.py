@@ -191,6 +191,8 @@ def _grade(course: Course, chosen: Namespace) -> int:
         )
     if not chosen.students:
         outcome.misplaced = course.misplaced()
+    if not students:
+        say([_nothing_handed_in(course), ""])
     say(describe(course, outcome))
     return 1 if outcome.failed or outcome.misplaced else 0
 
@@ -255,6 +257,8 @@ def _collect(course: Course, chosen: Namespace) -> int:
 
 def _vet(course: Course, chosen: Namespace) -> int:
     students, outcome = _students(course, chosen), Outcome()
+    if not students:
+        say([_nothing_handed_in(course)])
     with Workers(min(os.cpu_count(), len(students))) as workers:
         for student, submission in vet_all(course, students, workers, outcome):
             say(f"{student}: needs attention: {plain(text)}" for text in submission.problems)
@@ -272,6 +276,10 @@ def _students(course: Course, chosen: Namespace) -> list[str]:
             f"there is no {course.folder('submitted', unknown[0])}."
         )
     return chosen.students or everybody
+
+
+def _nothing_handed_in(course: Course) -> str:
+    return f"Nothing was handed in: there is no {course.submitted}/STUDENT/{course.assignment}."
 
 
 def _say_failures(outcome: Outcome) -> int:

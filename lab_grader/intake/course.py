@@ -16,9 +16,10 @@ from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute
 from sqlalchemy.exc import SQLAlchemyError
+from traitlets import TraitError
 from traitlets.config import Config, PyFileConfigLoader
 
-from lab_grader.intake.litter import is_litter
+from lab_grader.intake.litter import FOLDERS, is_litter
 from lab_grader.places import about_file, misfit, not_writable
 from lab_grader.plain import plain
 
@@ -115,6 +116,9 @@ GRADEBOOK_ADVICE = {  # what a database says, and what to do
     ("readonly", "read-only", "unable to open", "permission denied", "I/O error"): (
         "Make it and its folder writable, and run this again; nothing is lost."
     ),
+    ("Could not parse", "Can't load plugin"): (
+        "Mend c.CourseDirectory.db_url in nbgrader_config.py."
+    ),
     ("malformed", "not a database"): (
         "It may be damaged: replace it with a copy. Without one, move it away, run make release "
         "and grade again; students, dates, and marks given by hand were only in it."
@@ -207,18 +211,22 @@ def _read_config(root: Path) -> Config:
         return PyFileConfigLoader(CONFIG, str(root)).load_config()
     except OSError as error:
         raise CourseError(about_file(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(root / CONFIG)]
-        line = lines[-1] if lines else getattr(error, "lineno", "?")
+        line = lines[-1] if lines else getattr(error, "lineno", None)
+        where = f" on line {line}" if line else ""
         raise CourseError(
-            f"{root / CONFIG} fails on line {line} ({type(error).__name__}: {error}): mend it, and "
+            f"{root / CONFIG} fails{where} ({type(error).__name__}: {error}): mend it, and "
             "run this again; what was graded is kept."
         ) from error
 
 
 class Course:
     """A folder with `nbgrader_config.py`, and one of its assignments.
+
+    Attributes:
+        cell_seconds: how long a cell or a test may take: what the course sets for nbgrader.
 
     Raises:
         CourseError: there is no such course or assignment, or it has to be released again.
@@ -232,7 +240,16 @@ class Course:
             )
         self.config: Config = _read_config(self.root)
         self.config.CourseDirectory.root = str(self.root)
-        self.directory = CourseDirectory(config=self.config)
+        try:
+            self.directory = CourseDirectory(config=self.config)
+            self.cell_seconds = float(Execute(config=self.config).timeout or 0)
+        except TraitError as error:
+            raise CourseError(f"{self.root / CONFIG}: {error} Mend it.") from error
+        if not self.cell_seconds > 0:
+            raise CourseError(
+                f"{self.root / CONFIG}: c.ExecutePreprocessor.timeout must be the seconds that a "
+                "cell may take, more than 0."
+            )
         if self.directory.db_url.startswith("sqlite") and "?" not in self.directory.db_url:
             self.config.CourseDirectory.db_url = self.directory.db_url + "?timeout=60"
             self.directory = CourseDirectory(config=self.config)
@@ -241,7 +258,13 @@ class Course:
 
     def gradebook(self) -> Gradebook:
         """Open the gradebook; use it as a context manager."""
-        return Gradebook(self.directory.db_url, self.directory.course_id)
+        try:
+            return Gradebook(self.directory.db_url, self.directory.course_id)
+        except ImportError as error:
+            raise CourseError(
+                f"the gradebook's database needs a package that is not installed ({error}): "
+                f"install it, or mend c.CourseDirectory.db_url in {CONFIG}."
+            ) from error
 
     def folder(self, step: str, student: str = ".") -> Path:
         """Return nbgrader's folder of a step (`"submitted"`, ...), for a student."""
@@ -267,11 +290,6 @@ class Course:
         """The folder of what the grader keeps: beside the submissions."""
         folder = Path(self.directory.submitted_directory).parent
         return _resolved(self.root / folder)
-
-    @property
-    def cell_seconds(self) -> float:
-        """How long a cell or a test may take: what the course sets for nbgrader."""
-        return float(Execute(config=self.config).timeout)
 
     @property
     def submitted(self) -> Path:
@@ -300,7 +318,8 @@ class Course:
         folder, (place, _) = self.submitted / student, self.handed_in(student)
         if place == folder:
             return []
-        folders = {n for n in _folders(folder) if _alike(n) == _alike(self.assignment)}
+        folders = {n for n in _folders(folder) if _alike(self.assignment) in _alike(n)}
+        folders -= self.other_assignments
         return sorted((folders - {place.name}) | set(_files(folder)))
 
     def _place(self, student: str) -> Path | None:
@@ -319,7 +338,7 @@ class Course:
     def misplaced(self) -> dict[str, str]:
         """Return what is among the submissions without being one, and why, by its name."""
         found = {}
-        for name in _folders(self.submitted, True):
+        for name in set(_folders(self.submitted, True)) - FOLDERS:
             inside = set(_folders(self.submitted / name))
             if self._place(name) is not None or self.other_assignments & inside:
                 continue

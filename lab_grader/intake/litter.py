@@ -5,6 +5,8 @@ It is left out without a word, unless there is nothing else.
 
 from pathlib import PurePath
 
+# Folders that programs make beside those of students.
+FOLDERS = {".git", ".idea", ".ipynb_checkpoints", ".vscode", "__MACOSX", "__pycache__"}
 NAMES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 

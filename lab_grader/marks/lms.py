@@ -14,10 +14,12 @@ from lab_grader.intake.whose import CANVAS, MOODLE
 from lab_grader.marks.export import Policy, write_table
 from lab_grader.marks.page import PAGE
 from lab_grader.marks.standing import Standing, exercise_columns, read_comments, read_standings
+from lab_grader.places import about_file
 
 DELIMITERS = ",;\t"
 ID_NUMBER, EMAIL, MAXIMUM = "ID number", "Email address", "Maximum Grade"
 GRADE, COMMENTS = "Grade", "Feedback comments"
+NO_TABLE = "is a spreadsheet, or not in UTF-8: save it as CSV (UTF-8), and run this again."
 
 
 class WorksheetError(Exception):
@@ -96,10 +98,18 @@ def _delimiter(text: str) -> str:
 
 def _read(worksheet: Path, grade_column: str) -> tuple[list[str], list[list[str]]]:
     try:
-        text = worksheet.read_text("utf-8-sig")
-        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
-    except (OSError, ValueError, csv.Error) as error:
-        raise WorksheetError(f"{worksheet} cannot be read as a table in UTF-8: {error}") from error
+        content = worksheet.read_bytes()
+        text = content.decode("utf-8-sig")
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)))
+    except OSError as error:
+        raise WorksheetError(about_file(error)) from error
+    except (ValueError, csv.Error) as error:
+        raise WorksheetError(f"{worksheet} {NO_TABLE}") from error
+    if content.startswith(b"PK") or b"\0" in content:
+        raise WorksheetError(f"{worksheet} {NO_TABLE}")
+    if not table:
+        raise WorksheetError(f"{worksheet} is empty: download the grading worksheet again.")
+    header, *rows = table
     if grade_column not in header:
         raise WorksheetError(
             f"{worksheet} has no column {grade_column!r}; it has {', '.join(header)}. If the "

@@ -189,6 +189,8 @@ def test_a_gradebook_that_is_none_is_one_sentence(small):
         ("disk I/O error", "Make it and its folder writable"),
         ("database disk image is malformed", "replace it with a copy"),
         ("file is not a database", "replace it with a copy"),
+        ("Could not parse SQLAlchemy URL from given URL string", "Mend c.CourseDirectory.db_url"),
+        ("Can't load plugin: sqlalchemy.dialects:x", "Mend c.CourseDirectory.db_url"),
     ],
 )
 def test_what_is_wrong_with_a_gradebook_decides_the_advice(what, advice):

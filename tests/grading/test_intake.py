@@ -693,6 +693,8 @@ def test_a_wrong_level_is_graded_or_said(folder):
     for student in course.students():
         submission = vet(course, student)
         assert submission.notebooks and "handed in as" in submission.mended[0]
+    for name in (".git", ".ipynb_checkpoints", "__MACOSX"):  # which programs made
+        (folder / "grading" / "submitted" / name / "ada").mkdir(parents=True)
     misplaced = course.misplaced()
     assert misplaced.keys() == {"other", "nothing", "file", "dora", f"{LESSON}.ipynb", "17"}
     assert "only homework" in misplaced["other"] and "swapped" in misplaced["dora"]
@@ -704,8 +706,10 @@ def test_what_lies_beside_a_submission_is_named(folder, course):
     for name in (f"../{LESSON}.ipynb", "../Dora/other.ipynb"):
         put(folder, "ada", name, work())
     (folder_of(folder, "ada").parent / ".DS_Store").touch()
+    for name in ("dora (1)", "other", ".ipynb_checkpoints"):
+        (folder_of(folder, "ada").parent / name).mkdir()
     said = [text for text in vet(course, "ada").problems if "lies beside the folder dora" in text]
-    assert [text.partition(" ")[0] for text in said] == [f"{LESSON}.ipynb", "Dora"]
+    assert [text.partition(" lies")[0] for text in said] == [f"{LESSON}.ipynb", "Dora", "dora (1)"]
 
 
 # A right answer in a file that is damaged, or that another tool wrote.

@@ -117,11 +117,18 @@ def test_a_worksheet_in_another_language_and_none_at_all(course, standings, tmp_
         fill_worksheet(course, sheet)
     found = read(fill_worksheet(course, sheet, grade_column="Bewertung").path)
     assert float(found[0]["Bewertung"]) == it.score
-    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(WorksheetError, match="cannot be read"):
-        fill_worksheet(course, tmp_path / "x.csv")
+    for content in (b"\xff\xfe\x00", b"\0", b"PK\3\4", "Identifier,Grade".encode("utf-16")):
+        (tmp_path / "x.csv").write_bytes(content)
+        with pytest.raises(WorksheetError, match=r"save it as CSV \(UTF-8\), and run this again"):
+            fill_worksheet(course, tmp_path / "x.csv")
+    for content in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "x.csv").write_bytes(content)
+        with pytest.raises(WorksheetError, match="is empty: download the grading worksheet again"):
+            fill_worksheet(course, tmp_path / "x.csv")
+    with pytest.raises(WorksheetError, match="is a folder, and must be a file: move it away"):
+        fill_worksheet(course, tmp_path)
     done = run(course.root, "lab_grader", "export", "dora", "--worksheet", "none.csv", check=False)
-    assert done.returncode == 1 and done.stderr.startswith("lab_grader: none.csv cannot be read")
+    assert done.returncode == 1 and "lab_grader: none.csv: No such file" in done.stderr
 
 
 def test_pages_go_back_under_the_names_that_files_came_with(tmp_path):

@@ -91,6 +91,7 @@ def test_a_misfit_of_the_course_is_one_sentence_before_anything_runs(tmp_path, p
         ("c.CourseDirectory.root =", "SyntaxError"),
         ("c.NoSuch.thing = undefined_name", "NameError"),
         ("import no_such_module", "ModuleNotFoundError"),
+        ("raise SystemExit(3)", "SystemExit"),
         ("open('/no/such/file')", "/no/such/file: No such file or directory"),
     ],
 )
@@ -104,12 +105,45 @@ def test_a_configuration_that_fails_is_one_sentence(tmp_path, line, said):
 
 
 @pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("c.CourseDirectory.ignore = 5", "The 'ignore' trait of a CourseDirectory instance"),
+        ("c.CourseDirectory.release_directory = None", "The 'release_directory' trait of"),
+        *(
+            (f"c.ExecutePreprocessor.timeout = {value}", "timeout must be the seconds")
+            for value in ("-1", "0", "None")
+        ),
+        ("c.ExecutePreprocessor.timeout = 'x'", "The 'timeout' trait of"),
+    ],
+)
+def test_a_setting_of_another_kind_is_one_sentence(tmp_path, line, said):
+    course = make_course(tmp_path / "course", line)
+    with pytest.raises(CourseError) as told:
+        Course(course, "dora")
+    assert said in str(told.value) and "nbgrader_config.py" in str(told.value)
+
+
+def test_a_configuration_in_another_encoding_is_one_sentence(tmp_path):
+    course = make_course(tmp_path / "course")
+    config = course / "nbgrader_config.py"
+    config.write_bytes(config.read_text().encode("utf-16"))
+    with pytest.raises(CourseError, match=r"nbgrader_config.py fails \(SyntaxError"):
+        Course(course, "dora")
+
+
+@pytest.mark.parametrize(
     "content", [b"", b'{"cells": [', b"[]", b"\0\5", b"<<<<<<< HEAD\n{}", b"\xff"]
 )
 def test_a_release_that_is_no_notebook_is_one_sentence(tmp_path, content):
     course = make_course(tmp_path / "course")
     (course / RELEASED).write_bytes(content)
     with pytest.raises(CourseError, match=r"is not a readable notebook .*: run make release again"):
+        Course(course, "dora")
+
+
+def test_a_database_that_needs_another_package_is_one_sentence(tmp_path):
+    course = make_course(tmp_path / "course", "c.CourseDirectory.db_url = 'mysql://x/y'")
+    with pytest.raises(CourseError, match=r"No module named 'MySQLdb'\): install it, or mend"):
         Course(course, "dora")
 
 

@@ -105,6 +105,14 @@ ONE_METHOD = _pairs("losses of one method", "Take the differences, DoRA minus Lo
 BEST_SEEDS = _pairs(
     "the best of each method", "Compare seed by seed: which run is the best is luck as well."
 )
+WINS = _pairs("share of seeds", "Return by how much the losses differ, not how often.")
+STATISTIC = _pairs(
+    "a difference divided by its spread", "Return the mean itself, in nats, not a test's statistic."
+)
+WEIGHTED = _pairs("weighted mean", "Every seed counts the same.")
+END_AT_MEAN = _pairs(
+    "the mean as an end", "The interval reaches to both sides: mean - half and mean + half."
+)
 ONE_SEED = _pairs("the difference of one seed", "The estimate is the mean over the seeds.")
 NULL_IF_UNDECIDED = _pairs(
     "zero where the interval contains it",
@@ -270,6 +278,8 @@ def _of_another_difference(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
     ratios, logs = d / a, (b / a).log()
     relative = [value / a.mean().item() for value in (e.mean, e.low, e.high)]
     ordered, half = d.sort().values, e.n // 2
+    rising = torch.arange(1.0, e.n + 1, dtype=torch.float64)
+    weighted = [((w * d).sum() / w.sum()).item() for w in (rising, rising.flip(0))]
     median = ordered[half] if e.n % 2 else ordered[[half - 1, half]].mean()
     return [
         (REVERSED, [-e.mean, -e.high, -e.low]),
@@ -281,6 +291,9 @@ def _of_another_difference(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
         *((SUMMED, triple) for triple in e.with_mean(e.mean * e.n)),
         *((BEST_SEEDS, triple) for triple in e.with_mean((b.min() - a.min()).item())),
         *((BEST_SEEDS, triple) for triple in e.with_mean((b.max() - a.max()).item())),
+        *((WINS, e.around(0.0, won.double().mean().item())) for won in (d < 0, d > 0)),
+        *((STATISTIC, e.around(0.0, e.mean / by)) for by in (e.spread, e.error)),
+        *((WEIGHTED, e.around(0.0, mean)) for mean in weighted),
         (RELATIVE, relative),
         (RELATIVE, [relative[0], e.low, e.high]),
         (RELATIVE, [100 * value for value in relative]),
@@ -352,6 +365,7 @@ def _in_another_form(e: _Estimate) -> list[tuple[Mistake, list[float]]]:
         (HALF_ONLY, [e.mean, half, half]),
         (AROUND_ZERO, [e.mean, -half, half]),
         *((ONE_END, [e.mean, end, end]) for end in (e.low, e.high)),
+        *((END_AT_MEAN, ends) for ends in ([e.mean, e.mean, e.high], [e.mean, e.low, e.mean])),
         (ENDS_SWAPPED, [e.mean, e.high, e.low]),
         (IN_ORDER, [e.low, e.mean, e.high]),
         (IN_ORDER, [e.low, e.high, e.mean]),
@@ -519,7 +533,10 @@ def _why_other_triples(
     )
     if mistake is None:  # two faults, perhaps: one of the mean, one of the interval
         for part in (slice(0, 1),) if name == "mean" else (slice(1, 3), slice(0, 1)):
-            parts = [(m, [triple[part] for triple in triples]) for m, triples in predicted]
+            # which of the three comes first is seen in all three
+            parts = [
+                (m, [t[part] for t in triples]) for m, triples in predicted if m is not IN_ORDER
+            ]
             mistake = mistake or only_explanation(
                 [triple[part] for triple in found], parts, _same_triples
             )

@@ -38,7 +38,9 @@ STEP_FIRST = _step(
     "step before backward", "The optimiser needs the gradients of this batch: step() comes last."
 )
 NO_BACKWARD = _step(
-    "no backward", "loss.backward() makes the gradients: without it the optimiser has none."
+    "no gradients",
+    "loss.backward() makes them, unless detach(), no_grad() or .item() has cut the loss off from "
+    "the parameters.",
 )
 NO_STEP = _step("no step", "Call optimizer.step() after the gradients are clipped.")
 TWO_STEPS = _step("more than one step", "Call optimizer.step() once a batch.")
@@ -54,6 +56,9 @@ GRADIENTS_OF_ZERO = _step(
     "gradients of zero",
     "Differentiate the loss as it is: where clamp, round or detach comes before backward(), no "
     "gradient passes.",
+)
+UPHILL = _step(
+    "gradients of the other sign", "The optimiser goes down: differentiate the loss, not minus it."
 )
 NOT_CLIPPED = _step(
     "no clipping", "torch.nn.utils.clip_grad_norm_ goes between backward() and step()."
@@ -259,6 +264,7 @@ WRONG_WAYS: list[tuple[Mistake, Way]] = [
     (TARGETS_LOST, Way(targets="inputs")),
     (TARGETS_LOST, Way(targets="swapped")),
     (TWICE_BACKWARD, Way(scale="twice")),
+    (UPHILL, Way(scale="negative")),
     (MAX_NORM_RETURNED, Way(norm="limit")),
     (MEAN_OF_NORMS, Way(norm="mean")),
     (ORDER, Way(swapped=True)),
@@ -394,7 +400,8 @@ def _simulate(training: Training, way: Way, steps: int | None = None) -> dict[st
         loss = next_byte_loss(logits, compared)
         factor = {"sum": targets.numel(), "batch": len(targets), "length": targets.shape[1]}
         factor |= {f"1 / {by}": 1 / value for by, value in factor.items()}
-        (loss * factor.get(way.scale, 2 if way.scale == "twice" else 1)).backward()
+        times = {"twice": 2, "negative": -1}.get(way.scale, 1)
+        (loss * factor.get(way.scale, times)).backward()
         weights_before = _flat(dict(model.named_parameters())).norm().item()
         before = _norms(list(trained.values()), parameters)
         _clip(way.clip, list(trained.values()), parameters, limit, len(inputs))
@@ -545,7 +552,9 @@ def _seen_fault(rows: list[list[dict[str, Any]]], found: list[dict]) -> Mistake 
     if all(of_one[0]["steps"] == [False] and of_one[0]["left"] for of_one in rows):
         return STEP_FIRST
     if all(row["steps"] == [False] for row in calls):
-        return ERASED if all(row["backward"] for row in calls) else NO_BACKWARD
+        if all(row["gradients"] for row in calls):
+            return ERASED
+        return GRADIENTS_OF_ZERO if all(row["backward"] for row in calls) else NO_BACKWARD
     return None
 
 

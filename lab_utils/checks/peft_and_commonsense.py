@@ -760,7 +760,8 @@ def _wrong_tensors(
             (NOT_FLAT, magnitude),
             (NOT_FLAT, magnitude.T),
             *((START_MAGNITUDE, value) for value in (start, start.view(-1, 1))),
-            *((FACTOR_WRITTEN, flat / norm) for norm in (start, updated)),
+            (FACTOR_WRITTEN, flat / updated),
+            (CHANGE_WRITTEN, flat / start),
             (UPDATED_NORM, updated),
             *((SIGN_LOST, value) for value in (-flat, flat.abs())),
             *((CHANGE_WRITTEN, v) for v in (flat - start, (flat - start).abs(), flat / start - 1)),
@@ -1008,6 +1009,10 @@ def _by_another_measure(
 ) -> list[tuple[Mistake, float]]:
     """Return what the mean is if a question counts by something else than its best choice."""
 
+    def beaten(row: list[float], choice: int) -> int:
+        """Return how many scores of a question are lower than that of a choice."""
+        return sum(score < row[choice] for score in row)
+
     def probability(row: list[float], choice: int) -> float:
         """Return the share that a choice has of the probability of all."""
         return math.exp(row[choice]) / sum(map(math.exp, row))
@@ -1028,8 +1033,14 @@ def _by_another_measure(
         (LENIENT, mean(lambda row, answer: row[answer] > sum(row) / len(row))),
         (LENIENT, mean(lambda row, answer: row[answer] > row[0])),
         (LENIENT, mean(lambda row, answer: row[answer] >= row[0])),
-        (LENIENT, mean(lambda row, answer: 1 / sum(score >= row[answer] for score in row))),
-        (BOUND, mean(lambda row, answer: probability(row, answer) > 1 / 2)),
+        (LENIENT, mean(lambda row, answer: 1 / (len(row) - beaten(row, answer)))),
+        (LENIENT, mean(lambda row, answer: max(0, 3 - len(row) + beaten(row, answer)) / 2)),
+        (LENIENT, mean(lambda row, answer: beaten(row, answer) / (len(row) - 1))),
+        (LENIENT, mean(lambda row, answer: abs(_best(row) - answer) < 2)),
+        *(
+            (BOUND, mean(lambda row, answer, p=p: probability(row, answer) > p))
+            for p in (0.5, 0.25)
+        ),
         (BOUND, mean(lambda row, answer: probability(row, answer) > 1 / len(row))),
         (NOT_EQUAL, mean(lambda row, answer: _best(row) < answer)),
         (NOT_EQUAL, mean(lambda row, answer: _best(row) <= answer)),
@@ -1081,6 +1092,7 @@ def _otherwise_averaged(
         statistics.fmean(hit for hit, of in by_question if of == size) for size in set(sizes)
     ]
     kept = [[hit for hit, of in by_question if of == size] for size in (sizes[0], 4)]
+    kept.append([hit for hit, of in by_question if of > 2])
     return [
         *wrong,
         *((WEIGHTED, weighted / divisor) for divisor in (choices, 4 * n, n * sizes[0])),

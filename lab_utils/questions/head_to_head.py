@@ -158,7 +158,9 @@ def ask_steps(
 
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda p: reached.append(p))
+            parameter.register_post_accumulate_grad_hook(
+                lambda p: reached.append(bool(p.grad.any()))
+            )
     # a copy of the model has the same hook
     model.register_forward_pre_hook(
         lambda module, _: modes.append((module is model, module.training))
@@ -187,6 +189,7 @@ def ask_steps(
                 "training": all(mode for _, mode in modes) and model.training,
                 "batch kept": all(map(torch.equal, batch, (inputs, targets))),
                 "backward": bool(reached),
+                "gradients": any(reached),
                 "settings changed": _settings(moving) != settings,
                 "steps": list(steps),  # whether there was a gradient, at each
                 "moved besides": any(

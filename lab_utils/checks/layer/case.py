@@ -30,6 +30,7 @@ from lab_utils.checks.layer.mistakes import (
     NORM_OF_UPDATE,
     NORM_SCALED_TWICE,
     NORM_UNSCALED,
+    NORMALISED_FACTORS,
     NORMALISED_UPDATE,
     NOT_A_LENGTH,
     POSITIVE_MAGNITUDE,
@@ -299,7 +300,12 @@ class Case:
             yield m * self.weight / length + update, UPDATE_OUTSIDE
             yield self.weight + m * update / self.length(update), NORMALISED_UPDATE
             of_update = update / self.length(update).clamp_min(1e-8)
-            yield m * (self.weight / start + of_update), TWO_NORMS
+            two = self.weight / start + of_update
+            yield m * two, TWO_NORMS
+            yield m * two / self.length(two).clamp_min(1e-8), TWO_NORMS
+            factors = (F.normalize(factor, dim=1) for factor in (self.lora_B, self.lora_A))
+            normalised = self.weight + self.scaling * torch.matmul(*factors)
+            yield m * normalised / self.length(normalised).clamp_min(1e-8), NORMALISED_FACTORS
             yield m**2 * updated / length, MAGNITUDE_CHANGED
             yield m * update / self.length(update), FROZEN_LEFT_OUT
             yield self.weight + m * update / length, FACTOR_ON_UPDATE

@@ -336,6 +336,9 @@ TWO_NORMS = Mistake(
     "W0 and scaling * B A are added first; the norm is that of their sum.",
     NORM,
 )
+NORMALISED_FACTORS = Mistake(
+    "lora_A and lora_B normalised", "The norm is that of W0 + scaling * B A as a whole.", NORM
+)
 NORMALISED_UPDATE = Mistake(
     "only the update normalised", "The norm is that of W0 + scaling * B A, not of B A.", NORM
 )

@@ -8,6 +8,15 @@ from pathlib import Path
 AGAIN = "and run this again; what was graded is kept"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# Errors that come from a file in the place of a folder, or from a folder or a broken link in the
+# place of a file: whether a folder was wanted.
+MISFIT = {
+    errno.EEXIST: True,
+    errno.ENOTDIR: True,
+    errno.EISDIR: False,
+    errno.ENOENT: False,
+    errno.ELOOP: False,
+}
 
 
 def misfit(path: Path, folder: bool) -> str:
@@ -29,7 +38,7 @@ def misfit(path: Path, folder: bool) -> str:
                 why = f"is a link to {os.readlink(place)}, which cannot be followed"
                 return f"{place} {why}: replace it with {wanted}, {AGAIN}."
             if error.errno in REFUSED:
-                return f"{place} cannot be opened: {_allow(place.parent, error)}"
+                return _not_allowed(place.parent)
             return ""
         if stat.S_ISDIR(mode) != wants_folder or (not wants_folder and not stat.S_ISREG(mode)):
             found = "a folder" if stat.S_ISDIR(mode) else "a file"
@@ -38,15 +47,22 @@ def misfit(path: Path, folder: bool) -> str:
     return ""
 
 
+def not_readable(folder: Path) -> str:
+    """Return why the names in a folder cannot be read, and what to do; empty if they can.
+
+    They can where there is no folder yet.
+    """
+    there = os.path.exists(folder) and not os.access(folder, os.R_OK | os.X_OK)
+    return _not_allowed(folder) if there else ""
+
+
 def not_writable(path: Path) -> str:
     """Return why nothing can be written to a path, and what to do; empty if it can."""
     place = Path(os.path.abspath(path))
     while not os.path.exists(place):
         place = place.parent
-    rights = os.W_OK | (os.X_OK if place.is_dir() else 0)
-    if os.access(place, rights):
-        return ""
-    return f"{place} cannot be written to: make it writable for you, {AGAIN}."
+    rights = os.R_OK | os.W_OK | (os.X_OK if os.path.isdir(place) else 0)
+    return "" if os.access(place, rights) else _not_allowed(place)
 
 
 def about_file(error: OSError) -> str:
@@ -58,12 +74,14 @@ def about_file(error: OSError) -> str:
     if not isinstance(named, str | bytes | os.PathLike):
         return f"{error.strerror or error}; what was graded is kept."
     path = Path(os.fsdecode(named))
-    if why := misfit(path, folder=error.errno in (errno.EEXIST, errno.ENOTDIR)):
+    if error.errno in REFUSED:  # by the file, or else by its folder
+        whole = Path(os.path.abspath(path))
+        itself = os.path.exists(whole) and not os.access(whole, os.R_OK | os.W_OK)
+        return _not_allowed(whole if itself else whole.parent)
+    if error.errno in MISFIT and (why := misfit(path, folder=MISFIT[error.errno])):
         return why
-    if error.errno in REFUSED:
-        return f"{path} cannot be read or written: {_allow(path, error)}"
     return f"{path}: {error.strerror}; what was graded is kept."
 
 
-def _allow(path: Path, error: OSError) -> str:
-    return f"{error.strerror}. Give yourself the right to read and write {path}, {AGAIN}."
+def _not_allowed(path: Path) -> str:
+    return f"{path} cannot be read or written: give yourself the right to do so, {AGAIN}."

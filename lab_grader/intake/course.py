@@ -20,7 +20,7 @@ from traitlets import TraitError
 from traitlets.config import Config, PyFileConfigLoader
 
 from lab_grader.intake.litter import FOLDERS, is_litter
-from lab_grader.places import about_file, misfit, not_writable
+from lab_grader.places import about_file, misfit, not_readable, not_writable
 from lab_grader.plain import plain
 
 CONFIG = "nbgrader_config.py"
@@ -377,7 +377,7 @@ class Course:
         release = self.folder("release")
         submitted = self.root / self.directory.submitted_directory  # before links are followed
         for folder in (*self._written_to(), submitted, release):
-            if why := misfit(folder, folder=True):
+            if why := misfit(folder, folder=True) or not_readable(folder):
                 raise CourseError(why)
         files = [self.work / LOCK, *_notebooks(release), *self.work.glob("marks/*.csv")]
         prefix, _, database = self.directory.db_url.partition("?")[0].partition(":///")

@@ -226,7 +226,7 @@ def about(number, *names):
     return about_file(OSError(number, os.strerror(number), *names))
 
 
-def test_what_is_said_of_an_error_names_the_path_that_is_to_blame(tmp_path):
+def test_what_is_said_of_an_error_names_the_path_that_is_to_blame(tmp_path, monkeypatch):
     file, folder = tmp_path / "file", tmp_path / "folder"
     a_file(file)
     a_folder(folder)
@@ -242,8 +242,13 @@ def test_what_is_said_of_an_error_names_the_path_that_is_to_blame(tmp_path):
         errno.ENOENT, str(tmp_path / "link" / "a")
     )
     for number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        said = about(number, str(file))
-        assert str(file) in said and "Give yourself the right" in said and "/file/" not in said
+        for path in (file, folder, tmp_path / "new"):  # root may do anything: the folder refuses
+            said = about(number, str(path))
+            assert said.startswith(f"{tmp_path} cannot be read or written: give yourself the right")
+        monkeypatch.setattr(os, "access", lambda path, rights: path != file)
+        assert about(number, str(file)).startswith(f"{file} cannot be read or written")
+        monkeypatch.undo()
+    assert about(errno.EIO, str(folder)).startswith(f"{folder}: Input/output error")
     assert about(errno.ENOSPC).startswith("the disk is full. Free some space")
     assert about(errno.EIO, str(file)).startswith(f"{file}: Input/output error")
     assert about_file(OSError("only this")) == "only this; what was graded is kept."
@@ -262,13 +267,26 @@ def test_what_is_right_or_not_there_yet_is_no_misfit(tmp_path):
         assert misfit(tmp_path / path, folder=False) == ""
 
 
-def test_a_folder_that_is_not_writable_is_told_before_anything_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        *((path, os.R_OK) for path in ("grading/submitted", "notebooks/dora", "grading/marks")),
+        *((path, os.W_OK) for path in ("grading", "grading/marks", "grading/autograded")),
+    ],
+)
+def test_a_folder_without_permission_is_told_before_anything_runs(
+    tmp_path, monkeypatch, path, right
+):
     course = make_course(tmp_path / "course")
-    closed = course / "grading" / "marks"
-    closed.mkdir()
+    closed = course / path
+    closed.mkdir(exist_ok=True)
     access = os.access
-    monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != closed and access(p, mode))
-    with pytest.raises(CourseError, match=f"{closed} cannot be written to: make it writable"):
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda p, asked: access(p, asked) and not (Path(p) == closed and asked & right),
+    )
+    with pytest.raises(CourseError, match=f"{closed} cannot be read or written: give yourself"):
         Course(course, "dora").only_grader()
 
 

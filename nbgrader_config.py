@@ -1,5 +1,6 @@
 """The course: `nbgrader` reads this file when it is called in this folder."""
 
+import contextlib
 from pathlib import Path
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor
@@ -12,7 +13,8 @@ from lab_grader.marks import safe_html
 
 COURSE = Path(__file__).resolve().parent
 GRADING = COURSE / "grading"  # students' work and marks, in one folder that git ignores
-GRADING.mkdir(exist_ok=True)  # for the gradebook, which SQLite makes, but not its folder
+with contextlib.suppress(FileExistsError):  # a file there is told by what needs the folder
+    GRADING.mkdir()  # for the gradebook, which SQLite makes, but not its folder
 
 c = get_config()  # noqa: F821 nbgrader provides it
 

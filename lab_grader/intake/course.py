@@ -376,7 +376,7 @@ class Course:
         """
         release = self.folder("release")
         submitted = self.root / self.directory.submitted_directory  # before links are followed
-        for folder in (*self._written_to(), submitted, release):
+        for folder in (submitted.parent, submitted, *self._written_to(), release):
             if why := misfit(folder, folder=True) or not_readable(folder):
                 raise CourseError(why)
         files = [self.work / LOCK, *_notebooks(release), *self.work.glob("marks/*.csv")]

@@ -76,6 +76,9 @@ WRONG_TYPE = Mistake(
 ARGUMENTS_LOST = Mistake(
     "rank or alpha not passed on", "Pass both to every layer, by their names.", ADD
 )
+ANOTHER_RANK = Mistake(
+    "another rank", "Both methods are given the rank and the alpha as they are.", ADD
+)
 ARGUMENTS_SWAPPED = Mistake(
     "rank and alpha swapped", "The layers take rank before alpha: pass both on by their names.", ADD
 )
@@ -520,7 +523,7 @@ def _wrong_arguments(case: AdaptedCase, found: set[tuple[int, float]]) -> Mistak
         return ARGUMENTS_LOST if constant else None
     # the defaults, of this exercise and of the layers, whatever was given
     given = rank in (4, 8, 16) and any(map(like, (16.0, case.alpha, 2.0 * rank, 2.0 * case.rank)))
-    return ARGUMENTS_LOST if given else None
+    return ARGUMENTS_LOST if given else ANOTHER_RANK
 
 
 def _check_passed_in(report: Report, case: AdaptedCase, found: dict[str, Any]) -> None:

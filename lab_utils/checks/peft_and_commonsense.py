@@ -163,6 +163,12 @@ NESTED = _file("a dict in a dict", "The whole name is one key: prefix.lora_A.wei
 SCALING_FOLDED_IN = _file(
     "scaling folded in", "PEFT multiplies by lora_alpha / r itself: write lora_B as it is."
 )
+MAGNITUDE_FOLDED_IN = _file(
+    "magnitude folded in", "PEFT multiplies by the magnitude itself: write each factor as it is."
+)
+MERGED_WRITTEN = _file(
+    "the merged weight written", "The file holds what was trained: lora_A, lora_B, the magnitude."
+)
 NOT_FLAT = _file("magnitude not flat", "PEFT's magnitude has the shape (out,): use .flatten().")
 START_MAGNITUDE = _file(
     "the magnitude before training", "Write layer.magnitude, which was trained, not base_norm."
@@ -755,6 +761,7 @@ def _wrong_tensors(
     magnitude = trained.get("magnitude")
     if magnitude is not None:
         flat = magnitude.flatten()
+        wrong[".lora_B.weight"].append((MAGNITUDE_FOLDED_IN, flat[:, None] * lora_B))
         start, updated = weight.norm(dim=1), (weight + SCALING * lora_B @ lora_A).norm(dim=1)
         wrong[".lora_magnitude_vector"] = [
             (NOT_FLAT, magnitude),
@@ -785,6 +792,7 @@ def _name_mistake(missing: list[str], extra: list[str], prefix: str, method: str
     earlier = {f"{other}.{end}" for other in given for end in ends if other != prefix}
     rules = [
         (not missing and any_extra(lambda n: n in earlier), EARLIER_NAMES),
+        (extra == [f"{prefix}.weight"], MERGED_WRITTEN),
         (any_extra(lambda n: ".default" in n), ADAPTER_NAME),
         (any_extra(lambda n: n.endswith("magnitude_vector.weight")), WEIGHT_TOO_MUCH),
         (any_extra(lambda n: "original_layer" in n or "base_norm" in n), FROZEN_INCLUDED),
@@ -1026,6 +1034,7 @@ def _by_another_measure(
         (MEAN_SCORE, mean(lambda row, answer: math.exp(row[answer]))),
         (MEAN_SCORE, mean(lambda row, answer: max(row))),
         (MEAN_SCORE, mean(probability)),
+        (MEAN_SCORE, mean(lambda row, answer: -math.log(probability(row, answer)))),
         (MEAN_SCORE, mean(lambda row, answer: softmax(row) * (_best(row) == answer))),
         (MEAN_SCORE, mean(lambda row, answer: softmax(row))),
         (LENIENT, mean(lambda row, answer: row[answer] > min(row))),

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from typing import Any
 
 import psutil
@@ -52,10 +52,16 @@ class Workers:
 
     Args:
         most: how many there are, and so how many calls are made at a time.
+        forked_from: a module that all of them need. On Linux one process imports it, and the
+            others are forked from that one. Elsewhere system libraries may not survive a fork.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, forked_from: str | None = None) -> None:
         self._most = most
+        forks = forked_from is not None and sys.platform == "linux"
+        self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self._context.set_forkserver_preload([forked_from])
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> "Workers":
@@ -63,6 +69,9 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        if self._context.get_start_method() == "forkserver":
+            # There is no public way; it would stay, with PyTorch, for as long as a Formgrader.
+            forkserver._forkserver._stop()
 
     def close(self) -> None:
         """End the processes; the next call starts new ones."""
@@ -129,7 +138,7 @@ class Workers:
             self._pool = ProcessPool(
                 max_workers=self._most,
                 initializer=_begin,
-                context=multiprocessing.get_context("spawn"),
+                context=self._context,
             )
         return self._pool
 
@@ -159,10 +168,15 @@ def forget_settings() -> None:
         warnings.simplefilter("default")
 
 
-def _begin() -> None:
-    """Prepare a worker process."""
+def prepare() -> None:
+    """Set the environment of a worker process, before it imports anything else."""
     forget_settings()
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _begin() -> None:
+    """Begin a worker process."""
+    prepare()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

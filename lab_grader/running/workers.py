@@ -14,6 +14,7 @@ import pkgutil
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -25,6 +26,8 @@ from typing import Any
 
 import psutil
 from pebble import ProcessExpired, ProcessPool
+
+from lab_grader.sandbox.folders import temporary
 
 from lab_grader.places import about_file
 
@@ -58,7 +61,9 @@ class Workers:
 
     def __init__(self, most: int, forked_from: str | None = None) -> None:
         self._most = most
-        forks = forked_from is not None and sys.platform == "linux"
+        # It listens at a socket among the temporary files, whose path has to be short.
+        possible = sys.platform == "linux" and temporary() == tempfile.gettempdir()
+        forks = forked_from is not None and possible
         self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             self._context.set_forkserver_preload([forked_from])

@@ -27,9 +27,8 @@ from typing import Any
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
-from lab_grader.sandbox.folders import temporary
-
 from lab_grader.places import about_file
+from lab_grader.sandbox.folders import temporary
 
 PATIENCE_SECONDS = 5  # for a process to end in an orderly way
 # The environment sets up libraries that checks use by variables whose names begin so.

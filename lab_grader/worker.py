@@ -4,7 +4,12 @@ So a class on many cores imports PyTorch once, and a process that had to be ende
 once.
 """
 
-from lab_grader.running.workers import prepare
+import sys
+
+# Python 3.11 searches the folder where this runs, which may hold a torch.py, before all others.
+sys.path[:] = [folder for folder in sys.path if folder]
+
+from lab_grader.running.workers import prepare  # noqa: E402
 
 prepare()  # before the libraries that look at the environment
 

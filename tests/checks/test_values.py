@@ -1,12 +1,14 @@
 """What a check says about a value is short, whatever the value is."""
 
-from collections import OrderedDict
-
 import numpy as np
 import pytest
 import torch
 
 from lab_utils.checks.values import LONGEST, close, describe, differ, near
+
+
+class Odd(list):
+    pass
 
 
 class Raises:
@@ -30,7 +32,7 @@ class Raises:
         ((torch.zeros(2), None), "a tuple of 2 (Tensor, NoneType)"),
         ([[1.0, 2.0]], "a list of 1 (list)"),
         ([Raises()], "a list of 1 (Raises)"),
-        (OrderedDict(a=1), "an OrderedDict of 1, OrderedDict([('a', 1)])"),
+        (Odd([1]), "an Odd of 1, [1]"),
         ({}, "a dict of 0"),
         (Raises, "the class Raises"),
         (len, "the builtin_function_or_method len"),

@@ -38,7 +38,6 @@ from lab_grader.sandbox.folders import remove_left_behind
 from lab_grader.sandbox.limits import Limits
 
 EXECUTE = "lab_grader.running.execute:execute"  # by its name: only workers import PyTorch
-FORKED_FROM = "lab_grader.worker"
 EXECUTE_BYTES = 8 << 30  # of the grader; the student's process has its own limits
 ALIKE = "lab_grader.running.environment:deciding"
 PAGE_SECONDS, PAGE_BYTES = 60, 2 << 30  # for a student's page
@@ -130,7 +129,7 @@ def grade(
     remove_left_behind()
     outcome, recorder, stored = Outcome(), Recorder(course), read_marks(course)
     waiting, recorded = [], []
-    with Workers(min(jobs, len(students)), FORKED_FROM) as workers:
+    with Workers(min(jobs, len(students))) as workers:
         for attempt in attempts_of(course, students, workers, sandbox, outcome, again):
             student = attempt.submission.student
             with _only_theirs(course, student, outcome):
@@ -174,7 +173,7 @@ def compare(
     and `grade` does not execute it again.
     """
     known, waiting = [], []
-    with Workers(min(jobs, len(students)), FORKED_FROM) as workers:
+    with Workers(min(jobs, len(students))) as workers:
         for attempt in attempts_of(course, students, workers, sandbox, outcome):
             (waiting if attempt.result is None else known).append(attempt)
         known += executed(course, waiting, workers, dask, outcome, "executed")

@@ -14,21 +14,19 @@ import pkgutil
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from typing import Any
 
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
 from lab_grader.places import about_file
-from lab_grader.sandbox.folders import temporary
 
 PATIENCE_SECONDS = 5  # for a process to end in an orderly way
 # The environment sets up libraries that checks use by variables whose names begin so.
@@ -54,18 +52,10 @@ class Workers:
 
     Args:
         most: how many there are, and so how many calls are made at a time.
-        forked_from: a module that all of them need. On Linux one process imports it, and the
-            others are forked from that one. Elsewhere system libraries may not survive a fork.
     """
 
-    def __init__(self, most: int, forked_from: str | None = None) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        # It listens at a socket among the temporary files, whose path has to be short.
-        possible = sys.platform == "linux" and temporary() == tempfile.gettempdir()
-        forks = forked_from is not None and possible
-        self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
-        if forks:
-            self._context.set_forkserver_preload([forked_from])
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> "Workers":
@@ -73,9 +63,6 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        if self._context.get_start_method() == "forkserver":
-            # There is no public way; it would stay, with PyTorch, for as long as a Formgrader.
-            forkserver._forkserver._stop()
 
     def close(self) -> None:
         """End the processes; the next call starts new ones."""
@@ -142,7 +129,7 @@ class Workers:
             self._pool = ProcessPool(
                 max_workers=self._most,
                 initializer=_begin,
-                context=self._context,
+                context=multiprocessing.get_context("spawn"),
             )
         return self._pool
 
@@ -172,15 +159,10 @@ def forget_settings() -> None:
         warnings.simplefilter("default")
 
 
-def prepare() -> None:
-    """Set the environment of a worker process, before it imports anything else."""
+def _begin() -> None:
+    """Prepare a worker process."""
     forget_settings()
     os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _begin() -> None:
-    """Begin a worker process."""
-    prepare()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,6 +1,5 @@
 """One call that fails, takes too much or kills its worker stops no other; no worker is left."""
 
-import ast
 import mmap
 import os
 import re
@@ -209,22 +208,18 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import test_workers
 if __name__ == "__main__":
-    with test_workers.Workers(1, sys.argv[3] or None) as workers:
-        print(dict(workers.run(getattr(test_workers, sys.argv[2]), {"3": 3}, seconds=4)))
+    print(dict(test_workers.run(getattr(test_workers, sys.argv[2]), {"3": 3}, jobs=1, seconds=4)))
 """
 
 
-@pytest.mark.parametrize("forked_from", ["", "lab_grader.plain"])
 @pytest.mark.parametrize("function", [loop, loop_deaf])
-def test_workers_end_with_a_main_process_that_is_killed(tmp_path, function, forked_from):
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path, function):
     program = tmp_path / "program.py"
     program.write_text(KILLED)
-    arguments = [str(Path(__file__).parent), function.__name__, forked_from]
-    command = [sys.executable, str(program), *arguments]
+    command = [sys.executable, str(program), str(Path(__file__).parent), function.__name__]
     main = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    others = 3 if forked_from else 2  # the resource tracker, and what the worker is forked from
-    while len(children := psutil.Process(main.pid).children(recursive=True)) < others:
+    while len(children := psutil.Process(main.pid).children(recursive=True)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(2)  # so that the call is under way
@@ -232,51 +227,6 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path, function, fork
     main.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
-
-
-SLOW = """
-import os
-from pathlib import Path
-with open(Path(__file__).with_suffix(".imported"), "a") as file:
-    file.write("once\\n")
-def note(number):
-    if number == 3:
-        os._exit(1)
-    return os.getpid(), os.getppid(), os.environ.get("OMP_NUM_THREADS")
-"""
-FORKED = """
-import multiprocessing, psutil
-from lab_grader.running.workers import Workers
-if __name__ == "__main__":
-    with Workers(2, "slow") as workers:
-        found = dict(workers.run("slow:note", {str(n): n for n in range(6)}, seconds=3))
-    print(len(psutil.Process().children()))
-    with Workers(2, "slow") as workers:
-        found |= {f"again {k}": v for k, v in workers.run("slow:note", {"0": 0, "1": 1})}
-    print({k: v for k, v in found.items() if not isinstance(v, Exception)})
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process is forked")
-def test_processes_are_forked_from_one_that_has_imported_what_they_need(tmp_path):
-    Path(tmp_path, "slow.py").write_text(SLOW)
-    Path(tmp_path, "program.py").write_text(FORKED)
-    environment = os.environ | {"OMP_NUM_THREADS": "7"}
-    command = [sys.executable, "program.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    left, found = done.stdout.splitlines()
-    assert left == "1", "the resource tracker; what they were forked from has ended"
-    found = ast.literal_eval(found)
-    first = [value for key, value in found.items() if not key.startswith("again")]
-    again = [value for key, value in found.items() if key.startswith("again")]
-    assert (len(first), len(again)) == (5, 2)
-    for some in (first, again):
-        processes, parents, threads = (set(each) for each in zip(*some, strict=True))
-        assert len(parents) == 1 and not processes & parents
-        assert threads == {"1"}
-    assert Path(tmp_path, "slow.imported").read_text() == 2 * "once\n"
 
 
 @pytest.mark.parametrize("jobs", ["0", "-3", "1.5", "many"])

@@ -332,7 +332,7 @@ class WrongTrack:
         return related(h, (h[-32:].mean(0) - h[0]).norm())
 
     def running_largest(n_epochs=50):
-        """unnamed: with magnitudes that turn back before the end, mean_change: expected 0.0"""
+        """made of all steps so far"""
         h = recorded(n_epochs)
         return statistics_of(h) | {"mean_change": (h - h[0]).abs().mean(1).cummax(0).values}
 

@@ -387,7 +387,7 @@ class WrongNorms:
         return {r: length(gradients(adapted(r, rank_stabilized), f=8)) for r in ranks}
 
     def ratio(ranks, rank_stabilized):
-        """another measure of the gradient"""
+        """relative to another rank"""
         d = {r: length(gradients(adapted(r, rank_stabilized))) for r in ranks}
         f = d[ranks[0]]
         return {r: v / f for r, v in d.items()}

@@ -380,39 +380,21 @@ def _simulate(training: Training, way: Way, steps: int | None = None) -> dict[st
     for inputs, targets in training.batches[:steps]:
         if way.zero:
             optimizer.zero_grad()
-        read, compared = {
-            "targets": (inputs, targets),
-            "inputs": (inputs, inputs),
-            "swapped": (targets, inputs),
-            "first window": (inputs[:1], targets[:1]),
-            "eight windows": (inputs[:8], targets[:8]),
-            "but the last window": (inputs[:-1], targets[:-1]),
-        }.get(way.targets, (inputs, targets))
-        logits = model(read)
-        if way.targets == "last position":
-            logits, compared = logits[:, -1:], compared[:, -1:]
-        elif way.targets == "first positions":
-            logits, compared = logits[:, :-1], compared[:, :-1]
-        elif way.targets == "shifted":
-            logits, compared = logits[:, :-1], compared[:, 1:]
-        elif way.targets == "softmax":
-            logits = logits.softmax(-1)
+        read, compared = _compared(way.targets, inputs, targets)
+        logits, compared = _predicted(way.targets, model(read), compared)
         loss = next_byte_loss(logits, compared)
-        factor = {"sum": targets.numel(), "batch": len(targets), "length": targets.shape[1]}
-        factor |= {f"1 / {by}": 1 / value for by, value in factor.items()}
-        times = {"twice": 2, "negative": -1}.get(way.scale, 1)
-        (loss * factor.get(way.scale, times)).backward()
+        factors = _factors(targets)
+        (loss * (factors | {"twice": 2, "negative": -1}).get(way.scale, 1)).backward()
         weights_before = _flat(dict(model.named_parameters())).norm().item()
         before = _norms(list(trained.values()), parameters)
         _clip(way.clip, list(trained.values()), parameters, limit, len(inputs))
         after = _norms(list(trained.values()), parameters)["before"] if way.norm == "after" else 0
         optimizer.step()
-        value = loss.item() * factor.get(way.loss, factor.get(way.scale, 1))
+        value = loss.item() * factors.get(way.loss, factors.get(way.scale, 1))
         if way.loss in ("after", "averaged"):
             after_step = next_byte_loss(model(inputs), targets).item()
             value = after_step if way.loss == "after" else (value + after_step) / 2
-        made = {"bits": value / math.log(2), "limited": min(value, limit)}
-        losses.append(math.exp(value) if way.loss == "exp" else made.get(way.loss, value))
+        losses.append(_reported(way.loss, value, limit))
         now = _flat(dict(model.named_parameters()))
         others = {
             "after": after,
@@ -429,6 +411,43 @@ def _simulate(training: Training, way: Way, steps: int | None = None) -> dict[st
         found = {"norm": losses, "loss": norms}
     numbers = {key: torch.tensor(column, dtype=torch.float64) for key, column in found.items()}
     return numbers | {"weights": torch.stack(weights)}
+
+
+def _compared(way: str, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the model reads and what its output is compared with, after a way to take a
+    batch."""
+    ways = {
+        "inputs": (inputs, inputs),
+        "swapped": (targets, inputs),
+        "first window": (inputs[:1], targets[:1]),
+        "eight windows": (inputs[:8], targets[:8]),
+        "but the last window": (inputs[:-1], targets[:-1]),
+    }
+    return ways.get(way, (inputs, targets))
+
+
+def _predicted(way: str, logits: Tensor, compared: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits and targets that the loss is of, after a way to take positions."""
+    ways = {
+        "last position": (logits[:, -1:], compared[:, -1:]),
+        "first positions": (logits[:, :-1], compared[:, :-1]),
+        "shifted": (logits[:, :-1], compared[:, 1:]),
+        "softmax": (logits.softmax(-1), compared),
+    }
+    return ways.get(way, (logits, compared))
+
+
+def _factors(targets: Tensor) -> dict[str, float]:
+    """Return what a mean loss may be multiplied by, by the name of the way."""
+    sizes = {"sum": targets.numel(), "batch": len(targets), "length": targets.shape[1]}
+    return sizes | {f"1 / {name}": 1 / size for name, size in sizes.items()}
+
+
+def _reported(way: str, loss: float, limit: float) -> float:
+    """Return what is made of the loss that is returned."""
+    if way == "exp":
+        return math.exp(loss)
+    return {"bits": loss / math.log(2), "limited": min(loss, limit)}.get(way, loss)
 
 
 def _limit(way: str, given: float) -> float:

@@ -68,8 +68,8 @@ def test_the_time_that_a_lesson_states_follows_from_its_text_points_and_cells(te
     stated = int(contents.MINUTES.search(first)[1])
     expected = contents.minutes(lesson, seconds)
     assert stated % 5 == 0
-    # The nearest five minutes, and half a minute more: a slower machine must not change a text.
-    assert abs(stated - expected) <= 3, f"it takes about {expected:.0f} minutes: cut, or say so"
+    # The nearest five minutes, and nearly half a minute more: a slower machine must not change it.
+    assert abs(stated - expected) < 3, f"it takes about {expected:.0f} minutes: cut, or say so"
     says_so = "less than one of them computing" in first
     assert says_so or seconds <= 15, "a student waits, and the lesson does not say so"
     assert not says_so or seconds >= 5, "there is hardly anything to wait for"

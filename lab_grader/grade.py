@@ -368,15 +368,10 @@ def describe(course: Course, outcome: Outcome) -> list[str]:
     standings = read_standings(course)
     alike = spelled_alike([standing.student for standing in standings])
     remarks = {student: [why] for student, why in alike.items()}
-    remarks |= {
-        student: [
-            *remarks.get(student, []),
-            *([outcome.failed[student]] if student in outcome.failed else []),  # it has no page
-            *outcome.problems.get(student, []),
-            *outcome.notes.get(student, []),
-        ]
-        for student in outcome.graded
-    }
+    for student in outcome.graded:
+        no_page = [outcome.failed[student]] if student in outcome.failed else []
+        seen = [*no_page, *outcome.problems.get(student, []), *outcome.notes.get(student, [])]
+        remarks.setdefault(student, []).extend(seen)
     return [
         *table(standings),
         "",

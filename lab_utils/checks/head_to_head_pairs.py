@@ -460,7 +460,7 @@ def _of_the_width(
     if not _same_triples([mean for mean, *_ in found], [mean for mean, *_ in expected]):
         return None
     if not all(map(math.isfinite, itertools.chain(*ends))):
-        return ONE_SIDED if all(map(math.inf.__eq__, map(max, ends))) else None
+        return ONE_SIDED if all(max(pair) == math.inf for pair in ends) else None
     if not all(_same_triples(below, above) for below, above in ends):
         # not the last case: its two seeds, for one, lie at equal distances from their mean
         unequal = [not _same_triples(below, above) for below, above in ends[:-1]]
